@@ -1,0 +1,1 @@
+"""mednovelty: what in this scan would surprise a model that has only seen healthy ones?"""

@@ -1,0 +1,1 @@
+"""One file a paper, read top to bottom like the paper."""

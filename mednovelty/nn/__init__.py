@@ -1,0 +1,1 @@
+"""Networks only: no loss, no score, no paper."""

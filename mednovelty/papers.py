@@ -1,0 +1,89 @@
+"""The papers this library follows, and which line of code is which equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TypeVar
+
+from mednovelty.errors import SettingsError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """One source: a key to cite it by and an address to read it at."""
+
+    key: str
+    authors: str
+    year: int
+    title: str
+    url: str
+
+
+PAPERS = {
+    paper.key: paper
+    for paper in (
+        Paper("vasilev2018", "Vasilev et al.", 2018, "q-Space Novelty Detection with Variational Autoencoders",
+              "https://arxiv.org/abs/1806.02997"),
+        Paper("zimmerer2019", "Zimmerer et al.", 2019, "Unsupervised Anomaly Localization using Variational Auto-Encoders",
+              "https://arxiv.org/abs/1907.02796"),
+        Paper("tipping1999", "Tipping and Bishop", 1999, "Probabilistic Principal Component Analysis",
+              "https://doi.org/10.1111/1467-9868.00196"),
+    )
+}  # fmt: skip
+
+_HOMES: dict[tuple[str, str], str] = {}
+
+
+def equation(paper: str, label: str) -> Callable[[T], T]:
+    """Mark a function or class as the home of one equation.
+
+    Args:
+        paper: A key of ``PAPERS``.
+        label: The equation as the paper numbers it, ``"Eq. (4)"``, or its name there where it has
+            no number.
+
+    Raises:
+        KeyError: The paper is not in ``PAPERS``.
+        ValueError: The equation lives elsewhere already.
+    """
+    if paper not in PAPERS:
+        raise KeyError(f"no paper {paper!r} in mednovelty.papers.PAPERS; add it there first")
+
+    def mark(home: T) -> T:
+        address = f"{home.__module__}:{home.__qualname__}"  # type: ignore[attr-defined]
+        if _HOMES.setdefault((paper, label), address) != address:
+            raise ValueError(f"{paper} {label} already lives at {_HOMES[paper, label]}, so not at {address}")
+        return home
+
+    return mark
+
+
+def homes() -> dict[tuple[str, str], str]:
+    """Return ``(paper, label) -> module:name`` of every equation in the modules imported so far."""
+    return dict(sorted(_HOMES.items()))
+
+
+def where(paper: str, label: str) -> str:
+    """Return ``module:name`` of the code that implements an equation.
+
+    Only modules that are imported are known; ``mednovelty.plugins.import_all`` imports them.
+
+    Raises:
+        SettingsError: Unknown paper, or no code carries that label.
+    """
+    if paper not in PAPERS:
+        near = get_close_matches(paper, PAPERS, n=1)
+        raise SettingsError(f"no paper is called {paper!r}; " + _hint(near, sorted(PAPERS)))
+    if (paper, label) not in _HOMES:
+        known = [found for key, found in homes() if key == paper]
+        near = get_close_matches(label, known, n=1)
+        raise SettingsError(f"no code carries {paper} {label!r}; " + _hint(near, known))
+    return _HOMES[paper, label]
+
+
+def _hint(near: list[str], known: list[str]) -> str:
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

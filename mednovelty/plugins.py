@@ -1,0 +1,81 @@
+"""Finding plug-ins by name. The only module that imports by string."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mednovelty.errors import UnknownPluginError
+
+GROUPS = ("methods", "scorers", "preprocessors", "views", "neighbours", "readers")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One plug-in as its distribution declares it; nothing of it is imported."""
+
+    group: str
+    name: str
+    address: str
+    distribution: str
+
+
+def available(group: str) -> list[PluginInfo]:
+    """Return what a group offers, sorted by name, importing none of it.
+
+    Raises:
+        UnknownPluginError: There is no such group.
+    """
+    return [
+        PluginInfo(group, point.name, point.value, point.dist.name if point.dist else "")
+        for point in sorted(_points(group), key=lambda point: point.name)
+    ]
+
+
+def names(group: str) -> list[str]:
+    """Return the sorted names in a plug-in group, importing none of them."""
+    return [info.name for info in available(group)]
+
+
+def plugin(group: str, name: str) -> Any:
+    """Import and return one plug-in of a group.
+
+    Args:
+        group: One of ``GROUPS``.
+        name: The name given in an installed distribution's entry points.
+
+    Raises:
+        UnknownPluginError: No installed distribution offers that name, or there is no such group.
+    """
+    for point in _points(group):
+        if point.name == name:
+            return point.load()
+    known = names(group)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    raise UnknownPluginError(f"no {group.removesuffix('s')} is called {name!r}; {hint}")
+
+
+def import_all() -> None:
+    """Import every module of the library and every installed plug-in, so that all equations are known."""
+    package = importlib.import_module("mednovelty")
+    for module in pkgutil.walk_packages(package.__path__, "mednovelty."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for group in GROUPS:
+        for point in _points(group):
+            point.load()
+
+
+def _points(group: str) -> list[EntryPoint]:
+    if group not in GROUPS:
+        near = get_close_matches(group, GROUPS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(GROUPS)}"
+        raise UnknownPluginError(f"no plug-in group is called {group!r}; {hint}")
+    # One distribution can be found twice (an egg-info beside an installed copy): the first wins.
+    unique = {point.name: point for point in reversed(list(entry_points(group=f"mednovelty.{group}")))}
+    return list(unique.values())

@@ -1,0 +1,1 @@
+"""Scan to scan, one step a file."""

@@ -1,0 +1,143 @@
+"""What the parts ask of each other. No modules here, only promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Generator, Tensor, nn
+from torch.distributions import Independent
+
+from mednovelty.scan import Grid, Scan, Volume
+from mednovelty.types import Latents, Samples
+
+if TYPE_CHECKING:
+    from mednovelty.batch import Batch
+
+
+@runtime_checkable
+class ProbabilisticAutoencoder(Protocol):
+    """A VAE as the scorers see it: two maps between spaces, and a prior."""
+
+    @property
+    def prior(self) -> Independent:
+        """p(z), event shape ``(Z,)``."""
+
+    def encode(self, x: Samples) -> Independent:
+        """Return the posterior q(z|x), batch ``(B,)``, event ``(Z,)``."""
+
+    def decode(self, z: Latents) -> Independent:
+        """Return the likelihood p(x|z), batch ``(B,)``, event ``(C,)``, in the units of x."""
+
+
+class Method(Protocol):
+    """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``."""
+
+    Settings: ClassVar[type]
+    """A frozen dataclass whose defaults work."""
+
+    @staticmethod
+    def build(channels: int, settings: Any) -> nn.Module:
+        """Return the network for C channels; its weights are set by ``start`` or read from disk."""
+
+    @staticmethod
+    def start(model: Any, normals: Any, settings: Any, generator: Generator) -> None:
+        """Set the weights before training, from the training voxels where that helps."""
+
+    @staticmethod
+    def loss(model: Any, x: Samples, settings: Any, epoch: int, generator: Generator) -> Mapping[str, Tensor]:
+        """Return ``loss`` and the named terms it is made of, each a mean over the batch."""
+
+    @staticmethod
+    def validate(model: Any, x: Samples, settings: Any, generator: Generator) -> Mapping[str, Tensor]:
+        """Return ``loss`` and named terms a sample, each ``(B,)``: lower ``loss`` is better."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Turns samples into novelty scores. Higher is more novel, always."""
+
+    level: ClassVar[Literal["sample", "voxel"]]
+    needs: ClassVar[tuple[str, ...]]
+    """Of ``model`` and ``reference``: what its constructor takes, by those names."""
+    reference_parts: ClassVar[tuple[str, ...]]
+    """Which parts of the reference it compares with: ``input``, ``latent_mean``, ..."""
+    unit: ClassVar[str]
+
+    def score(self, batch: Batch) -> Tensor:
+        """Return ``(B,)`` scores, or ``(B, *space)``; no sample's score depends on another's."""
+
+
+@runtime_checkable
+class Preprocessor(Protocol):
+    """Changes a scan in one way; fitted on normals, then frozen."""
+
+    def __call__(self, scan: Scan) -> Scan:
+        """Return the scan, changed; the scan given stays as it is."""
+
+    def state(self) -> dict[str, Any]:
+        """Return settings and fitted numbers as JSON types; ``Class(**state)`` makes it again."""
+
+
+class View(Protocol):
+    """Cuts a scan into samples and puts scores back where they came from."""
+
+    def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
+        """Return samples ``start`` to ``stop``, ``(stop - start, C, *space)`` float32."""
+
+    def count(self, scan: Scan) -> int:
+        """Return how many samples ``cut`` can give."""
+
+    def assemble(self, scan: Scan, scores: np.ndarray, name: str) -> Volume:
+        """Return the map ``(1, I, J, K)``, 0 outside the mask."""
+
+
+@runtime_checkable
+class Neighbours(Protocol):
+    """Finds the nearest of N fixed vectors; built once, then asked."""
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return ``(B, k)`` squared Euclidean distances, ascending, and ``(B, k)`` int64 indices."""
+
+
+class VolumeSource(Protocol):
+    """An image file that is open for reading one volume after another."""
+
+    path: Path
+    grid: Grid
+    n_channels: int
+    dtype: np.dtype[Any]
+    slope: float
+    inter: float
+    warnings: list[str]
+
+    def volumes(self) -> Iterator[np.ndarray]:
+        """Yield ``(I, J, K)`` arrays in the stored dtype; after the last the file is verified."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes; known once ``volumes`` is exhausted."""
+
+
+class Reader(Protocol):
+    """Opens one kind of image file."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @staticmethod
+    def open(path: Path) -> VolumeSource:
+        """Return the file, its header checked; raises ``ScanError`` naming the file."""
+
+
+__all__ = [
+    "Method",
+    "Neighbours",
+    "Preprocessor",
+    "ProbabilisticAutoencoder",
+    "Reader",
+    "Scorer",
+    "View",
+    "VolumeSource",
+]

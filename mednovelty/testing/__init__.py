@@ -1,0 +1,1 @@
+"""Shipped for plug-in authors: contracts, small models, phantoms."""

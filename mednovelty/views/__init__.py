@@ -1,0 +1,1 @@
+"""Scan to samples and scores back to a volume."""
