@@ -1,0 +1,21 @@
+"""Settings and data shared by every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("mednovelty", deadline=None, derandomize=True)
+settings.load_profile("mednovelty")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of real scans, or skip."""
+    folder = Path(os.environ.get("MEDNOVELTY_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real scans at {folder}; set MEDNOVELTY_DATA to their folder")
+    return folder
