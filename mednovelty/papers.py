@@ -26,14 +26,29 @@ class Paper:
 PAPERS = {
     paper.key: paper
     for paper in (
-        Paper("vasilev2018", "Vasilev et al.", 2018, "q-Space Novelty Detection with Variational Autoencoders",
-              "https://arxiv.org/abs/1806.02997"),
-        Paper("zimmerer2019", "Zimmerer et al.", 2019, "Unsupervised Anomaly Localization using Variational Auto-Encoders",
-              "https://arxiv.org/abs/1907.02796"),
-        Paper("tipping1999", "Tipping and Bishop", 1999, "Probabilistic Principal Component Analysis",
-              "https://doi.org/10.1111/1467-9868.00196"),
+        Paper(
+            key="vasilev2018",
+            authors="Vasilev et al.",
+            year=2018,
+            title="q-Space Novelty Detection with Variational Autoencoders",
+            url="https://arxiv.org/abs/1806.02997",
+        ),
+        Paper(
+            key="zimmerer2019",
+            authors="Zimmerer et al.",
+            year=2019,
+            title="Unsupervised Anomaly Localization using Variational Auto-Encoders",
+            url="https://arxiv.org/abs/1907.02796",
+        ),
+        Paper(
+            key="tipping1999",
+            authors="Tipping and Bishop",
+            year=1999,
+            title="Probabilistic Principal Component Analysis",
+            url="https://doi.org/10.1111/1467-9868.00196",
+        ),
     )
-}  # fmt: skip
+}
 
 _HOMES: dict[tuple[str, str], str] = {}
 

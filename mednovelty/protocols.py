@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.distributions import Independent
 
 from mednovelty.scan import Grid, Scan, Volume
@@ -36,23 +36,20 @@ class Method(Protocol):
     """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``."""
 
     Settings: ClassVar[type]
-    """A frozen dataclass whose defaults work."""
+    """A frozen dataclass whose defaults work; ``Method(settings)`` makes the method."""
+    settings: Any
 
-    @staticmethod
-    def build(channels: int, settings: Any) -> nn.Module:
-        """Return the network for C channels; its weights are set by ``start`` or read from disk."""
+    def build(self, channels: int) -> Any:
+        """Return the ``nn.Module`` for C channels; its weights are set by ``start`` or read from disk."""
 
-    @staticmethod
-    def start(model: Any, normals: Any, settings: Any, generator: Generator) -> None:
-        """Set the weights before training, from the training voxels where that helps."""
+    def start(self, model: Any, normals: Any, generator: Generator) -> None:
+        """Set the weights before training, from the training voxels (a ``VoxelCache``)."""
 
-    @staticmethod
-    def loss(model: Any, x: Samples, settings: Any, epoch: int, generator: Generator) -> Mapping[str, Tensor]:
+    def loss(self, model: Any, x: Samples, epoch: int, generator: Generator) -> Mapping[str, Tensor]:
         """Return ``loss`` and the named terms it is made of, each a mean over the batch."""
 
-    @staticmethod
-    def validate(model: Any, x: Samples, settings: Any, generator: Generator) -> Mapping[str, Tensor]:
-        """Return ``loss`` and named terms a sample, each ``(B,)``: lower ``loss`` is better."""
+    def validate(self, model: Any, batches: Iterable[Samples], generator: Generator) -> Mapping[str, float]:
+        """Return means over all samples; lower ``loss`` is better."""
 
 
 @runtime_checkable

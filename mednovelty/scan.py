@@ -90,7 +90,8 @@ class Volume:
         """Return other data on the same voxels."""
         if data.shape[1:] != self.data.shape[1:]:
             raise GeometryError(
-                f"{name}: shape {data.shape[1:]} does not fit the voxels of {self.name}, {self.data.shape[1:]}",
+                f"{name}: shape {data.shape[1:]} does not fit the voxels of {self.name}, "
+                f"{self.data.shape[1:]}",
                 code="geometry.shape",
             )
         return replace(self, data=data, name=name)

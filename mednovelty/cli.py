@@ -1,0 +1,170 @@
+"""The command line: thin words over the Python API.
+
+Only what a command needs is imported when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mednovelty import console
+
+app = typer.Typer(
+    name="mednovelty",
+    help="Find what is abnormal in a medical scan by training on healthy scans only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+main = app
+
+Folder = Annotated[
+    Path, typer.Argument(help="BIDS tree, plain folder, one image or a data manifest (.toml).")
+]
+BrainMasks = Annotated[Path | None, typer.Option("--brain-masks", help="Folder of brain masks, by scan id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, on stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
+Scores = Annotated[str | None, typer.Option("--scores", help="Scores by name, separated by commas.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Processor threads; default: all cores.")
+]
+
+
+@app.callback()
+def common(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Details.")] = False,
+) -> None:
+    """Find what is abnormal in a medical scan by training on healthy scans only."""
+    console.start_logging(quiet, verbose)
+
+
+def _end(code: int) -> None:
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    folder: Folder,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every voxel to the end.")] = False,
+    brain_masks: BrainMasks = None,
+    as_json: Json = False,
+) -> None:
+    """Check every header, gradient table and mask of a cohort before anything is trained."""
+    from mednovelty import commands
+
+    _end(console.run(lambda: commands.check(folder, deep, brain_masks, as_json)))
+
+
+@app.command()
+def fit(
+    folder: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
+    recipe: Annotated[str, typer.Option(help="What scans are: qspace.")] = "qspace",
+    latent: Annotated[
+        int | None, typer.Option(help="Latents of one of the paper's nets: 8, 16 or 24.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = 0,
+    settings: Annotated[Path | None, typer.Option("--settings", help="Settings file, TOML.")] = None,
+    assignments: Set = None,
+    scores: Scores = None,
+    brain_masks: BrainMasks = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+) -> None:
+    """Train a detector on healthy scans."""
+    from mednovelty import commands
+
+    over = commands.overrides(latent, scores, assignments)
+    request = commands.FitRequest(
+        folder, output, recipe, seed, settings, over, brain_masks, resume, overwrite, threads
+    )
+    _end(console.run(lambda: commands.fit(request)))
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
+    folder: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the maps go.")],
+    scores: Scores = None,
+    brain_masks: BrainMasks = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write novelty maps of every scan; scans that are done already are left alone."""
+    from mednovelty import commands
+
+    request = commands.ScoreRequest(
+        model, folder, output, scores, brain_masks, overwrite, dry_run, threads, as_json
+    )
+    _end(console.run(lambda: commands.score(request)))
+
+
+@app.command()
+def evaluate(
+    output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
+    masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks, by scan id.")],
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the threshold's fifth.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how well maps and lesion masks coincide."""
+    from mednovelty import commands
+
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json)))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where cohort, detector, maps and table go.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of the simulated people and of training.")] = 0,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+) -> None:
+    """Simulate a small cohort, then run check, fit, score and evaluate on it."""
+    from mednovelty import demo as demonstration
+
+    _end(console.run(lambda: demonstration.run(folder, seed=seed, overwrite=overwrite, threads=threads)))
+
+
+@app.command("list")
+def list_plugins(
+    group: Annotated[
+        str, typer.Argument(help="scorers, methods, preprocessors, views, neighbours, readers.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """List what is installed in a plug-in group."""
+    from mednovelty import commands
+
+    _end(console.run(lambda: commands.list_plugins(group, as_json)))
+
+
+@app.command()
+def where(
+    paper: Annotated[str, typer.Argument(help="A paper's key, e.g. vasilev2018.")],
+    label: Annotated[str, typer.Argument(help='An equation, e.g. "Eq. (3)".')],
+    as_json: Json = False,
+) -> None:
+    """Say which code implements an equation of a paper."""
+    from mednovelty import commands
+
+    _end(console.run(lambda: commands.where(paper, label, as_json)))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show versions, devices and thread counts, and what is missing."""
+    from mednovelty import commands
+
+    _end(console.run(lambda: commands.doctor(as_json)))

@@ -1,0 +1,152 @@
+"""What a person at a terminal sees: progress, logs, signals, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mednovelty.errors import MedNoveltyError, StoppedError
+
+log = logging.getLogger("mednovelty")
+
+
+class Terminated(StoppedError):
+    """Ended by SIGTERM, as schedulers do."""
+
+    exit_code = 143
+
+
+def shown(text: str) -> str:
+    r"""Return text with control characters as ``\xNN``, so that no name can forge a line of the log."""
+    keep = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    return keep.encode("utf-8", "backslashreplace").decode()
+
+
+class _Escaping(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record)).replace("\n", "\\n")
+
+
+def start_logging(quiet: bool, verbose: bool) -> None:
+    """Send the log to stderr: warnings only when quiet, details when verbose."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Escaping("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+
+
+def log_to_folder(folder: Path) -> None:
+    """Send the log to a file in ``folder/logs`` as well; a folder that cannot be written is left alone."""
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        name = time.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}.log"
+        handler = logging.FileHandler(folder / "logs" / name, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return
+    handler.setFormatter(_Escaping("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+
+
+@contextmanager
+def signals_as_errors() -> Iterator[None]:
+    """Turn SIGTERM into ``Terminated`` and Ctrl-C into ``StoppedError``, so that both clean up."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated("stopped by SIGTERM; what is done is kept, the same command goes on from there")
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StoppedError("stopped; what is done is kept, the same command goes on from there") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(command: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code; errors on purpose become one line on stderr."""
+    try:
+        with signals_as_errors():
+            return command() or 0
+    except MedNoveltyError as error:
+        log.error("mednovelty: %s", error)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; what was to be written is written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to stdout, and nothing else goes there."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def on_terminal() -> bool:
+    """Return whether progress bars make sense."""
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+@contextmanager
+def training_progress(max_epochs: int) -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows each epoch: ELBO, reconstruction, KL, voxels per second, time left."""
+    if not on_terminal():
+        yield lambda record: log.info("%s", epoch_line(record, max_epochs))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=max_epochs)
+
+        def show(record: Any) -> None:
+            progress.update(task, completed=len(record.rows) - 1, description=epoch_line(record, max_epochs))
+
+        yield show
+
+
+def epoch_line(record: Any, max_epochs: int) -> str:
+    """Return the last epoch of a training record in one line."""
+    row = record.rows[-1]
+    terms = row.validation
+    parts = [f"epoch {row.epoch}/{max_epochs}", f"ELBO {-terms['loss']:.3f}"]
+    parts += [f"{name} {terms[name]:.3f}" for name in ("reconstruction", "kl") if name in terms]
+    if "active_latents" in terms:
+        parts.append(f"{terms['active_latents']:.0f} active latents")
+    if row.voxels_per_second:
+        parts.append(f"{row.voxels_per_second:,.0f} voxels/s")
+        left = row.seconds * (max_epochs - row.epoch)
+        parts.append(f"at most {int(left // 60)}:{int(left % 60):02d} left")
+    return "  ".join(parts)
+
+
+@contextmanager
+def scoring_progress(count: int) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback ``(scan id, voxels just done, voxels in all)`` that moves a bar on a terminal."""
+    if not on_terminal():
+        yield lambda scan_id, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(scan_id: str, done: int, total: int) -> None:
+            if scan_id not in tasks:
+                tasks[scan_id] = progress.add_task(f"{len(tasks) + 1}/{count} {shown(scan_id)}", total=total)
+            progress.advance(tasks[scan_id], done)
+
+        yield show

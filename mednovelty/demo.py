@@ -1,0 +1,91 @@
+"""The main job on people who never lived: simulate, check, fit, score, evaluate, look."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from mednovelty import commands
+from mednovelty.errors import OutputError
+
+log = logging.getLogger("mednovelty")
+PARTS = ("cohort", "model", "out")
+MARK = ".mednovelty-demo"
+
+
+def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | None = None) -> int:
+    """Run the demo in a folder and return its exit code.
+
+    Args:
+        folder: Gets ``cohort/``, ``model/`` and ``out/``.
+        seed: Of the simulated people and of training.
+        overwrite: Begin anew where an earlier demo stands.
+        threads: Processor threads; None: all.
+
+    Raises:
+        OutputError: The folder holds something that is no demo, or a demo and ``overwrite`` is off.
+    """
+    from mednovelty.testing.phantoms import make_cohort
+
+    _clear(folder, overwrite)
+    start = time.monotonic()
+    log.info("simulating 8 controls and 3 patients into %s", folder / "cohort")
+    cohort = make_cohort(folder / "cohort", controls=8, patients=3, seed=seed)
+    steps = (
+        lambda: commands.check(cohort.controls, False, None, False),
+        lambda: commands.fit(commands.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)),
+        lambda: commands.score(
+            commands.ScoreRequest(folder / "model", cohort.patients, folder / "out", threads=threads)
+        ),
+        lambda: commands.evaluate(folder / "out", cohort.lesions, seed, False),
+    )
+    for step in steps:
+        code = step()
+        if code:
+            return code
+    pictures = draw_maps(folder / "out", cohort.lesions)
+    log.info("pictures: %s", ", ".join(str(path) for path in pictures))
+    log.info("the demo took %.0f s", time.monotonic() - start)
+    return 0
+
+
+def draw_maps(out: Path, lesions: Path) -> list[Path]:
+    """Draw every scan's best-known score over its background, the lesions outlined."""
+    from mednovelty.io.nifti import read_volume
+    from mednovelty.report.figures import MapLayers, MosaicSettings, plot_map_mosaic
+
+    pictures = []
+    for path in sorted(out.rglob("*_desc-negative_elbo_novelty.nii.gz")):
+        stem = path.name.split("_desc-")[0]
+        novelty = read_volume(path)
+        background, mask, lesion = (
+            read_volume(p).data[0]
+            for p in (
+                path.with_name(f"{stem}_desc-background.nii.gz"),
+                path.with_name(f"{stem}_desc-brain_mask.nii.gz"),
+                lesions / f"{stem}_mask.nii.gz",
+            )
+        )
+        layers = MapLayers(background, novelty.data[0], mask > 0, novelty.affine, lesion > 0)
+        picture = out / "evaluation" / f"{stem}_negative_elbo.png"
+        pictures.append(plot_map_mosaic(layers, picture, MosaicSettings(title=f"{stem}: negative ELBO")))
+    return pictures
+
+
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Make room; only what an earlier demo wrote is ever removed."""
+    standing: list[Any] = list(folder.iterdir()) if folder.is_dir() else []
+    if standing and not (folder / MARK).is_file():
+        raise OutputError(f"{folder}: is not empty and holds no demo; choose another folder")
+    if standing and not overwrite:
+        raise OutputError(f"{folder}: holds a demo already; choose another folder or pass --overwrite")
+    for part in PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text("made by `mednovelty demo`\n")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,156 @@
+"""Which maps a score run left behind, and which lesion mask belongs to which scan."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mednovelty.errors import ScanError
+
+LARGEST_SIDECAR_BYTES = 16 << 20
+_MASK_ENDING = re.compile(r"(?:(?:label|desc|space|res)-[A-Za-z0-9]+_)*(?:mask|lesion)")
+_BRAIN = re.compile(r"[-_]brain[^_]*_mask$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFiles:
+    """What a score run wrote for one scan.
+
+    Attributes:
+        id: The scan's id, from the sidecars.
+        brain: The mask it was scored in.
+        maps: Score name to raw map.
+    """
+
+    id: str
+    brain: Path
+    maps: dict[str, Path] = field(default_factory=dict)
+
+
+def find_maps(out: Path) -> tuple[dict[str, ScanFiles], list[str]]:
+    """Find the finished maps of a score run: those with a sidecar, which is written last.
+
+    Args:
+        out: The folder that ``score`` wrote to.
+
+    Returns:
+        Scan id to its files, sorted by id; and warnings about unfinished maps.
+
+    Raises:
+        ScanError: No map at all, a sidecar that cannot be used, a map or a brain mask that is gone, or
+            two maps of one scan and score (both are named).
+    """
+    scans: dict[str, ScanFiles] = {}
+    for sidecar in sorted(out.rglob("*_novelty.json")):
+        _add(scans, sidecar)
+    if not scans:
+        raise ScanError(f"{out}: no finished novelty map; run `mednovelty score` first", code="maps.none")
+    warnings = [
+        f"{path.name}: no sidecar beside it, so its scoring did not finish; left out"
+        for path in sorted(out.rglob("*_novelty.nii.gz"))
+        if not _sidecar_of(path).is_file()
+    ]
+    return dict(sorted(scans.items())), warnings
+
+
+def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Find lesion masks by scan id, anywhere below a folder.
+
+    A mask is called ``<id>_mask``, ``<id>_lesion`` or ``<id>`` itself, with BIDS entities ``label``,
+    ``desc``, ``space`` or ``res`` before the ending if need be; brain masks are passed over.
+
+    Args:
+        folder: Of ``.nii`` and ``.nii.gz`` files, flat or in BIDS subfolders.
+        ids: Of the scans that masks are wanted for.
+        besides: A folder whose files are no lesion masks even if it lies inside: the score run's own.
+
+    Returns:
+        Scan id to mask; and the masks that belong to none of the scans.
+
+    Raises:
+        ScanError: No such folder, or two masks for one scan (both are named).
+    """
+    if not folder.is_dir():
+        raise ScanError(f"{folder}: not a folder; give the folder of the lesion masks", code="masks.folder")
+    # The longest id first: sub-01_run-1 must not lose its mask to sub-01.
+    wanted = sorted(ids, key=len, reverse=True)
+    found: dict[str, Path] = {}
+    strangers: list[Path] = []
+    for path in _images(folder, besides):
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        owner = next((id for id in wanted if _belongs(stem, id)), None)
+        if owner is None:
+            strangers.append(path)
+        elif owner in found:
+            raise ScanError(
+                f"{path.name}: {owner} has two lesion masks, {found[owner]} and {path}; keep one",
+                code="masks.ambiguous",
+            )
+        else:
+            found[owner] = path
+    return found, strangers
+
+
+def _add(scans: dict[str, ScanFiles], sidecar: Path) -> None:
+    content = read_sidecar(sidecar)
+    id, score = content["ScanId"], content["Score"]["name"]
+    image = sidecar.with_suffix(".nii.gz")
+    brain = sidecar.with_name(sidecar.name.rpartition("_desc-")[0] + "_desc-brain_mask.nii.gz")
+    for path in (image, brain):
+        if not path.is_file():
+            raise ScanError(f"{path}: gone, though {sidecar.name} speaks of it; score {id} again",
+                            code="maps.gone")  # fmt: skip
+    files = scans.setdefault(id, ScanFiles(id, brain))
+    if score in files.maps:
+        raise ScanError(
+            f"{image.name}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",
+            code="maps.ambiguous",
+        )
+    files.maps[score] = image
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return a map's sidecar, its ``ScanId`` and ``Score.name`` checked.
+
+    Raises:
+        ScanError: Not JSON, too large, or one of the two is missing.
+    """
+    if path.stat().st_size > LARGEST_SIDECAR_BYTES:
+        raise ScanError(f"{path}: {path.stat().st_size} bytes is no sidecar", code="sidecar.damaged")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = content["ScanId"], content["Score"]["name"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ScanError(
+            f"{path}: no usable sidecar ({type(error).__name__}: {error}); score the scan again",
+            code="sidecar.damaged",
+        ) from error
+    if not all(isinstance(name, str) and name for name in names):
+        raise ScanError(f"{path}: ScanId and Score.name must be texts, got {names}", code="sidecar.damaged")
+    return content
+
+
+def _sidecar_of(image: Path) -> Path:
+    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
+
+
+def _images(folder: Path, besides: Path) -> list[Path]:
+    besides = besides.resolve()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name.endswith((".nii", ".nii.gz"))
+        and not path.name.startswith(".")
+        and not _BRAIN.search(path.name.removesuffix(".gz").removesuffix(".nii"))
+        and not path.resolve().is_relative_to(besides)
+        and path.is_file()
+    )
+
+
+def _belongs(stem: str, id: str) -> bool:
+    rest = stem.removeprefix(id + "_")
+    return stem == id or (rest != stem and _MASK_ENDING.fullmatch(rest) is not None)

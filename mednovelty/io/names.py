@@ -1,0 +1,99 @@
+"""File names: BIDS entities, ids that cannot escape a folder, and what a mask is called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path, PurePath
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii")
+LONGEST_ID = 120
+
+Entities = tuple[tuple[str, str], ...]
+
+_ENTITY = re.compile(r"^([A-Za-z]+)-([A-Za-z0-9+]+)$")
+_LESION_WORDS = ("lesion", "lesions", "tumor", "tumour", "seg", "dseg", "probseg", "wmh", "roi", "truth", "groundtruth")
+
+
+def stem(path: str | PurePath) -> str:
+    """Return the file's name without its image suffix.
+
+    Examples:
+        >>> stem("cohort/sub-01_dwi.nii.gz")
+        'sub-01_dwi'
+    """
+    name = PurePath(path).name
+    for suffix in (*IMAGE_SUFFIXES, ".hdr", ".img"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return PurePath(name).stem
+
+
+def entities(name_stem: str) -> Entities:
+    """Return the BIDS entities of a stem in order; none when it does not begin with a subject.
+
+    Examples:
+        >>> entities("sub-01_ses-2_desc-preproc_dwi")
+        (('sub', '01'), ('ses', '2'), ('desc', 'preproc'))
+        >>> entities("Diffusion")
+        ()
+    """
+    found = tuple((m[1], m[2]) for m in map(_ENTITY.match, name_stem.split("_")) if m)
+    return found if found and found[0][0] == "sub" and name_stem.startswith("sub-") else ()
+
+
+def scan_id(relative: str | PurePath) -> str:
+    """Return the id of an image from its path below the folder that was asked for.
+
+    A BIDS name is its own id, without ``_dwi``; of other files the folders belong to it. Whatever is
+    outside ``A-Z a-z 0-9 . _ -``, or too long, is replaced, and a short hash of the whole path keeps
+    two such names apart.
+
+    Examples:
+        >>> scan_id("sub-01/dwi/sub-01_acq-a_dwi.nii.gz")
+        'sub-01_acq-a'
+        >>> scan_id("patient 7/Diffusion.nii.gz")
+        'patient-7_Diffusion_hash-cb0ab9a5'
+    """
+    relative = PurePath(relative)
+    own = re.sub(r"_dwi$", "", stem(relative))
+    text = own if entities(stem(relative)) else "_".join([*relative.parts[:-1], own])
+    clean = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", text)
+    clean = clean[:LONGEST_ID].strip("._-") or "scan"
+    if clean == text:
+        return clean
+    return f"{clean}_hash-{hashlib.sha256(os.fsencode(relative)).hexdigest()[:8]}"
+
+
+def looks_like_mask(name_stem: str) -> bool:
+    """Whether a file is by its name a mask or a segmentation, of whatever."""
+    words = _words(name_stem)
+    return "mask" in words or "masks" in words or bool({"seg", "dseg", "probseg"} & words)
+
+
+def looks_like_lesions(path: str | PurePath) -> bool:
+    """Whether a mask is by its name or its folder's one of lesions, and so not of the brain.
+
+    Examples:
+        >>> looks_like_lesions("sub-01_label-lesion_mask.nii.gz"), looks_like_lesions("lesions/sub-01_mask.nii.gz")
+        (True, True)
+        >>> looks_like_lesions("sub-01_desc-brain_mask.nii.gz")
+        False
+    """
+    path = PurePath(path)
+    return bool((_words(stem(path)) | _words(path.parent.name)) & set(_LESION_WORDS))
+
+
+def is_image(path: str | PurePath) -> bool:
+    """Whether a file is named as an image that is read."""
+    return PurePath(path).name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def beside(image: Path, suffix: str) -> Path:
+    """Return the file of another suffix that belongs to an image: ``.bval``, ``.json``."""
+    return image.with_name(stem(image) + suffix)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", text.lower()))

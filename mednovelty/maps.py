@@ -1,0 +1,68 @@
+"""Novelty maps: scores in their voxels, and what a reader must know about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mednovelty.scan import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class NoveltyMap:
+    """One score of one scan on the scan's own voxels; higher is more novel, 0 outside the mask.
+
+    Attributes:
+        score: Name of the scorer.
+        volume: ``(1, I, J, K)`` float32.
+        mask: ``(I, J, K)`` bool, where it was scored.
+        about: What sidecars tell of the score: equation, paper, unit.
+    """
+
+    score: str
+    volume: Volume
+    mask: np.ndarray
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> np.ndarray:
+        """``(I, J, K)`` float32 scores."""
+        return self.volume.data[0]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """``(4, 4)`` voxel indices to RAS+ millimetres."""
+        return self.volume.affine
+
+    @property
+    def values(self) -> np.ndarray:
+        """``(n,)`` scores inside the mask."""
+        return self.data[self.mask]
+
+    def display_range(self) -> tuple[float, float]:
+        """Return where viewers should begin and end their colours: 50th and 99.9th percentile."""
+        if not self.mask.any():
+            return 0.0, 1.0
+        low, high = np.percentile(self.values, [50, 99.9])
+        return float(low), float(high if high > low else low + 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the map as float32 NIfTI with a fresh header and equal sform and qform.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        from mednovelty.io.nifti import write_map
+
+        low, high = self.display_range()
+        write_map(Path(path), self.volume, cal_min=low, cal_max=high, description=f"mednovelty {self.score}")
+
+    def __repr__(self) -> str:
+        low, high = self.display_range()
+        return (
+            f"NoveltyMap({self.score!r}, shape={self.data.shape}, {int(self.mask.sum())} voxels scored, "
+            f"median {low:.4g}, 99.9th percentile {high:.4g})"
+        )

@@ -1,0 +1,252 @@
+"""How well scores tell lesion voxels from the others: exact, from two sorted arrays.
+
+Scores are higher where more novel; a voxel is flagged where ``score >= threshold``. P lesion voxels and
+N others ("healthy") are sorted once, apart, and every number below is a count in those two arrays:
+
+    AUROC   sum over all pairs of ([lesion > healthy] + [lesion = healthy] / 2) / (P N)
+    AP      sum over distinct thresholds of (recall_n - recall_(n-1)) precision_n
+    FPR     at 95 % TPR, in both conventions, each named by what is counted
+    Dice    2 TP / (TP + FP + P)
+
+AP and the best Dice need the thresholds at lesion scores only: going down from one lesion score to just
+above the next adds false positives and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mednovelty.errors import SettingsError
+from mednovelty.papers import equation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The scores of lesion voxels and of the others, each sorted: all that the metrics need.
+
+    Attributes:
+        lesion: ``(P,)`` ascending.
+        healthy: ``(N,)`` ascending, of the same dtype.
+    """
+
+    lesion: np.ndarray
+    healthy: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, lesion: np.ndarray, name: str = "scores") -> Ranking:
+        """Sort the scores of one scan.
+
+        Args:
+            scores: ``(n,)`` real numbers, higher is more novel; infinities are ranked, NaN is refused.
+            lesion: ``(n,)`` bool.
+            name: What messages call the scores.
+
+        Raises:
+            SettingsError: Shapes differ, labels are not bool, or a score is NaN.
+        """
+        scores, lesion = np.asarray(scores), np.asarray(lesion)
+        if scores.ndim != 1 or scores.shape != lesion.shape:
+            raise SettingsError(
+                f"{name}: scores and labels must be (n,) both, got {scores.shape} and {lesion.shape}"
+            )
+        if lesion.dtype != np.bool_:
+            raise SettingsError(f"{name}: labels must be bool, true in the lesion, got {lesion.dtype}")
+        if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
+            scores = scores.astype(np.float64)
+        if missing := int(np.count_nonzero(np.isnan(scores))):
+            raise SettingsError(f"{name}: {missing} of {scores.size} scores are NaN; leave those voxels out")
+        return cls(np.sort(scores[lesion]), np.sort(scores[~lesion]))
+
+    @classmethod
+    def pooled(cls, rankings: Iterable[Ranking]) -> Ranking:
+        """Return the ranking of all their voxels together."""
+        parts = list(rankings)
+        # "stable" merges runs that are sorted already in linear time.
+        return cls(
+            np.sort(np.concatenate([part.lesion for part in parts]), kind="stable"),
+            np.sort(np.concatenate([part.healthy for part in parts]), kind="stable"),
+        )
+
+    @property
+    def undefined(self) -> str | None:
+        """Why the metrics are NaN: a class has no voxel; None where both have some."""
+        if self.lesion.size and self.healthy.size:
+            return None
+        return "no lesion voxel" if self.healthy.size else "no voxel outside the lesion"
+
+    @property
+    def prevalence(self) -> float:
+        """Share of lesion voxels: the AP of scores that know nothing."""
+        n = self.lesion.size + self.healthy.size
+        return self.lesion.size / n if n else math.nan
+
+    def thresholds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the distinct lesion scores, ascending, with TP and FP at each, all ``(m,)``."""
+        first = np.flatnonzero(np.append(True, self.lesion[1:] != self.lesion[:-1]))
+        found = self.lesion[first]
+        return found, self.lesion.size - first, self.healthy.size - np.searchsorted(self.healthy, found)
+
+    def flagged(self, threshold: float) -> tuple[int, int]:
+        """Return TP and FP where ``score >= threshold``."""
+        # In the scores' own dtype: a Python float would make searchsorted copy the array to float64.
+        at = np.asarray(threshold, dtype=self.healthy.dtype)
+        return (self.lesion.size - int(np.searchsorted(self.lesion, at)),
+                self.healthy.size - int(np.searchsorted(self.healthy, at)))  # fmt: skip
+
+
+def auroc(ranking: Ranking) -> float:
+    """Return the chance that a lesion voxel outscores another one, ties counted half; NaN for one class."""
+    if ranking.undefined:
+        return math.nan
+    few, many = sorted((ranking.lesion, ranking.healthy), key=len)
+    # Twice the Mann-Whitney count of ``few`` over ``many``, in integers, so exact.
+    twice = int(np.searchsorted(many, few, "left").sum()) + int(np.searchsorted(many, few, "right").sum())
+    pairs = 2 * few.size * many.size
+    return (twice if few is ranking.lesion else pairs - twice) / pairs
+
+
+def average_precision(ranking: Ranking) -> float:
+    """Return step-wise average precision, as scikit-learn defines it; equal scores are one threshold."""
+    if ranking.undefined:
+        return math.nan
+    _, hits, false_alarms = ranking.thresholds()
+    gained = hits - np.append(hits[1:], 0)
+    return float((gained * (hits / (hits + false_alarms))).sum() / ranking.lesion.size)
+
+
+def fpr_at_lesion_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
+    """Lesion voxels positive: share of healthy voxels flagged when ``tpr`` of the lesion voxels are found.
+
+    The threshold is the highest at which at least that share is found; nothing is interpolated.
+    """
+    if ranking.undefined:
+        return math.nan
+    threshold = ranking.lesion[-_at_least(tpr, ranking.lesion.size)]
+    return ranking.flagged(threshold)[1] / ranking.healthy.size
+
+
+def fpr_at_healthy_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
+    """Healthy voxels positive: share of lesion voxels accepted when ``tpr`` of the healthy are accepted.
+
+    A voxel is accepted where its score is at most the lowest limit that accepts at least that share.
+    """
+    if ranking.undefined:
+        return math.nan
+    limit = ranking.healthy[_at_least(tpr, ranking.healthy.size) - 1]
+    return int(np.searchsorted(ranking.lesion, limit, "right")) / ranking.lesion.size
+
+
+def best_dice(ranking: Ranking) -> tuple[float, float]:
+    """Return the best Dice over all thresholds and the threshold; the highest where several are best."""
+    if ranking.undefined:
+        return math.nan, math.nan
+    found, hits, false_alarms = ranking.thresholds()
+    dice = 2 * hits / (hits + false_alarms + ranking.lesion.size)
+    best = dice.size - 1 - int(np.argmax(dice[::-1]))
+    return float(dice[best]), float(found[best])
+
+
+def dice_at(ranking: Ranking, threshold: float) -> float:
+    """Return the Dice of ``score >= threshold``; NaN where there is no lesion voxel to find."""
+    if not ranking.lesion.size or math.isnan(threshold):
+        return math.nan
+    hits, false_alarms = ranking.flagged(threshold)
+    return 2 * hits / (hits + false_alarms + ranking.lesion.size)
+
+
+def draw_fifth(n: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Return ``(n,)`` bool, one fifth of n things true (rounded, at least one), drawn without replacement.
+
+    Raises:
+        SettingsError: Fewer than two things: nothing would be left to report on.
+    """
+    if n < 2:
+        raise SettingsError(f"one fifth of {n} leaves nothing to report on; at least 2 are needed")
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(n)[: max(1, round(n / 5))]] = True
+    return chosen
+
+
+@equation("zimmerer2019", "Sec. 3.3")
+def fifth_threshold(fifth: Iterable[Ranking]) -> float:
+    """Return the threshold with the best Dice over the pooled voxels of one fifth of the test data.
+
+    The Dice is then reported on the other four fifths (``dice_at``). ``draw_fifth`` chooses the fifth: of
+    the scans where there are five or more, else of each scan's voxels. The released code searches the
+    threshold on the data it reports on; this follows the paper's text.
+
+    Returns:
+        In the scores' unit; NaN where the fifth is empty or lacks one of the two classes.
+    """
+    parts = list(fifth)
+    return best_dice(Ranking.pooled(parts))[1] if parts else math.nan
+
+
+def roc_points(ranking: Ranking, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Return exact points of the ROC curve, thinned for plotting: ``(m,)`` FPR and TPR, m <= 3 n + 2.
+
+    Thresholds are n order statistics of either class and, for a logarithmic axis, n healthy ones whose
+    ranks from the top grow geometrically. Both arrays ascend from 0 to 1; empty for one class.
+    """
+    if ranking.undefined:
+        return np.empty(0), np.empty(0)
+    top = -np.geomspace(1, ranking.healthy.size, n).astype(int)
+    at = np.unique(
+        np.concatenate([thinned(ranking.lesion, n), thinned(ranking.healthy, n), ranking.healthy[top]])
+    )
+    points = [
+        np.append((part.size - np.searchsorted(part, at[::-1])) / part.size, 1.0)
+        for part in (ranking.healthy, ranking.lesion)
+    ]
+    return np.insert(points[0], 0, 0.0), np.insert(points[1], 0, 0.0)
+
+
+def thinned(ordered: np.ndarray, n: int) -> np.ndarray:
+    """Return at most n of the values of a sorted array at evenly spaced ranks, both ends among them."""
+    return ordered[np.unique(np.linspace(0, ordered.size - 1, min(n, ordered.size)).round().astype(int))]
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int, resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return the percentile bootstrap interval of the mean over scans.
+
+    Voxels of one scan resemble each other, so scans are what is drawn again.
+
+    Args:
+        values: One number a scan; NaN (undefined there) is left out.
+        seed: Of the draws.
+        resamples: How many times the scans are drawn, with replacement.
+        level: Share of resampled means inside the interval.
+
+    Returns:
+        Both ends; None for fewer than two scans, which tell nothing about the next one.
+    """
+    known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
+    if known.size < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(known.size, size=(resamples, known.size))
+    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summary(ranking: Ranking) -> dict[str, float]:
+    """Return every metric of one scan's scores that needs no other scan, by the names of the reports."""
+    dice, threshold = best_dice(ranking)
+    return {
+        "auroc": auroc(ranking),
+        "ap": average_precision(ranking),
+        "fpr_at_95_lesion_tpr": fpr_at_lesion_tpr(ranking),
+        "fpr_at_95_healthy_tpr": fpr_at_healthy_tpr(ranking),
+        "dice_best": dice,
+        "dice_best_threshold": threshold,
+    }
+
+
+def _at_least(share: float, n: int) -> int:
+    # 0.95 * 20 may come out a hair above 19: such a hair must not cost a voxel.
+    return max(1, math.ceil(share * n - 1e-9 * n))

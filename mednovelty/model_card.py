@@ -1,0 +1,51 @@
+"""A page of Markdown that tells what a detector is, what it saw and how good it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mednovelty.detector import Detector
+
+
+def model_card(detector: Detector, sha256: str) -> str:
+    """Return the model card of a detector, Markdown."""
+    summary, settings = detector.fitted.summary, detector.settings
+    roles = [scan.role for scan in detector.scans]
+    voxels = sum(scan.n_voxels for scan in detector.scans)
+    scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
+    record = detector.fitted.record
+    lines = [
+        "# A novelty detector",
+        "",
+        "Trained by mednovelty on scans that were taken to be healthy; it scores how unlike them a voxel is.",
+        "Not a medical device: its maps point at what is unusual, which need not be disease.",
+        "",
+        f"* Record: `detector.json`, sha256 `{sha256}`",
+        f"* Recipe and method: `{detector.recipe}`, `{settings.method}`; seed {detector.seed}",
+        f"* Acquisition: {scheme}; other acquisitions are refused",
+        f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
+        f"{voxels:,} voxels",
+        f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
+        f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
+        f"({detector.reference.n_bytes / 2**20:.1f} MiB), neighbours by `{detector.reference.neighbours}`",
+        f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
+        f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}, "
+        f"{record.seconds:.0f} s",
+        "",
+        "## How well it describes held-out voxels",
+        "",
+        *[f"* {name.replace('_', ' ')}: {_shown(value)}" for name, value in summary.items()],
+        "",
+        "## What fitting had to say",
+        "",
+        *([f"* {note}" for note in detector.notes] or ["* nothing"]),
+        "",
+        "The training curve is in `training.csv` and `training.png`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

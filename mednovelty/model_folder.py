@@ -1,0 +1,119 @@
+"""A detector as a folder: its record, its tensors, its curve and its card."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mednovelty import store
+from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
+from mednovelty.errors import DetectorError, MedNoveltyError
+from mednovelty.fitting import FitSettings, Fitted, make_method
+from mednovelty.gathering import SeenScan
+from mednovelty.io.atomic import write_text_atomic
+from mednovelty.model_card import model_card
+from mednovelty.plugins import plugin
+from mednovelty.reference import Reference
+from mednovelty.settings import checked, overlaid, tree_of
+
+if TYPE_CHECKING:
+    from mednovelty.detector import Detector
+
+CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
+PACKAGES = ("mednovelty", "torch", "numpy")
+
+
+def save(detector: Detector, folder: Path) -> str:
+    """Write a detector into a folder and return its sha256; the record is written last."""
+    record = record_of(detector)
+    sha256 = store.write(folder, record, dict(detector.model.state_dict()), detector.reference.parts)
+    write_curve_csv(detector.fitted.record, folder / CURVE_CSV)
+    plot_curve(detector.fitted.record, folder / CURVE_PNG)
+    write_text_atomic(folder / CARD, model_card(detector, sha256))
+    return sha256
+
+
+def record_of(detector: Detector) -> store.DetectorRecord:
+    """Return all of a detector but its tensors."""
+    settings, reference = detector.settings, detector.reference
+    tree = tree_of(settings)
+    return store.DetectorRecord(
+        recipe=detector.recipe,
+        method=settings.method,
+        settings=store.json_types(tree),
+        channels=detector.model.channels,
+        preprocessing=[
+            store.StepRecord(name=name, state=store.json_types(step.state()))
+            for name, step in detector.preprocessing
+        ],
+        view="voxel",
+        seed=detector.seed,
+        reference=store.ReferenceRecord(
+            n_voxels=len(reference),
+            drawn_from=reference.drawn_from,
+            n_bytes=reference.n_bytes,
+            neighbours=reference.neighbours,
+            parts=sorted(reference.parts),
+        ),
+        scans=[store.ScanRecord(**vars(scan)) for scan in detector.scans],
+        notes=list(detector.notes),
+        summary=store.json_types(detector.fitted.summary),
+        curve=store.json_types(detector.fitted.record.as_json()),
+        versions={package: version(package) for package in PACKAGES},
+    )
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Return the fields of the detector in a folder.
+
+    Raises:
+        DetectorError: Nothing there, damaged, or made by plug-ins that are not installed.
+    """
+    record, weights, parts, sha256 = store.read(folder)
+    try:
+        settings = fit_settings(record.settings, str(folder / store.RECORD))
+        method = make_method(settings)
+        steps = tuple((s.name, plugin("preprocessors", s.name)(**s.state)) for s in record.preprocessing)
+        model = method.build(record.channels)
+        model.load_state_dict(weights)
+    except (MedNoveltyError, TypeError, ValueError, RuntimeError) as error:
+        raise DetectorError(f"{folder}: cannot be put together: {error}") from error
+    model.eval().requires_grad_(False)
+    if sorted(parts) != record.reference.parts or {len(p) for p in parts.values()} - {
+        record.reference.n_voxels
+    }:
+        raise DetectorError(
+            f"{folder / store.REFERENCE}: does not hold the reference that {store.RECORD} tells of"
+        )
+    reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
+    curve = TrainingRecord.from_json(record.curve)
+    return {
+        "recipe": record.recipe,
+        "fitted": Fitted(method, model, reference, curve, record.summary),
+        "settings": settings,
+        "seed": record.seed,
+        "preprocessing": steps,
+        "scans": tuple(SeenScan(**scan.model_dump()) for scan in record.scans),
+        "notes": tuple(record.notes),
+        "sha256": sha256,
+    }
+
+
+def fit_settings(*trees: dict[str, Any] | str) -> FitSettings:
+    """Return settings from trees laid over the defaults; the last argument names where they are from.
+
+    Raises:
+        SettingsError: Unknown names (the nearest is suggested), wrong types, or values out of range.
+    """
+    *layers, where = trees
+    assert isinstance(where, str)
+    base = tree_of(FitSettings())
+    names = [layer["method"] for layer in layers if isinstance(layer, dict) and "method" in layer]
+    kind = plugin("methods", names[-1] if names else base["method"])
+    base["method_settings"] = tree_of(kind.Settings())
+    for layer in layers:
+        assert isinstance(layer, dict)
+        base = overlaid(base, layer, where)
+    base["method_settings"] = checked(kind.Settings, base["method_settings"], where)
+    return checked(FitSettings, base, where)

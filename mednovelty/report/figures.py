@@ -1,0 +1,297 @@
+"""ROC curves and histograms of an evaluation, as PNG files.
+
+Drawn through matplotlib's objects on the Agg canvas: no window, no current figure, nothing global.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mednovelty.errors import OutputError, SettingsError
+from mednovelty.evaluate.result import BASELINE_PREFIX, Curve, Evaluation
+from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LESION_COLOUR, HEALTHY_COLOUR = "#d1495b", "#30638e"
+_SCORE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fa3", "#8c1c13",
+                  "#3c6e47", "#5d5d81")  # fmt: skip
+_BASELINE_COLOURS = ("#222222", "#777777", "#aaaaaa", "#5c5346")
+_BASELINE_DASHES = ("--", "-.", ":")
+MOST_NAMED_SCANS = 8
+LEAST_FPR = 1e-3
+BINS = 120
+LONGEST_TAIL = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RocLine:
+    """One curve of a ROC picture.
+
+    Attributes:
+        label: For the legend; empty draws the curve without an entry.
+        fpr: ``(m,)`` ascending from 0 to 1.
+        tpr: ``(m,)`` ascending from 0 to 1.
+        kind: ``score``, ``baseline`` (dashed grey), or ``scan`` (thin, behind the others).
+    """
+
+    label: str
+    fpr: np.ndarray
+    tpr: np.ndarray
+    kind: str = "score"
+
+
+def mean_roc(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Average ROC curves at equal FPR: the area under the mean curve is the mean of the areas.
+
+    Args:
+        curves: FPR and TPR of each scan, ascending from 0 to 1; empty ones are left out.
+
+    Returns:
+        ``(m,)`` FPR and mean TPR; empty where every curve is.
+    """
+    known = [(fpr, tpr) for fpr, tpr in curves if fpr.size]
+    if not known:
+        return np.empty(0), np.empty(0)
+    grid = np.unique(np.concatenate([[0.0], np.geomspace(1e-6, 1e-2, 200), np.linspace(1e-2, 1, 400)]))
+    # Where a curve rises straight up, interp takes the highest of the TPR at that FPR.
+    reached = [np.interp(grid, fpr, tpr) for fpr, tpr in known]
+    return np.insert(grid, 0, 0.0), np.insert(np.mean(reached, axis=0), 0, 0.0)
+
+
+def plot_roc(lines: Sequence[RocLine], path: Path, title: str) -> Path:
+    """Draw ROC curves, on a linear and on a logarithmic FPR axis, the legend beside them.
+
+    Args:
+        lines: In the order of the legend.
+        path: Of the PNG.
+        title: What the curves are of.
+
+    Raises:
+        OutputError: The picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    linear, logarithmic = figure.subplots(1, 2, sharey=True)
+    styles = _styles(lines)
+    for axes in (linear, logarithmic):
+        for line, style in zip(lines, styles, strict=True):
+            axes.plot(line.fpr, line.tpr, **style)
+        axes.set_xlabel("false positive rate: share of other voxels flagged")
+        axes.grid(True, alpha=0.25)
+        axes.set_ylim(0, 1.01)
+    linear.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    chance = np.geomspace(LEAST_FPR, 1, 100)
+    logarithmic.plot(chance, chance, color="0.6", linewidth=0.8)
+    linear.set_xlim(-0.005, 1)
+    logarithmic.set_xscale("log")
+    logarithmic.set_xlim(LEAST_FPR, 1)
+    linear.set_ylabel("true positive rate: share of lesion voxels found")
+    figure.suptitle(_plain(title))
+    handles = [line for line in linear.get_lines() if not str(line.get_label()).startswith("_")]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, title="AUROC in brackets")
+    return save_figure(figure, path)
+
+
+def plot_histograms(
+    curves: Mapping[str, Curve], path: Path, title: str, threshold: float | None = None
+) -> Path:
+    """Draw how lesion and other voxels' scores spread, each scan weighing the same, each class of area 1.
+
+    Args:
+        curves: Scan id to its scores.
+        path: Of the PNG.
+        title: What the scores are.
+        threshold: Marked with a line, in the scores' unit; None or NaN marks nothing.
+
+    Raises:
+        SettingsError: No scan has both lesion and other voxels.
+        OutputError: The picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    both = [curve for curve in curves.values() if curve.lesion.size and curve.healthy.size]
+    if not both:
+        raise SettingsError(f"{title}: no scan has both lesion and other voxels; nothing to draw")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axis = _Axis.over(both)
+    for name, colour, parts in (
+        ("other voxels", HEALTHY_COLOUR, [curve.healthy for curve in both]),
+        ("lesion voxels", LESION_COLOUR, [curve.lesion for curve in both]),
+    ):
+        _density(axes, parts, axis, name, colour)
+    if threshold is not None and np.isfinite(threshold):
+        at = float(axis.place(np.array(threshold)))
+        axes.axvline(at, color="0.2", linewidth=1.2, linestyle="--", label="Dice threshold, by a fifth")
+    axis.dress(axes)
+    axes.set_title(_plain(title))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
+    return save_figure(figure, path)
+
+
+def plot_map_mosaic(layers: MapLayers, path: Path, settings: MosaicSettings | None = None) -> Path:
+    """Write a mosaic of axial slices with the map over its background; see ``mosaic_figure``.
+
+    Raises:
+        GeometryError: The arrays do not have one shape.
+        OutputError: The picture cannot be written.
+    """
+    return save_figure(mosaic_figure(layers, settings or MosaicSettings()), path)
+
+
+def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Draw ``roc.png`` (all scores), and for each score ``roc_<score>.png`` and ``histogram_<score>.png``.
+
+    Scores without a scan that has lesion and other voxels are left out.
+
+    Raises:
+        OutputError: A picture cannot be written.
+    """
+    ranked = [score for group in evaluation.ranked() for score in group]
+    means = {score: mean_roc([(c.fpr, c.tpr) for c in evaluation.curves[score].values()]) for score in ranked}
+    drawn = [score for score in ranked if means[score][0].size]
+    if not drawn:
+        return []
+    n = len(evaluation.scans)
+    of_scans = f"mean of {n} scans" if n > 1 else next(iter(evaluation.scans))
+    lines = [_line(score, evaluation.mean[score]["auroc"], means[score]) for score in drawn]
+    paths = [plot_roc(lines, folder / "roc.png", f"ROC by voxel, {of_scans}")]
+    for score in drawn:
+        by_scan, part = _by_scan(evaluation, score, means[score]), _file_part(score)
+        paths.append(plot_roc(by_scan, folder / f"roc_{part}.png", f"{score}: ROC by voxel"))
+        title = f"{score}: lesion and other voxels"
+        curves, threshold = evaluation.curves[score], evaluation.fifth_threshold(score)
+        paths.append(plot_histograms(curves, folder / f"histogram_{part}.png", title, threshold))
+    return paths
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        OutputError: The picture cannot be written.
+    """
+    from mednovelty.io.atomic import write_bytes_atomic
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    write_bytes_atomic(path, picture.getvalue())
+    return path
+
+
+def _by_scan(evaluation: Evaluation, score: str, mean: tuple[np.ndarray, np.ndarray]) -> list[RocLine]:
+    curves = {id: curve for id, curve in evaluation.curves[score].items() if curve.fpr.size}
+    named = len(curves) <= MOST_NAMED_SCANS
+    lines = [
+        RocLine(
+            f"{id} ({evaluation.scans[id][score]['auroc']:.3f})" if named else "",
+            curve.fpr,
+            curve.tpr,
+            "scan",
+        )
+        for id, curve in curves.items()
+    ]
+    return [_line("mean", evaluation.mean[score]["auroc"], mean), *lines] if len(lines) > 1 else lines
+
+
+def _line(name: str, area: float, points: tuple[np.ndarray, np.ndarray]) -> RocLine:
+    kind = "baseline" if name.startswith(BASELINE_PREFIX) else "score"
+    return RocLine(f"{name} ({area:.3f})", *points, kind)
+
+
+def _styles(lines: Sequence[RocLine]) -> list[dict[str, object]]:
+    seen = {"score": 0, "baseline": 0, "scan": 0}
+    styles: list[dict[str, object]] = []
+    for line in lines:
+        number = seen[line.kind]
+        seen[line.kind] += 1
+        style: dict[str, object] = {"label": _plain(line.label) or "_", "linewidth": 1.8, "zorder": 3}
+        if line.kind == "baseline":
+            style |= {"color": _BASELINE_COLOURS[number % 4], "linestyle": _BASELINE_DASHES[number % 3]}
+        else:
+            style |= {"color": _SCORE_COLOURS[number % len(_SCORE_COLOURS)]}
+        if line.kind == "scan":
+            style |= {
+                "linewidth": 1.0,
+                "zorder": 2,
+                "color": _SCORE_COLOURS[(number + 1) % len(_SCORE_COLOURS)],
+            }
+        styles.append(style)
+    return styles
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Where scores are drawn: as they are or, where a long tail would squeeze the rest, by asinh."""
+
+    low: float
+    high: float
+    centre: float = 0.0
+    width: float = 0.0
+
+    @classmethod
+    def over(cls, curves: Sequence[Curve]) -> _Axis:
+        ends = []
+        for parts in ([c.healthy for c in curves], [c.lesion for c in curves]):
+            values = np.concatenate(parts)
+            values = values[np.isfinite(values)]
+            ends.append(np.quantile(values, [0.001, 0.995, 0.5, 0.75]) if values.size else [0, 1, 0.5, 0.75])
+        low, high = float(np.min(ends, axis=0)[0]), float(np.max(ends, axis=0)[1])
+        centre, width = float(ends[0][2]), float(ends[0][3] - ends[0][2])
+        if 0 < width * LONGEST_TAIL < high - centre:
+            return cls(low, high, centre, width)
+        return cls(low, high if high > low else low + 1)
+
+    def place(self, scores: np.ndarray) -> np.ndarray:
+        return np.arcsinh((scores - self.centre) / self.width) if self.width else scores
+
+    def steps(self, n: int) -> np.ndarray:
+        """Return n + 1 places, evenly from end to end."""
+        low, high = (float(end) for end in self.place(np.array([self.low, self.high])))
+        return np.linspace(low, high, n + 1)
+
+    def dress(self, axes: Axes) -> None:
+        axes.set(xlim=self.steps(1), ylim=(0, None), yticks=[], ylabel="density, each class of area 1")
+        axes.set_xlabel(
+            "score, higher is more novel" + ("; the axis is stretched (asinh)" if self.width else "")
+        )
+        if self.width:
+            at = self.steps(8)
+            axes.set_xticks(at, [f"{self.centre + self.width * np.sinh(place):.3g}" for place in at])
+
+
+def _density(axes: Axes, parts: Sequence[np.ndarray], axis: _Axis, name: str, colour: str) -> None:
+    edges = axis.steps(BINS)
+    weights = np.concatenate([np.full(part.size, 1 / (part.size * len(parts))) for part in parts])
+    height = np.histogram(axis.place(np.concatenate(parts)), edges, weights=weights)[0]
+    beyond = max(0.0, 1 - float(height.sum()))
+    label = f"{name}, {beyond:.1%} of them beyond the axis" if beyond >= 5e-4 else name
+    axes.stairs(height / np.diff(edges), edges, fill=True, color=colour, alpha=0.35, linewidth=0)
+    axes.stairs(height / np.diff(edges), edges, color=colour, linewidth=1.6, label=label)
+
+
+def _plain(text: str) -> str:
+    # A dollar sign would start a formula.
+    return text.replace("$", r"\$")
+
+
+def _file_part(score: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", score)

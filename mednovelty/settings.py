@@ -1,0 +1,102 @@
+"""Settings from several places become one checked value: defaults < file < ``a.b=c`` < flags."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mednovelty.errors import SettingsError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a settings file as a tree of dictionaries.
+
+    Raises:
+        SettingsError: Not there, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return ``["train.max_epochs=5"]`` as a tree; values are TOML, and text where they are not.
+
+    Examples:
+        >>> parse_assignments(["train.max_epochs=5", "neighbours=exact"])
+        {'train': {'max_epochs': 5}, 'neighbours': 'exact'}
+    """
+    tree: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(
+                f"{assignment!r} is no setting; write name=value, for example train.max_epochs=50"
+            )
+        *parents, last = key.strip().split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = _value(text.strip())
+    return tree
+
+
+def overlaid(base: Mapping[str, Any], over: Mapping[str, Any], where: str, path: str = "") -> dict[str, Any]:
+    """Return a tree of settings with some replaced.
+
+    Args:
+        base: All settings there are, with their values.
+        over: Those to replace.
+        where: What messages call the place that ``over`` is from.
+        path: The settings' place in a larger tree.
+
+    Raises:
+        SettingsError: There is no such setting; the nearest is suggested.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        if key not in base:
+            near = get_close_matches(key, base, n=1)
+            hint = f"did you mean {path + near[0]!r}?" if near else f"known: {', '.join(base)}"
+            raise SettingsError(f"{where}: no setting is called {path + key!r}; {hint}")
+        if isinstance(base[key], Mapping) and isinstance(value, Mapping):
+            value = overlaid(base[key], value, where, f"{path}{key}.")
+        merged[key] = value
+    return merged
+
+
+def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """Return a settings dataclass made from a tree, its types checked.
+
+    Raises:
+        SettingsError: A value is of the wrong type or out of its range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(dict(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from error
+
+
+def tree_of(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as a tree of dictionaries."""
+    return asdict(settings)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

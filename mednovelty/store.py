@@ -1,0 +1,174 @@
+"""A detector on disk: one JSON file, two of tensors, every byte accounted for.
+
+``detector.json``          ``DetectorRecord``: settings, preprocessing, scheme, training scans, versions
+``weights.safetensors``    the network
+``reference.safetensors``  the normals as the network sees them
+
+Reading never runs anything from the files: JSON is checked against the schema, tensors are checked for
+names, shapes and finite values, and both against the hashes in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from mednovelty.errors import DetectorError, OutputError
+from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
+
+SCHEMA_VERSION = 1
+RECORD, WEIGHTS, REFERENCE = "detector.json", "weights.safetensors", "reference.safetensors"
+LARGEST_RECORD_BYTES = 64 << 20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepRecord(_Strict):
+    """One preprocessing step: a plug-in's name and the state that makes it again."""
+
+    name: str
+    state: dict[str, Any]
+
+
+class ScanRecord(_Strict):
+    """One scan that the detector has seen."""
+
+    id: str
+    sha256: str
+    n_voxels: int = Field(ge=0)
+    role: Literal["training", "validation"]
+
+
+class ReferenceRecord(_Strict):
+    """How the reference was drawn."""
+
+    n_voxels: int = Field(ge=0)
+    drawn_from: int = Field(ge=0)
+    n_bytes: int = Field(ge=0)
+    neighbours: str
+    parts: list[str]
+
+
+class DetectorRecord(_Strict):
+    """All of a detector but its tensors."""
+
+    schema_version: Literal[1] = 1
+    recipe: str
+    method: str
+    settings: dict[str, Any]
+    channels: int = Field(gt=0)
+    preprocessing: list[StepRecord]
+    view: str
+    seed: int
+    reference: ReferenceRecord
+    scans: list[ScanRecord]
+    notes: list[str]
+    summary: dict[str, Any] = Field(description="held-out ELBO, probabilistic PCA beside it, active latents")
+    curve: list[dict[str, Any]]
+    versions: dict[str, str]
+    files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
+
+
+def write(
+    folder: Path, record: DetectorRecord, weights: dict[str, Tensor], reference: dict[str, Tensor]
+) -> str:
+    """Write a detector; ``detector.json`` comes last, so that a folder with it is whole.
+
+    Returns:
+        The detector's sha256: that of its ``detector.json``, which holds those of the other files.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    hashes = {}
+    for name, tensors in ((WEIGHTS, weights), (REFERENCE, reference)):
+        data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        write_bytes_atomic(folder / name, data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    text = record.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n"
+    write_text_atomic(folder / RECORD, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(folder: Path) -> tuple[DetectorRecord, dict[str, Tensor], dict[str, Tensor], str]:
+    """Return record, weights, reference parts and sha256 of a detector.
+
+    Raises:
+        DetectorError: Nothing there, damaged, or written by a newer version.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise DetectorError(f"{folder}: no detector here: {RECORD} is missing")
+    if path.stat().st_size > LARGEST_RECORD_BYTES:
+        raise DetectorError(f"{path}: {path.stat().st_size} bytes are too many for a record of settings")
+    try:
+        text = path.read_bytes()
+        content = json.loads(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DetectorError(f"{path}: not readable as JSON: {error}") from error
+    record = _validated(path, content)
+    weights, reference = (_tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE))
+    return record, weights, reference, hashlib.sha256(text).hexdigest()
+
+
+def _validated(path: Path, content: Any) -> DetectorRecord:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DetectorError(f"{path}: written in format {version}; this version reads up to {SCHEMA_VERSION}")
+    try:
+        return DetectorRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DetectorError(f"{path}: not a detector's record: {place}: {first['msg']}") from error
+
+
+def _tensors(path: Path, hashes: dict[str, str]) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != hashes.get(path.name):
+            raise DetectorError(f"{path}: damaged: its sha256 is not the one in {RECORD}")
+        tensors = load_tensors(data)
+    except (OSError, SafetensorError) as error:
+        raise DetectorError(f"{path}: cannot be read: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DetectorError(f"{path}: tensor {name!r} holds values that are not finite")
+    return tensors
+
+
+def json_types(value: Any) -> Any:
+    """Return a value made of JSON types: tuples as lists, NumPy numbers as Python's, NaN as None.
+
+    Examples:
+        >>> json_types({"a": (1, np.float32(0.5)), "b": float("nan")})
+        {'a': [1, 0.5], 'b': None}
+    """
+    if isinstance(value, dict):
+        return {str(key): json_types(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_types(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return json_types(value.tolist())
+    if isinstance(value, np.generic):
+        return json_types(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,293 @@
+"""The training loop. It knows no method: a method gives the loss, the loop does the rest.
+
+Adam, the learning rate lowered on plateaus of the validation loss, early stopping and best weights
+by the same loss, a checkpoint an epoch. An epoch's random numbers come from (seed, epoch) alone and
+every decision follows from the losses recorded so far, so that a run that was stopped and resumed
+ends with the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mednovelty.checkpoint import read_checkpoint, write_checkpoint
+from mednovelty.curve import EpochRow, TrainingRecord
+from mednovelty.errors import SettingsError, StoppedError
+from mednovelty.schedule import TrainSettings, exhausted, learning_rate
+from mednovelty.seeds import generator, numpy_generator, stream_seed
+from mednovelty.voxel_cache import VoxelCache
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_MAY_DIFFER = ("max_epochs", "checkpoint_every")
+
+
+def split_by_scan(scan_ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """Return the scans to train on and those to validate on, both in the order given.
+
+    Args:
+        scan_ids: Distinct ids.
+        fraction: Share of the scans to validate on, rounded, at least one scan.
+        seed: Decides which.
+
+    Raises:
+        SettingsError: Fewer than two scans, an id twice, or a share that leaves none to train on.
+    """
+    if len(set(scan_ids)) != len(scan_ids):
+        raise SettingsError("a scan id occurs twice; give each scan its own")
+    held_out = max(1, round(fraction * len(scan_ids)))
+    if not 0 < fraction < 1 or held_out >= len(scan_ids):
+        raise SettingsError(
+            f"cannot hold out a share of {fraction} of {len(scan_ids)} scans for validation: at least "
+            "one scan must be left on both sides"
+        )
+    chosen = numpy_generator(seed, "validation scans").permutation(len(scan_ids))[:held_out]
+    validation = [scan for i, scan in enumerate(scan_ids) if i in chosen]
+    return [scan for scan in scan_ids if scan not in validation], validation
+
+
+def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by keyword
+    method: Any,
+    model: nn.Module,
+    data: VoxelCache,
+    validation: VoxelCache,
+    settings: TrainSettings | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[TrainingRecord], None] | None = None,
+) -> TrainingRecord:
+    """Train a model in place; it ends with the weights of its best epoch, in evaluation mode.
+
+    Args:
+        method: A ``protocols.Method``: ``start``, ``loss`` and ``validate`` are called.
+        model: From ``method.build``, on the device to train on.
+        data: Training voxels.
+        validation: Voxels of other scans.
+        settings: Of the loop.
+        seed: Of everything random.
+        folder: Where checkpoints go; ``None``: nowhere.
+        resume: Go on from the checkpoint in ``folder`` if there is one.
+        on_epoch: Called after each epoch, and once before the first, with the record so far.
+
+    Returns:
+        A row for each epoch; row 0 is the start, before any step.
+
+    Raises:
+        SettingsError: The checkpoint is of another run, or the loss is not finite.
+        DetectorError: The checkpoint is damaged.
+        StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
+        OutputError: A checkpoint cannot be written.
+    """
+    report = on_epoch or (lambda record: None)
+    loop = _Loop(method, model, data, validation, settings or TrainSettings(), seed, folder)
+    try:
+        with _terminate_as_interrupt():
+            loop.begin(resume)
+            report(loop.record)
+            while not loop.done:
+                loop.epoch()
+                report(loop.record)
+    except KeyboardInterrupt as error:
+        raise StoppedError(loop.stopped_message()) from error
+    model.load_state_dict(loop.best)
+    model.eval()
+    return loop.record
+
+
+class _Loop:
+    """One training run between its start and its end."""
+
+    def __init__(  # noqa: PLR0913 - what train() was called with
+        self,
+        method: Any,
+        model: nn.Module,
+        data: VoxelCache,
+        validation: VoxelCache,
+        settings: TrainSettings,
+        seed: int,
+        folder: Path | None,
+    ) -> None:
+        self.method, self.model, self.data, self.settings, self.seed = method, model, data, settings, seed
+        self.path = folder / CHECKPOINT_NAME if folder is not None else None
+        self.device = next(model.parameters()).device
+        rows = validation.sample_rows(settings.validation_voxels, numpy_generator(seed, "validation voxels"))
+        self.held_out = torch.from_numpy(validation.take(rows))
+        self.optimiser = _adam(model, settings)
+        self.record = TrainingRecord()
+        self.best: dict[str, Tensor] = {}
+        self.saved_epoch: int | None = None
+        self.identity = {
+            "method": type(method).__name__,
+            "method_settings": asdict(method.settings),
+            "settings": asdict(settings),
+            "seed": seed,
+            "data": data.fingerprint(),
+            "validation": validation.fingerprint(),
+        }
+
+    @property
+    def done(self) -> bool:
+        """Whether the losses recorded so far end the run."""
+        return exhausted(self.record.losses, self.settings)
+
+    def begin(self, resume: bool) -> None:
+        """Take up the checkpoint, or start anew and measure where training starts."""
+        if resume and self.path is not None and self.path.exists():
+            self._load(self.path)
+            return
+        self.method.start(self.model, self.data, generator(self.seed, "start"))
+        started = time.perf_counter()
+        scores = self._validate()
+        self._add(EpochRow(0, None, self.settings.learning_rate, time.perf_counter() - started, 0.0, scores))
+
+    def epoch(self) -> None:
+        """Train for one epoch, validate, record, keep a checkpoint when one is due."""
+        number, started = len(self.record.rows), time.perf_counter()
+        rate = learning_rate(self.record.losses, self.settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss, count = self._steps(number)
+        seconds = time.perf_counter() - started
+        self._add(EpochRow(number, loss / count, rate, seconds, count / seconds, self._validate()))
+        if self.path is not None and (number % self.settings.checkpoint_every == 0 or self.done):
+            self._save(self.path)
+
+    def stopped_message(self) -> str:
+        """Return what to tell who stopped the run."""
+        message = f"training stopped after {max(len(self.record.rows) - 1, 0)} epochs"
+        if self.path is None:
+            return message + "; no folder was given, so nothing is kept"
+        if self.saved_epoch is None:
+            return message + f"; {self.path} was not written yet"
+        return message + f"; {self.path} keeps epoch {self.saved_epoch}, and resuming goes on from it"
+
+    def _steps(self, number: int) -> tuple[float, int]:
+        """Take the steps of one epoch; return the summed loss and the number of voxels."""
+        settings, total, count = self.settings, 0.0, 0
+        noise = self._noise("training noise", number)
+        order = generator(self.seed, "order", number)
+        self.model.train()
+        for x in self.data.batches(settings.batch_size, order, limit=settings.epoch_voxels):
+            loss = self.method.loss(self.model, x.to(self.device), number, noise)["loss"]
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+            self.optimiser.step()
+            total, count = total + loss.item() * len(x), count + len(x)
+            if not math.isfinite(total):
+                raise SettingsError(_diverged(number, loss.item(), x, self.optimiser.param_groups[0]["lr"]))
+        return total, count
+
+    def _validate(self) -> dict[str, float]:
+        self.model.eval()
+        # The same noise every epoch: what changes between two epochs is the model.
+        noise = self._noise("validation noise")
+        batches = (x.to(self.device) for x in self.held_out.split(self.settings.batch_size))
+        scores = {
+            name: float(value) for name, value in self.method.validate(self.model, batches, noise).items()
+        }
+        if not math.isfinite(scores["loss"]):
+            raise SettingsError(
+                f"validation loss is {scores['loss']} after {len(self.record.rows)} epochs; lower "
+                f"the learning rate or look for extreme voxels (largest |x|: {self.held_out.abs().max():.4g})"
+            )
+        return scores
+
+    def _noise(self, *purpose: str | int) -> Generator:
+        return Generator(device=self.device).manual_seed(stream_seed(self.seed, *purpose))
+
+    def _add(self, row: EpochRow) -> None:
+        self.record = replace(self.record, rows=(*self.record.rows, row))
+        if self.record.best_epoch == row.epoch:
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"weights/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam/{index}/{name}": value for name, value in values.items()}
+        write_checkpoint(path, tensors, {"identity": self.identity, "record": self.record.as_json()})
+        self.saved_epoch = len(self.record.rows) - 1
+
+    def _load(self, path: Path) -> None:
+        tensors, state = read_checkpoint(path)
+        _check_identity(path, state["identity"], self.identity)
+        self.record = TrainingRecord.from_json(state["record"])
+        self.saved_epoch = len(self.record.rows) - 1
+        self.model.load_state_dict(_part(tensors, "weights"))
+        self.best = {name: value.to(self.device) for name, value in _part(tensors, "best").items()}
+        adam: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "adam").items():
+            index, key = name.split("/")
+            adam.setdefault(int(index), {})[key] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
+
+
+def _adam(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
+
+
+def _check_identity(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise if the checkpoint is of another run."""
+    differences = [
+        f"{name}: {was!r} there, {now!r} here"
+        for name, was, now in _differences(saved, asked)
+        if name.rpartition(".")[2] not in _MAY_DIFFER
+    ]
+    if differences:
+        raise SettingsError(
+            f"{path}: the checkpoint is of another run ({'; '.join(differences[:4])}); resume with the same "
+            "settings and scans, or train into another folder"
+        )
+
+
+def _differences(saved: Any, asked: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(saved, dict) and isinstance(asked, dict):
+        for key in sorted({*saved, *asked}):
+            yield from _differences(saved.get(key), asked.get(key), f"{name}.{key}" if name else key)
+    elif saved != (list(asked) if isinstance(asked, tuple) else asked):
+        yield name, saved, asked
+
+
+def _diverged(epoch: int, loss: float, x: Tensor, rate: float) -> str:
+    return (
+        f"training loss became {loss} in epoch {epoch} at learning rate {rate:g}; lower the learning rate, "
+        f"or look for extreme training voxels (largest |x| in that batch: {x.abs().max():.4g})"
+    )
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the loop as Ctrl-C does, where signals can be caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+__all__ = ["CHECKPOINT_NAME", "EpochRow", "TrainSettings", "TrainingRecord", "split_by_scan", "train"]

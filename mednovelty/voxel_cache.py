@@ -1,0 +1,298 @@
+"""Training voxels of many scans as one table: in memory up to a byte budget, on disk beyond it.
+
+Which of the two it is changes no number: moments and batches are read in the same order from both.
+The file is a plain row-major float32 table without a header. Where the system allows it, the file
+has no name any more once it is open, so that nothing is left behind by a killed process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mednovelty.errors import OutputError, ScanError, SettingsError
+
+BLOCK_ROWS = 4096
+"""Rows that lie and stay together when shuffled rows are read from disk."""
+BUFFER_BYTES = 64 * 2**20
+"""Blocks of about this many bytes are mixed at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Number of rows, mean ``(C,)`` and covariance ``(C, C)`` (divided by the number), float64."""
+
+    count: int
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Return the standard deviation of each channel, ``(C,)``; 1 for a channel that never changes."""
+        spread = np.sqrt(np.diag(self.covariance))
+        return np.where(spread > 1e-6 * np.abs(self.mean).max(), spread, 1.0)
+
+
+class VoxelCache:
+    """An ``(n, C)`` float32 table that is filled scan by scan, then read.
+
+    Args:
+        channels: C.
+        budget_bytes: As much is kept in memory; ``None``: all.
+        folder: Where the file lies when the budget is exceeded; ``None``: the system's temporary folder.
+
+    Examples:
+        >>> cache = VoxelCache(channels=3)
+        >>> cache.append("sub-01", np.ones((5, 3), np.float32))
+        >>> cache.append("sub-02", np.zeros((7, 3), np.float32))
+        >>> len(cache), cache.scans["sub-02"], cache.moments().mean.round(3).tolist()
+        (12, slice(5, 12, None), [0.417, 0.417, 0.417])
+    """
+
+    def __init__(self, channels: int, *, budget_bytes: int | None = None, folder: Path | None = None) -> None:
+        self.channels = channels
+        self.scans: dict[str, slice] = {}
+        self._budget = budget_bytes
+        self._folder = folder
+        self._parts: list[np.ndarray] = []
+        self._file: IO[bytes] | None = None
+        self._table: np.ndarray | None = None
+        self._remove: Any = None
+        self._rows = 0
+
+    @classmethod
+    def from_array(cls, voxels: np.ndarray, scans: Sequence[str] | None = None) -> VoxelCache:
+        """Return a cache in memory with a copy of ``(n, C)`` voxels.
+
+        Args:
+            voxels: ``(n, C)``, any real dtype.
+            scans: The scan id of each row; rows of one scan need not be adjacent. ``None``: one scan.
+        """
+        cache = cls(voxels.shape[1])
+        ids = np.zeros(len(voxels), np.int64) if scans is None else np.asarray([str(i) for i in scans])
+        for scan_id in dict.fromkeys(ids.tolist()):
+            cache.append(str(scan_id), voxels[ids == scan_id])
+        return cache
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __enter__(self) -> VoxelCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the rows lie in a file."""
+        return self._file is not None
+
+    def append(self, scan_id: str, voxels: np.ndarray) -> None:
+        """Add the voxels of one scan, ``(n, C)``; they are copied as float32.
+
+        Raises:
+            ScanError: Wrong number of channels, or values that are not finite.
+            SettingsError: The scan is there already, or the cache has been read.
+            OutputError: The file cannot be written.
+        """
+        if scan_id in self.scans:
+            raise SettingsError(
+                f"{scan_id}: its voxels are in the training table already; give each scan its own id"
+            )
+        if self._table is not None:
+            raise SettingsError(f"{scan_id}: the training table has been read; it takes no more scans")
+        if voxels.ndim != 2 or voxels.shape[1] != self.channels:
+            raise ScanError(
+                f"{scan_id}: voxels of shape {voxels.shape} do not fit a table of {self.channels} channels",
+                code="voxels.channels",
+            )
+        rows = np.array(voxels, dtype=np.float32, order="C")
+        if not np.isfinite(rows).all():
+            bad = int((~np.isfinite(rows)).any(1).sum())
+            raise ScanError(
+                f"{scan_id}: {bad} of {len(rows)} voxels have values that are not finite; repair the scan "
+                "or mask them out",
+                code="voxels.not_finite",
+            )
+        self.scans[scan_id] = slice(self._rows, self._rows + len(rows))
+        self._rows += len(rows)
+        self._keep(rows)
+
+    def divide_channels(self, divisors: np.ndarray) -> None:
+        """Divide each channel by its own number, ``(C,)``, in place."""
+        factors = np.asarray(divisors, np.float32)
+        if factors.shape != (self.channels,) or not np.isfinite(factors).all() or (factors == 0).any():
+            raise SettingsError(
+                f"channels are divided by {self.channels} finite numbers other than 0, not by {divisors}"
+            )
+        table = self._read()
+        for start in range(0, len(table), BLOCK_ROWS):
+            table[start : start + BLOCK_ROWS] /= factors
+
+    def moments(self) -> Moments:
+        """Return mean and covariance of all rows, accumulated in float64 (Chan et al. 1983)."""
+        count, mean = 0, np.zeros(self.channels)
+        scatter = np.zeros((self.channels, self.channels))
+        for block in self.blocks():
+            rows = block.astype(np.float64)
+            centre = rows.mean(0)
+            rows -= centre
+            step, total = centre - mean, count + len(rows)
+            scatter += rows.T @ rows + np.outer(step, step) * (count * len(rows) / total)
+            mean = mean + step * (len(rows) / total)
+            count = total
+        return Moments(count, mean, scatter / max(count, 1))
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+        """Yield all rows in order, ``rows`` at a time; the arrays are views: do not write into them."""
+        table = self._read()
+        for start in range(0, len(table), rows):
+            yield table[start : start + rows]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows at sorted or unsorted ``indices`` as a new ``(m, C)`` float32 array."""
+        return np.array(self._read()[indices])
+
+    def sample_rows(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return sorted indices of about ``count`` rows, evenly over scans; all of them if there are no more.
+
+        A scan with fewer rows than its share gives all; the others share what is left.
+        """
+        if count >= len(self):
+            return np.arange(len(self))
+        left, chosen = count, []
+        by_size = sorted(self.scans.values(), key=lambda rows: rows.stop - rows.start)
+        for i, rows in enumerate(by_size):
+            share = min(rows.stop - rows.start, left // (len(by_size) - i))
+            chosen.append(rows.start + generator.choice(rows.stop - rows.start, share, replace=False))
+            left -= share
+        return np.sort(np.concatenate(chosen))
+
+    def batches(self, batch_size: int, generator: Generator, *, limit: int | None = None) -> Iterator[Tensor]:
+        """Yield the rows in random order as ``(b, C)`` float32 tensors, each row once.
+
+        Blocks of neighbouring rows are drawn in random order, and some 64 MiB of them are mixed at
+        a time, so that a table on disk is read in long runs. All batches have the same size up to
+        one row, at most ``batch_size``: no small last batch takes a noisy step.
+
+        Args:
+            batch_size: The largest batch.
+            generator: Decides the order, on the CPU.
+            limit: Stop after about this many rows; another generator goes on with others.
+        """
+        wanted = len(self) if limit is None else min(limit, len(self))
+        n_batches = -(-wanted // batch_size)
+        sizes = iter([wanted // n_batches + (i < wanted % n_batches) for i in range(n_batches)])
+        size, waiting = next(sizes, 0), []
+        for chunk in self._mixed(batch_size, generator):
+            waiting.append(chunk)
+            held = torch.cat(waiting) if len(waiting) > 1 else chunk
+            start = 0
+            while size and len(held) - start >= size:
+                yield held[start : start + size]
+                start, size = start + size, next(sizes, 0)
+            if not size:
+                return
+            waiting = [held[start:]]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON types that tell this table from another: scans, sizes, some of the values."""
+        some = self.take(np.linspace(0, len(self) - 1, min(len(self), 1024)).astype(np.int64))
+        return {
+            "channels": self.channels,
+            "scans": {scan: rows.stop - rows.start for scan, rows in self.scans.items()},
+            "sum": float(some.sum(dtype=np.float64)),
+            "sum_of_squares": float((some.astype(np.float64) ** 2).sum()),
+        }
+
+    def close(self) -> None:
+        """Let go of the memory, and remove the file if there is one."""
+        self._table, self._parts = None, []
+        if self._file is not None:
+            self._file.close()
+            self._remove()
+        self._rows, self.scans = 0, {}
+
+    def _mixed(self, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield buffers of whole blocks, their rows shuffled; the next is fetched meanwhile."""
+        table = self._read()
+        order = torch.randperm(-(-len(table) // BLOCK_ROWS), generator=generator).numpy()
+        per_buffer = -(-max(batch_size, BUFFER_BYTES // (4 * self.channels)) // BLOCK_ROWS)
+        groups = [np.sort(order[i : i + per_buffer]) for i in range(0, len(order), per_buffer)]
+        seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
+        with ThreadPoolExecutor(1) as reader:
+            coming: Future[Tensor] = reader.submit(_shuffled, table, groups[0], seeds[0])
+            for i in range(1, len(groups) + 1):
+                ready = coming.result()
+                if i < len(groups):
+                    coming = reader.submit(_shuffled, table, groups[i], seeds[i])
+                yield ready
+
+    def _keep(self, rows: np.ndarray) -> None:
+        held = sum(part.nbytes for part in self._parts) + rows.nbytes
+        self._parts.append(rows)
+        if self._file is None and (self._budget is None or held <= self._budget):
+            return
+        if self._file is None:
+            self._open_file()
+        assert self._file is not None
+        try:
+            while self._parts:
+                self._parts.pop(0).tofile(self._file)
+        except OSError as error:
+            raise OutputError(
+                f"{self._folder or tempfile.gettempdir()}: cannot write "
+                f"{4 * self._rows * self.channels / 2**20:.0f} MiB of training voxels "
+                f"({error.strerror or error}); free space or raise the byte budget"
+            ) from error
+
+    def _open_file(self) -> None:
+        try:
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by close()
+                prefix="training-voxels-", suffix=".f32", dir=self._folder, delete=False
+            )
+        except OSError as error:
+            message = f"{self._folder}: cannot make a file for training voxels ({error.strerror or error})"
+            raise OutputError(message) from error
+        path = Path(self._file.name)
+        self._remove = weakref.finalize(self, path.unlink, missing_ok=True)
+        with suppress(OSError):  # Windows keeps the name of an open file; _remove takes it later.
+            path.unlink()
+
+    def _read(self) -> np.ndarray:
+        """Return the table; from now on no scan can be added."""
+        if self._table is not None:
+            return self._table
+        if not self._rows:
+            raise SettingsError("the training table is empty (or closed): append at least one voxel first")
+        if self._file is not None:
+            self._file.flush()
+            self._table = np.memmap(self._file, np.float32, "r+", shape=(self._rows, self.channels))
+            return self._table
+        self._table = np.empty((self._rows, self.channels), np.float32)
+        for rows in self.scans.values():  # Each part is freed once copied: never all of them in memory twice.
+            self._table[rows] = self._parts.pop(0)
+        return self._table
+
+
+def _shuffled(table: np.ndarray, blocks: np.ndarray, seed: int) -> Tensor:
+    """Return the rows of some blocks in random order."""
+    rows = np.concatenate([table[i * BLOCK_ROWS : (i + 1) * BLOCK_ROWS] for i in blocks])
+    order = torch.randperm(len(rows), generator=Generator().manual_seed(seed))
+    return torch.from_numpy(rows).index_select(0, order)
+
+
+__all__ = ["Moments", "VoxelCache"]
