@@ -92,6 +92,7 @@ def fit(request: FitRequest) -> int:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import scan_folder
     from mednovelty.model_folder import fit_settings
+    from mednovelty.train import CHECKPOINT_NAME
 
     _refuse_existing_detector(request)
     scans = scan_folder(request.folder, brain_masks=request.brain_masks)
@@ -123,9 +124,7 @@ def fit(request: FitRequest) -> int:
             on_scan=on_scan,
         )
     detector = detector.save(request.output)
-    from mednovelty.checkpoint import remove_checkpoint
-
-    remove_checkpoint(request.output)
+    (request.output / CHECKPOINT_NAME).unlink(missing_ok=True)
     for note in detector.notes:
         log.info("%s", note)
     log.info("%s", detector.fitted.summary["verdict"])

@@ -12,6 +12,8 @@ from typing import Any
 
 from mednovelty.plugins import available, import_all
 
+TABLE_BEGIN = "<!-- equations: made by `python -m mednovelty.discovery README.md` -->"
+TABLE_END = "<!-- end of equations -->"
 CORE = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -84,3 +86,38 @@ def _torch() -> dict[str, Any] | None:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "gpus": gpus}
+
+
+def equation_table() -> str:
+    """Return a Markdown table: paper, equation, what it is, file and name; every equation there is."""
+    from mednovelty.papers import PAPERS, homes
+
+    import_all()
+    rows = ["| paper | equation | what | where |", "| --- | --- | --- | --- |"]
+    for paper, label in sorted(homes(), key=_by_number):
+        found = location(paper, label)
+        source = f"{found['module'].replace('.', '/')}.py"
+        title = f"[{PAPERS[paper].authors} {PAPERS[paper].year}]({PAPERS[paper].url})"
+        summary = found["summary"].rstrip(".")
+        rows.append(f"| {title} | {label} | {summary} | [`{found['name']}`]({source}) |")
+    return "\n".join(rows)
+
+
+def with_table(text: str) -> str:
+    """Return a README with the table between its two marks made anew."""
+    before, begin, rest = text.partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    return f"{before}{begin}\n{equation_table()}\n{end}{after}"
+
+
+def _by_number(home: tuple[str, str]) -> tuple[str, int, str]:
+    paper, label = home
+    digits = "".join(c for c in label if c.isdigit())
+    return paper, int(digits) if digits and label.startswith("Eq") else 0, label
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    page = Path(sys.argv[1])
+    page.write_text(with_table(page.read_text()))

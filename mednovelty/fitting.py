@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mednovelty.errors import SettingsError
-from mednovelty.methods.ppca import compare_with_ppca
+from mednovelty.methods.vae_comparison import compare_with_ppca
 from mednovelty.plugins import names, plugin
 from mednovelty.reference import Reference, bytes_a_voxel
 from mednovelty.scoring import reference_parts
@@ -141,9 +141,10 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         on_epoch=on_epoch,
     )
     model.eval().requires_grad_(False)
-    comparison = compare_with_ppca(model, training, validation, generator=generator(seed, "held-out elbo"))
+    draws = generator(seed, "held-out elbo")
+    comparison = compare_with_ppca(model, training, validation, generator=draws)
     reference = _draw_reference(model, training, parts, settings, neighbours, seed)
-    return Fitted(method, model, reference, record, asdict(comparison))
+    return Fitted(method, model, reference, record, comparison.as_json())
 
 
 def _neighbours(name: str) -> str:

@@ -249,7 +249,8 @@ class VoxelCache:
         assert self._file is not None
         try:
             while self._parts:
-                self._parts.pop(0).tofile(self._file)
+                self._file.write(self._parts.pop(0).data)
+            self._file.flush()
         except OSError as error:
             raise OutputError(
                 f"{self._folder or tempfile.gettempdir()}: cannot write "
@@ -279,7 +280,6 @@ class VoxelCache:
         if not self._rows:
             raise SettingsError("the training table is empty (or closed): append at least one voxel first")
         if self._file is not None:
-            self._file.flush()
             self._table = np.memmap(self._file, np.float32, "r+", shape=(self._rows, self.channels))
             return self._table
         self._table = np.empty((self._rows, self.channels), np.float32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mednovelty.errors import ScanError
+from mednovelty.io.guard import shown
 
 LARGEST_SIDECAR_BYTES = 16 << 20
 _MASK_ENDING = re.compile(r"(?:(?:label|desc|space|res)-[A-Za-z0-9]+_)*(?:mask|lesion)")
@@ -50,7 +51,7 @@ def find_maps(out: Path) -> tuple[dict[str, ScanFiles], list[str]]:
     if not scans:
         raise ScanError(f"{out}: no finished novelty map; run `mednovelty score` first", code="maps.none")
     warnings = [
-        f"{path.name}: no sidecar beside it, so its scoring did not finish; left out"
+        f"{shown(path)}: no sidecar beside it, so its scoring did not finish; left out"
         for path in sorted(out.rglob("*_novelty.nii.gz"))
         if not _sidecar_of(path).is_file()
     ]
@@ -87,7 +88,7 @@ def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[st
             strangers.append(path)
         elif owner in found:
             raise ScanError(
-                f"{path.name}: {owner} has two lesion masks, {found[owner]} and {path}; keep one",
+                f"{shown(path)}: {owner} has two lesion masks, {found[owner]} and {path}; keep one",
                 code="masks.ambiguous",
             )
         else:
@@ -102,12 +103,15 @@ def _add(scans: dict[str, ScanFiles], sidecar: Path) -> None:
     brain = sidecar.with_name(sidecar.name.rpartition("_desc-")[0] + "_desc-brain_mask.nii.gz")
     for path in (image, brain):
         if not path.is_file():
-            raise ScanError(f"{path}: gone, though {sidecar.name} speaks of it; score {id} again",
-                            code="maps.gone")  # fmt: skip
+            raise ScanError(
+                f"{shown(path)}: gone from {path.parent}, though {shown(sidecar)} speaks of it; "
+                f"score {id} again",
+                code="maps.gone",
+            )
     files = scans.setdefault(id, ScanFiles(id, brain))
     if score in files.maps:
         raise ScanError(
-            f"{image.name}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",
+            f"{shown(image)}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",
             code="maps.ambiguous",
         )
     files.maps[score] = image
@@ -120,17 +124,22 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         ScanError: Not JSON, too large, or one of the two is missing.
     """
     if path.stat().st_size > LARGEST_SIDECAR_BYTES:
-        raise ScanError(f"{path}: {path.stat().st_size} bytes is no sidecar", code="sidecar.damaged")
+        raise ScanError(
+            f"{shown(path)}: {path.stat().st_size} bytes, too large for a sidecar; score the scan again",
+            code="sidecar.damaged",
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = content["ScanId"], content["Score"]["name"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScanError(
-            f"{path}: no usable sidecar ({type(error).__name__}: {error}); score the scan again",
+            f"{shown(path)}: no usable sidecar ({type(error).__name__}: {error}); score the scan again",
             code="sidecar.damaged",
         ) from error
     if not all(isinstance(name, str) and name for name in names):
-        raise ScanError(f"{path}: ScanId and Score.name must be texts, got {names}", code="sidecar.damaged")
+        raise ScanError(
+            f"{shown(path)}: ScanId and Score.name must be texts, got {names}", code="sidecar.damaged"
+        )
     return content
 
 

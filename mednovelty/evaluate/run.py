@@ -13,6 +13,7 @@ import numpy as np
 from mednovelty.errors import ScanError
 from mednovelty.evaluate.files import ScanFiles, find_maps, find_masks
 from mednovelty.evaluate.result import Curve, EvaluateSettings, Evaluation, Row
+from mednovelty.io.guard import shown
 from mednovelty.metrics import (
     Ranking,
     dice_at,
@@ -104,13 +105,13 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
     if not owned:
         raise ScanError(
             f"{masks}: no lesion mask fits a scan of {out}: scans {_some(found)}; "
-            f"masks {_some(path.name for path in strangers)}; call them <scan>_mask.nii.gz",
+            f"masks {_some(shown(path) for path in strangers)}; call them <scan>_mask.nii.gz",
             code="masks.none",
         )
     study = _Study([_truth(found[id], owned[id], warnings) for id in found if id in owned], settings)
     rated = {score: study.rate(score) for score in sorted({s for t in study.truths for s in t.files.maps})}
     without = tuple(id for id in found if id not in owned)
-    names = tuple(path.name for path in strangers)
+    names = tuple(shown(path) for path in strangers)
     return Evaluation(
         scans={
             id: {score: rows[id] for score, (rows, _) in rated.items() if id in rows} for id in sorted(owned)

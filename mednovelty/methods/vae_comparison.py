@@ -93,9 +93,9 @@ def compare_with_ppca(
     train: VoxelCache,
     validation: VoxelCache,
     *,
+    generator: Generator,
     samples: int = 4,
-    voxels: int = 200_000,
-    seed: int = 0,
+    voxels: int = 100_000,
 ) -> Comparison:
     """Compare a trained VAE with probabilistic PCA of as many components on held-out voxels.
 

@@ -62,7 +62,7 @@ class PhantomSettings:
     n_directions: int = 40
     bvalue_s_per_mm2: float = 1200.0
     snr: float = 22.0
-    severity: float = 0.4
+    severity: float = 0.5
     n_lesions: tuple[int, int] = (8, 12)
     edge_mm: float = 2.0
     variety: Variety = field(default_factory=Variety)

@@ -1,0 +1,232 @@
+"""A scan from its files: gradients first, then the mask, then one pass over the voxels that keeps the masked ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mednovelty.errors import GradientError, ScanError, SettingsError
+from mednovelty.io.gradients import read_gradients, shells
+from mednovelty.io.guard import read_text, shown
+from mednovelty.io.mask import read_mask
+from mednovelty.io.names import stem
+from mednovelty.io.nifti import NiftiReader
+from mednovelty.io.nifti_source import NiftiSettings, NiftiSource
+from mednovelty.io.scan_folder import ScanFiles, scan_folder
+from mednovelty.io.tally import Tally
+from mednovelty.preprocess.brain_mask import MedianOtsuSettings, median_otsu_mask
+from mednovelty.scan import Scan
+
+if TYPE_CHECKING:
+    from dipy.core.gradients import GradientTable
+
+_TOLD_OF_SIDECAR = ("EchoTime", "RepetitionTime", "MagneticFieldStrength", "FlipAngle", "TotalReadoutTime")
+"""Numbers only, and these only: sidecars carry names, dates and institutions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How scans are read.
+
+    Attributes:
+        nifti: Limits and what is asked for in spite of them.
+        median_otsu: How a brain mask is made where none is given.
+        gradients: Whether the image must have gradients; False reads any 3-D or 4-D image.
+    """
+
+    nifti: NiftiSettings = field(default_factory=NiftiSettings)
+    median_otsu: MedianOtsuSettings = field(default_factory=MedianOtsuSettings)
+    gradients: bool = True
+
+
+def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = ReadOptions()) -> Scan:
+    """Read one scan; only the voxels of its brain mask are kept, as they are stored.
+
+    Args:
+        files: From ``scan_folder``; or an image, or a folder with one scan, whose other files are found
+            beside it.
+        options: See ``ReadOptions``.
+
+    Raises:
+        ScanError: Says which file cannot be used and why.
+        SettingsError: The folder holds several scans.
+    """
+    files = files if isinstance(files, ScanFiles) else _one_scan(Path(files))
+    source = NiftiReader.open(files.image, options.nifti)
+    gradients, warnings = _gradients(files, source, options)
+    mask, mask_source, more = _mask(files, source, gradients, options)
+    warnings += more
+    reading = _Reading(source, gradients, mask)
+    reading.run()
+    if files.sha256 and files.sha256 != source.sha256:
+        raise ScanError(f"{source.name}: its sha256 is {source.sha256}, the manifest says {files.sha256}",
+                        code="file.checksum")  # fmt: skip
+    sidecar, more = _sidecar(files)
+    return Scan(
+        id=files.id,
+        stored=reading.stored,
+        scale=np.full(source.n_channels, source.slope),
+        offset=np.full(source.n_channels, source.inter),
+        mask=reading.mask,
+        grid=source.grid,
+        background=reading.background,
+        whole_mean=reading.whole_mean,
+        gradients=gradients,
+        source=files.image,
+        mask_source=mask_source,
+        sha256=source.sha256,
+        warnings=(*source.warnings, *warnings, *reading.warnings, *more),
+        entities=files.entities,
+        facts=_facts(source, gradients) | sidecar,
+    )
+
+
+def _one_scan(path: Path) -> ScanFiles:
+    found = scan_folder(path)
+    if len(found) > 1:
+        raise SettingsError(f"{shown(path)}: holds {len(found)} scans, {found[0].id} and {found[1].id} among them; "
+                            "read_scan reads one: give its image, or an element of scan_folder(...)")  # fmt: skip
+    return found[0]
+
+
+def _gradients(
+    files: ScanFiles, source: NiftiSource, options: ReadOptions
+) -> tuple[GradientTable | None, list[str]]:
+    if not options.gradients:
+        return None, []
+    if source.ndim != 4:
+        raise ScanError(f"{source.name}: 4-D is needed, found 3-D: {source.grid.shape}", code="header.dims")
+    if sum(n > 1 for n in source.grid.shape) < 2:
+        raise ScanError(f"{source.name}: {source.grid.shape} voxels are smaller than one slice",
+                        code="voxels.too_few")  # fmt: skip
+    if files.grad_b is None:
+        for path, suffix in ((files.bval, ".bval"), (files.bvec, ".bvec")):
+            if path is None:
+                raise GradientError(
+                    f"{shown(stem(files.image) + suffix)}: no such file beside {source.name}; a scan needs .bval and "
+                    ".bvec, or MRtrix's .b",
+                    code="gradients.absent",
+                )
+    return read_gradients(
+        bval=files.bval,
+        bvec=files.bvec,
+        grad_b=files.grad_b,
+        affine=source.grid.affine,
+        n_volumes=source.n_channels,
+    )
+
+
+def _mask(
+    files: ScanFiles, source: NiftiSource, gradients: GradientTable | None, options: ReadOptions
+) -> tuple[np.ndarray, str, list[str]]:
+    if files.mask is not None:
+        mask, warnings = read_mask(files.mask, source.grid, source.name, options.nifti)
+        return mask, shown(files.mask), warnings
+    b0 = _mean_b0(source, _is_background(gradients, source.n_channels))
+    mask = median_otsu_mask(b0, source.grid.spacing_mm, source.name, options.median_otsu)
+    return mask, options.median_otsu.words(), []
+
+
+def _is_background(gradients: GradientTable | None, n_channels: int) -> np.ndarray:
+    """Return which channels the background is the mean of: the b=0, or the first."""
+    return np.arange(n_channels) == 0 if gradients is None else np.asarray(gradients.b0s_mask, bool)
+
+
+def _mean_b0(source: NiftiSource, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean of some channels, reading no further than the last of them."""
+    total = np.zeros(source.grid.shape, np.float32, order="F")
+    last = int(np.flatnonzero(chosen)[-1])
+    volumes = source.volumes()
+    for channel, volume in enumerate(volumes):
+        if chosen[channel]:
+            total += np.nan_to_num(volume.astype(np.float32), posinf=0, neginf=0)
+        if channel == last:
+            break
+    volumes.close()
+    return total * np.float32(source.slope / chosen.sum()) + np.float32(source.inter)
+
+
+class _Reading:
+    """One pass over all volumes: gathers the masked voxels, adds up the background, looks at everything."""
+
+    def __init__(self, source: NiftiSource, gradients: GradientTable | None, mask: np.ndarray) -> None:
+        self.mask = mask
+        self.warnings: list[str] = []
+        self._source = source
+        self._chosen = _is_background(gradients, source.n_channels)
+        self._tally = Tally(source.name, source.slope, source.inter, self._chosen & (gradients is not None))
+        # 64-bit numbers hold nothing that float32 cannot: scanners deliver 12 to 16 bits.
+        dtype = source.dtype if source.dtype.itemsize < 8 else np.dtype(np.float32)
+        self._index = np.flatnonzero(mask.ravel(order="F"))
+        self.stored = np.empty((source.n_channels, self._index.size), dtype)
+        self.background = np.zeros(source.grid.shape, np.float32, order="F")
+
+    def run(self) -> None:
+        """Read the file to its verified end."""
+        for channel, volume in enumerate(self._source.volumes()):
+            self._tally.add(volume, channel)
+            flat = volume.reshape(-1, order="F")
+            if flat.dtype == self.stored.dtype:
+                # mode="clip": without it numpy gathers into a buffer of its own first.
+                np.take(flat, self._index, out=self.stored[channel], mode="clip")
+            else:
+                with np.errstate(over="ignore"):
+                    self.stored[channel] = flat[self._index]
+            if self._chosen[channel]:
+                self.background += volume
+        self.warnings = self._tally.finish()
+        self.whole_mean = self._tally.whole_mean()
+        self.background *= np.float32(self._source.slope / self._chosen.sum())
+        self.background += np.float32(self._source.inter)
+        self._drop_unusable()
+
+    def _drop_unusable(self) -> None:
+        if self._tally.usable is None:
+            return
+        keep = self._tally.usable[self._index]
+        if not keep.any():
+            raise ScanError(f"{self._source.name}: no voxel of the mask is finite in every volume",
+                            code="voxels.not_finite")  # fmt: skip
+        self.background.ravel(order="K")[~self._tally.usable] = 0
+        self.mask = self._tally.usable.reshape(self.mask.shape, order="F") & self.mask
+        if not keep.all():
+            self.stored = _compacted(self.stored, keep)
+
+
+def _compacted(stored: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Return the kept columns, moved to the front of the same memory: a copy would double it."""
+    n = int(np.count_nonzero(keep))
+    flat = stored.reshape(-1)
+    for channel in range(len(stored)):
+        flat[channel * n : (channel + 1) * n] = stored[channel][keep]
+    return flat[: len(stored) * n].reshape(len(stored), n)
+
+
+def _facts(source: NiftiSource, gradients: GradientTable | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "dtype": str(source.dtype),
+        "slope": source.slope,
+        "inter": source.inter,
+        "spacing_mm": [round(float(s), 6) for s in source.grid.spacing_mm],
+    }
+    if gradients is not None:
+        facts["shells"] = shells(gradients.bvals)
+        facts["n_b0"] = int(gradients.b0s_mask.sum())
+    return facts
+
+
+def _sidecar(files: ScanFiles) -> tuple[dict[str, Any], list[str]]:
+    """Return the few numbers of the JSON beside the image that are told on, and warnings."""
+    if files.sidecar is None:
+        return {}, []
+    try:
+        content = json.loads(read_text(files.sidecar))
+    except (ScanError, ValueError, RecursionError):
+        return {}, [f"{shown(files.sidecar)}: cannot be read as JSON; ignored"]
+    content = content if isinstance(content, dict) else {}
+    told = {key: content[key] for key in _TOLD_OF_SIDECAR if type(content.get(key)) in (int, float)}
+    return {"sidecar": told}, []

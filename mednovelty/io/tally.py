@@ -1,0 +1,130 @@
+"""What all voxels of a scan say about it while they stream past: empty, constant, not finite, negative.
+
+A voxel that is not finite, or so large that its square overflows float32, is taken out of the mask: one
+such number spreads through every mean. A scan of which nothing sensible is left is refused.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mednovelty.errors import ScanError
+
+LARGEST_SIGNAL = 1e18
+"""Its square still fits float32."""
+
+
+class Tally:
+    """Counts over the volumes of one scan, added one after another.
+
+    Attributes:
+        usable: ``(I * J * K,)`` bool in file order, False where a volume held an unusable voxel; None
+            while all were usable.
+    """
+
+    def __init__(self, name: str, slope: float, inter: float, is_b0: np.ndarray) -> None:
+        self.usable: np.ndarray | None = None
+        self._name = name
+        self._slope, self._inter = slope, inter
+        self._is_b0 = is_b0
+        self._sum, self._count = 0.0, 0
+        self._low, self._high = np.inf, -np.inf
+        self._b0_high = 0.0
+        self._unfinite, self._huge, self._negative, self._inexact = 0, 0, 0, 0
+        self._empty: list[int] = []
+
+    def add(self, volume: np.ndarray, channel: int) -> None:
+        """Take in one volume, ``(I, J, K)`` as stored."""
+        flat = volume.reshape(-1, order="F")
+        low, high = flat.min(), flat.max()
+        # NaN and inf come through min and max, so clean volumes need no look at each voxel.
+        if not (self._usable_value(low) and self._usable_value(high)):
+            flat = self._without_unusable(flat)
+            if not flat.size:
+                return
+            low, high = flat.min(), flat.max()
+        self._note(flat, float(low), float(high), channel)
+
+    def _note(self, flat: np.ndarray, low: float, high: float, channel: int) -> None:
+        self._sum += float(flat.sum(dtype=np.int64 if flat.dtype.kind in "iu" else np.float64))
+        self._count += flat.size
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        ends = sorted((low * self._slope + self._inter, high * self._slope + self._inter))
+        if ends[0] < 0:
+            self._negative += int(np.count_nonzero(flat * np.float64(self._slope) + self._inter < 0))
+        if ends == [0.0, 0.0]:
+            self._empty.append(channel)
+        if self._is_b0[channel]:
+            self._b0_high = max(self._b0_high, abs(ends[0]), abs(ends[1]))
+        if flat.dtype.itemsize == 8 and flat.dtype.kind in "iu" and max(abs(low), abs(high)) > 2**24:
+            self._inexact += 1
+
+    def whole_mean(self) -> float:
+        """Return the mean signal over all usable voxels of all volumes."""
+        return self._sum / self._count * self._slope + self._inter
+
+    def finish(self) -> list[str]:
+        """Return what there is to warn of.
+
+        Raises:
+            ScanError: Nothing finite, nothing but zeros, nothing that varies, or an empty b=0.
+        """
+        if not self._count:
+            raise ScanError(f"{self._name}: no voxel of it is finite", code="voxels.not_finite")
+        if self._low == self._high:
+            value = self._low * self._slope + self._inter
+            what = "empty: every voxel is 0" if value == 0 else f"constant: every voxel is {value:g}"
+            raise ScanError(f"{self._name}: {what}", code="voxels.empty" if value == 0 else "voxels.constant")
+        if self._is_b0.any() and self._b0_high == 0:
+            raise ScanError(f"{self._name}: the b=0 is empty: volumes {_listed(np.flatnonzero(self._is_b0))} are "
+                            "all 0", code="voxels.b0_empty")  # fmt: skip
+        self._check_exact()
+        return self._warnings()
+
+    def _warnings(self) -> list[str]:
+        found = []
+        if self._unfinite:
+            found.append(f"{self._unfinite} voxel values are not finite; those voxels were taken out of the mask")
+        if self._huge:
+            found.append(f"{self._huge} voxel values are over {LARGEST_SIGNAL:g}; those voxels were taken out of the "
+                         "mask")  # fmt: skip
+        if self._empty:
+            found.append(f"volumes {_listed(self._empty)} are all 0")
+        if self._negative:
+            found.append(f"{self._negative} voxel values are negative")
+        if self._inexact:
+            found.append(f"values up to {self._high:g} were rounded to float32's 24 bits")
+        return [f"{self._name}: {what}" for what in found]
+
+    def _check_exact(self) -> None:
+        if self._inexact and max(abs(self._low), abs(self._high)) > 2**53:
+            raise ScanError(
+                f"{self._name}: integers up to {self._high:.3g} do not fit float32; what differs between voxels "
+                "would be rounded away",
+                code="voxels.range",
+            )
+
+    def _usable_value(self, value: np.generic) -> bool:
+        scaled = float(value) * self._slope + self._inter
+        if np.isfinite(value) and value.dtype.kind in "iu" and abs(scaled) > LARGEST_SIGNAL and abs(value) < 2**53:
+            raise ScanError(
+                f"{self._name}: scaled by {self._slope:g}, voxels reach {scaled:.3g} and overflow float32; is "
+                "scl_slope right?",
+                code="voxels.range",
+            )
+        return bool(np.isfinite(scaled)) and (abs(scaled) <= LARGEST_SIGNAL or value.dtype.kind in "iu")
+
+    def _without_unusable(self, flat: np.ndarray) -> np.ndarray:
+        """Count the unusable voxels of a volume, mark them for all volumes, and return the others."""
+        finite = np.isfinite(flat)
+        with np.errstate(invalid="ignore", over="ignore"):
+            usable = finite & (np.abs(flat * np.float64(self._slope) + self._inter) <= LARGEST_SIGNAL)
+        self._unfinite += int(np.count_nonzero(~finite))
+        self._huge += int(np.count_nonzero(finite & ~usable))
+        self.usable = usable if self.usable is None else self.usable & usable
+        return flat[usable]
+
+
+def _listed(channels: np.ndarray | list[int], most: int = 8) -> str:
+    shown = ", ".join(str(c) for c in channels[:most])
+    return shown + (f" and {len(channels) - most} more" if len(channels) > most else "")

@@ -1,0 +1,342 @@
+"""Evaluation of a score run against lesion masks; all images are written by nibabel alone."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from lesion_study import AFFINE, SHAPE, brain_of, lesion_of, make_study, read, scores_of, write
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from mednovelty.errors import GeometryError, OutputError, ScanError, SettingsError
+from mednovelty.evaluate import EvaluateSettings, Evaluation, evaluate
+from mednovelty.metrics import Ranking, best_dice, dice_at, draw_fifth, summary
+
+
+@pytest.fixture
+def study(tmp_path):
+    return lambda n: make_study(tmp_path, n)
+
+
+def test_numbers_are_those_of_the_voxels_in_the_brain_mask(study):
+    out, masks = study(3)
+    found = evaluate(out, masks)
+    for id, rows in found.scans.items():
+        assert list(rows) == ["latent_euclidean", "raw_b0", "raw_dwi", "vae_regularizer"]
+        for score, row in rows.items():
+            values, labels = scores_of(out, masks, id, score)
+            assert row["auroc"] == pytest.approx(roc_auc_score(labels, values))
+            assert {k: row[k] for k in summary(Ranking.of(values, labels))} == summary(
+                Ranking.of(values, labels)
+            )
+            assert (row["lesion_voxels"], row["brain_voxels"]) == (30, 5 * 5 * 5)
+            assert row["prevalence"] == 30 / 125
+    three = [found.scans[id]["raw_b0"]["auroc"] for id in ("sub-01", "sub-02", "sub-03")]
+    assert found.mean["raw_b0"]["auroc"] == pytest.approx(np.mean(three))
+    assert found.mean["raw_b0"]["scans"] == 3
+    low, high = found.mean["raw_b0"]["auroc_interval"]
+    assert min(three) <= low < np.mean(three) < high <= max(three)
+
+
+def test_lesion_voxels_outside_the_brain_are_counted_and_left_out(study):
+    out, masks = study(2)
+    lesion = lesion_of(1)
+    lesion[0, :3, 2] = 1  # outside brain_of()
+    write(masks / "sub-01_mask.nii.gz", lesion)
+    found = evaluate(out, masks)
+    assert found.scans["sub-01"]["raw_b0"]["lesion_voxels"] == 30
+    assert found.scans["sub-01"]["raw_b0"]["lesion_voxels_outside_brain"] == 3
+    assert found.scans["sub-02"]["raw_b0"]["lesion_voxels_outside_brain"] == 0
+    assert "sub-01: 3 of 33 lesion voxels lie outside the brain mask and are not evaluated" in found.warnings
+
+
+def test_the_threshold_comes_from_a_fifth_of_the_scans_and_is_tried_on_the_others(study):
+    out, masks = study(11)
+    found = evaluate(out, masks, settings=EvaluateSettings(seed=3))
+    assert found.fifth["drawn_from"] == "scans"
+    drawn = found.fifth["scans"]
+    assert drawn == [f"sub-{n + 1:02d}" for n in np.flatnonzero(draw_fifth(11, 3))]
+    assert len(drawn) == 2
+    for score in ("raw_b0", "vae_regularizer"):
+        pooled = [
+            np.concatenate(part)
+            for part in zip(*(scores_of(out, masks, id, score) for id in drawn), strict=True)
+        ]
+        threshold = best_dice(Ranking.of(*pooled))[1]
+        for id, rows in found.scans.items():
+            if id in drawn:
+                assert "dice_fifth" not in rows[score]
+                continue
+            values, labels = scores_of(out, masks, id, score)
+            assert rows[score]["dice_fifth_threshold"] == threshold
+            assert rows[score]["dice_fifth"] == dice_at(Ranking.of(values, labels), threshold)
+        kept = [rows[score]["dice_fifth"] for id, rows in found.scans.items() if id not in drawn]
+        assert found.mean[score]["dice_fifth"] == pytest.approx(np.mean(kept))
+    assert evaluate(out, masks, settings=EvaluateSettings(seed=4)).fifth["scans"] != drawn
+
+
+def test_with_four_scans_the_fifth_is_of_each_scans_voxels(study):
+    out, masks = study(4)
+    found = evaluate(out, masks, settings=EvaluateSettings(seed=2))
+    assert found.fifth == {"drawn_from": "voxels", "scans": []}
+    pool, rest = [], {}
+    for id in found.scans:
+        values, labels = scores_of(out, masks, id, "raw_b0")
+        part = draw_fifth(125, [2, *id.encode()])
+        pool.append((values[part], labels[part]))
+        rest[id] = Ranking.of(values[~part], labels[~part])
+    assert {len(values) for values, _ in pool} == {25}
+    threshold = best_dice(Ranking.of(*(np.concatenate(part) for part in zip(*pool, strict=True))))[1]
+    for id, ranking in rest.items():
+        assert found.scans[id]["raw_b0"]["dice_fifth"] == dice_at(ranking, threshold)
+        assert found.scans[id]["raw_b0"]["dice_fifth_threshold"] == threshold
+
+
+def test_a_map_of_the_opposite_sign_has_one_minus_auroc(study):
+    out, masks = study(2)
+    before = evaluate(out, masks).mean["latent_euclidean"]["auroc"]
+    for path in out.rglob("*desc-latenteuclidean_novelty.nii.gz"):
+        write(path, -read(path))
+    assert evaluate(out, masks).mean["latent_euclidean"]["auroc"] == pytest.approx(1 - before)
+
+
+def test_the_interval_is_over_scans_not_voxels(study):
+    out, masks = study(2)
+    once = evaluate(out, masks).mean["raw_b0"]["auroc_interval"]
+    values = [row["raw_b0"]["auroc"] for row in evaluate(out, masks).scans.values()]
+    # Two scans can be drawn as (a, a), (a, b), (b, b): the ends are the scans' own numbers.
+    assert once == pytest.approx(sorted(values))
+
+
+def test_one_scan_has_no_interval_and_says_so(study):
+    found = evaluate(*study(1))
+    assert found.mean["raw_b0"]["auroc_interval"] is None
+    assert "fewer than 2 scans with a lesion: no bootstrap intervals, which are over scans" in found.warnings
+    assert found.to_dict()["mean"]["raw_b0"]["auroc_interval"] is None
+
+
+def test_json_has_the_promised_shape_and_no_nan(study):
+    out, masks = study(5)
+    write(masks / "sub-02_mask.nii.gz", np.zeros(SHAPE, np.uint8))
+    found = evaluate(out, masks)
+    parsed = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert set(parsed["scans"]) == {f"sub-0{n}" for n in range(1, 6)}
+    row = parsed["scans"]["sub-01"]["latent_euclidean"]
+    metrics = {"auroc", "ap", "fpr_at_95_lesion_tpr", "fpr_at_95_healthy_tpr", "dice_best", "dice_fifth"}
+    assert metrics <= set(row)
+    assert all(isinstance(row[name], float) for name in metrics)
+    mean = parsed["mean"]["latent_euclidean"]
+    assert metrics <= set(mean)
+    assert len(mean["auroc_interval"]) == 2
+    assert mean["scans"] == 4
+    assert parsed["scans"]["sub-02"]["raw_b0"]["auroc"] is None
+    assert parsed["scans"]["sub-02"]["raw_b0"]["lesion_voxels"] == 0
+    assert parsed["settings"] == {"seed": 0, "resamples": 2000, "level": 0.95}
+    assert "sub-02: no lesion voxel in the brain mask, so its metrics are undefined" in parsed["warnings"]
+    # The scan without a lesion does not count towards the five that a fifth of scans needs.
+    assert parsed["dice_fifth"]["drawn_from"] == "voxels"
+
+
+def test_csv_is_long_and_quotes_formulas_but_no_negative_numbers(tmp_path):
+    row = {"auroc": 0.5, "ap": math.nan, "dice_best_threshold": -3.25, "lesion_voxels": 4}
+    scans = {"=cmd()": {"+sum": row, "-1.5": row, "@x": row, "-a": row, "plain\nname": row}}
+    found = Evaluation(scans, {}, EvaluateSettings(), {"drawn_from": "voxels", "scans": []})
+    _, table = found.write(tmp_path / "new" / "folder")
+    assert table.name == "evaluation.csv"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(r["scan"], r["score"]) for r in rows] == [
+        ("'=cmd()", "'+sum"), ("'=cmd()", "-1.5"), ("'=cmd()", "'@x"), ("'=cmd()", "'-a"),
+        ("'=cmd()", r"plain\x0aname"),
+    ]  # fmt: skip
+    assert {(r["auroc"], r["ap"], r["dice_best_threshold"], r["lesion_voxels"]) for r in rows} == {
+        ("0.5", "", "-3.25", "4")
+    }
+
+
+def test_write_gives_both_files_and_refuses_where_it_cannot(study, tmp_path):
+    found = evaluate(*study(2))
+    written = found.write(tmp_path / "evaluation")
+    assert [path.name for path in written] == ["evaluation.json", "evaluation.csv"]
+    assert json.loads(written[0].read_text()) == found.to_dict()
+    assert len(written[1].read_text().splitlines()) == 1 + 2 * 4
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(OutputError, match="cannot be made"):
+        found.write(tmp_path / "file" / "evaluation")
+
+
+def test_verdicts_name_the_scores_that_lose_to_the_best_baseline(study):
+    found = evaluate(*study(3))
+    scores, baselines = found.ranked()
+    assert scores == ["latent_euclidean", "vae_regularizer"]
+    assert baselines == ["raw_b0", "raw_dwi"]
+    auroc, ap = found.verdicts()
+    gap = found.mean["raw_b0"]["auroc"] - found.mean["vae_regularizer"]["auroc"]
+    best = found.mean["raw_b0"]["auroc"]
+    assert auroc.startswith(
+        f"AUROC: 1 of 2 scores lose to the best trivial baseline, raw_b0 ({best:.3f}): "
+        f"vae_regularizer by {gap:.3f} ["
+    )
+    assert "latent_euclidean" not in auroc
+    assert ap.startswith("AP: 1 of 2 scores lose to the best trivial baseline, raw_b0 (")
+
+
+def test_verdicts_when_nothing_loses_and_when_there_is_no_baseline():
+    def of(numbers):
+        scans = {"s": {score: {"auroc": n, "ap": n, "lesion_voxels": 9} for score, n in numbers.items()}}
+        return Evaluation(scans, {}, EvaluateSettings(), {}).verdicts()
+
+    assert (
+        of({"a": 0.9, "raw_b0": 0.9})[0]
+        == "AUROC: no score loses to the best trivial baseline, raw_b0 (0.900)."
+    )
+    assert of({"a": 0.9}) == [
+        "No trivial baseline (raw_*) among the maps: whether these scores beat plain intensity is unknown."
+    ]
+    assert of({"a": 0.8, "raw_b0": 0.7, "raw_dwi": 0.1})[2] == (
+        "raw_dwi is low in lesions: turned round it would reach AUROC 0.900, more than any trivial baseline "
+        "as it stands."
+    )
+    assert len(of({"a": 0.8, "raw_b0": 0.7, "raw_dwi": 0.4})) == 2
+
+
+def test_a_score_is_judged_on_the_scans_it_shares_with_the_baseline():
+    rows = {
+        "easy": {"a": {"auroc": 0.9, "ap": 0.5}, "raw_b0": {"auroc": 0.95, "ap": 0.4}},
+        "hard": {"raw_b0": {"auroc": 0.55, "ap": 0.1}},
+    }
+    verdicts = Evaluation(rows, {}, EvaluateSettings(), {}).verdicts()
+    # Mean AUROC 0.9 against 0.75, but on the one scan both have the baseline is ahead.
+    assert "a by 0.050" in verdicts[0]
+    assert verdicts[1].startswith("AP: no score loses")
+
+
+def test_the_table_is_sorted_and_sets_the_baselines_apart(study):
+    found = evaluate(*study(3))
+    console = Console(width=120, record=True)
+    with console.capture() as capture:
+        console.print(found.table())
+    text = capture.get()
+    places = [text.index(name) for name in ("latent_euclidean", "vae_regularizer", "raw_b0", "raw_dwi")]
+    assert places == sorted(places)
+    assert text.count("├") == 1  # one line between scores and baselines
+    assert "lose to the best trivial baseline" in text
+    assert f"{found.mean['raw_dwi']['auroc']:.3f}" in text
+    assert "3 scans with a lesion mask, 90 lesion voxels" in text
+
+
+def test_a_mask_on_another_grid_is_refused_with_both_shapes(study):
+    out, masks = study(2)
+    write(masks / "sub-02_mask.nii.gz", np.ones((6, 7, 4), np.uint8))
+    with pytest.raises(GeometryError, match=r"sub-02_mask.nii.gz: shape \(6, 7, 4\) .*\(6, 7, 5\)") as caught:
+        evaluate(out, masks)
+    assert caught.value.code == "geometry.shape"
+
+
+def test_a_mask_elsewhere_in_the_world_is_refused_with_the_distance(study):
+    out, masks = study(2)
+    shifted = AFFINE.copy()
+    shifted[1, 3] += 2.5
+    write(masks / "sub-01_mask.nii.gz", lesion_of(1), shifted)
+    with pytest.raises(
+        GeometryError, match=r"sub-01_mask.nii.gz: its voxels lie up to 2.5 mm away from those of"
+    ):
+        evaluate(out, masks)
+
+
+def test_a_map_on_another_grid_is_refused(study):
+    out, masks = study(2)
+    path = next(out.rglob("sub-01_desc-rawb0_novelty.nii.gz"))
+    write(path, np.zeros((6, 5, 7), np.float32))
+    with pytest.raises(GeometryError, match=r"rawb0_novelty.nii.gz: shape \(6, 5, 7\)"):
+        evaluate(out, masks)
+
+
+def test_negative_and_soft_masks(study):
+    out, masks = study(2)
+    soft = lesion_of(1).astype(np.float32)
+    soft[1, 1, 0], soft[1, 2, 0] = 0.25, 0.75
+    write(masks / "sub-01_mask.nii.gz", soft)
+    found = evaluate(out, masks)
+    expected = int((soft > 0.5).sum())
+    assert found.scans["sub-01"]["raw_b0"]["lesion_voxels"] == expected
+    assert "sub-01_mask.nii.gz: 2 voxels between 0 and 1; more than 0.5 counts as lesion" in found.warnings
+    soft[1, 1, 0] = -1
+    write(masks / "sub-01_mask.nii.gz", soft)
+    with pytest.raises(
+        ScanError, match=r"sub-01_mask.nii.gz: a lesion mask is 0 outside .* least value is -1"
+    ):
+        evaluate(out, masks)
+
+
+def test_labels_255_and_2_are_lesion(study):
+    out, masks = study(2)
+    write(masks / "sub-01_mask.nii.gz", lesion_of(1) * np.uint8(255))
+    write(masks / "sub-02_mask.nii.gz", lesion_of(2) * np.uint8(2))
+    found = evaluate(out, masks)
+    assert [rows["raw_b0"]["lesion_voxels"] for rows in found.scans.values()] == [30, 30]
+
+
+def test_an_empty_brain_mask_is_refused(study):
+    out, masks = study(2)
+    write(next(out.rglob("sub-02_desc-brain_mask.nii.gz")), np.zeros(SHAPE, np.uint8))
+    with pytest.raises(ScanError, match=r"sub-02_desc-brain_mask.nii.gz: the brain mask is empty"):
+        evaluate(out, masks)
+
+
+def test_scans_without_masks_and_masks_without_scans_are_listed(study):
+    out, masks = study(3)
+    (masks / "sub-03_mask.nii.gz").unlink()
+    write(masks / "sub-77_lesion.nii.gz", lesion_of(7))
+    found = evaluate(out, masks)
+    assert list(found.scans) == ["sub-01", "sub-02"]
+    assert found.scans_without_mask == ("sub-03",)
+    assert found.masks_without_scan == ("sub-77_lesion.nii.gz",)
+    assert "1 scans have no lesion mask and are not evaluated: sub-03" in found.warnings
+    assert found.to_dict()["scans_without_mask"] == ["sub-03"]
+
+
+def test_no_fitting_mask_says_what_there_is(study):
+    out, masks = study(2)
+    for path in masks.iterdir():
+        path.rename(masks / path.name.replace("sub", "patient"))
+    with pytest.raises(
+        ScanError, match=r"scans sub-01, sub-02; masks patient-01_mask.nii.gz, .*<scan>_mask"
+    ) as caught:
+        evaluate(out, masks)
+    assert caught.value.code == "masks.none"
+
+
+def test_a_score_that_lacks_a_scan_is_told(study):
+    out, masks = study(3)
+    next(out.rglob("sub-02_desc-vaeregularizer_novelty.json")).unlink()
+    found = evaluate(out, masks)
+    assert "vae_regularizer" not in found.scans["sub-02"]
+    assert found.mean["vae_regularizer"]["scans"] == 2
+    assert "sub-02: no map of vae_regularizer; their means are over fewer scans" in found.warnings
+    assert any(w.startswith("sub-02_desc-vaeregularizer_novelty.nii.gz: no sidecar") for w in found.warnings)
+
+
+def test_a_fifth_without_lesion_leaves_its_dice_undefined_and_says_so(study):
+    out, masks = study(1)
+    one = np.zeros(SHAPE, np.uint8)
+    one[2, 3, 1] = 1
+    write(masks / "sub-01_mask.nii.gz", one)
+    place = np.flatnonzero(one[brain_of() > 0])[0]
+    seed = next(s for s in range(50) if not draw_fifth(125, [s, *b"sub-01"])[place])
+    found = evaluate(out, masks, settings=EvaluateSettings(seed=seed))
+    assert math.isnan(found.scans["sub-01"]["raw_b0"]["dice_fifth"])
+    assert any(
+        w.startswith("the fifth of the voxels has no lesion voxel or no other for latent_euc")
+        for w in found.warnings
+    )
+    assert 0 < found.scans["sub-01"]["raw_b0"]["dice_best"] <= 1
+
+
+def test_settings_are_checked():
+    for wrong in ({"seed": -1}, {"resamples": 0}, {"level": 1.0}):
+        with pytest.raises(
+            SettingsError, match="evaluation needs seed >= 0, resamples >= 1 and 0 < level < 1"
+        ):
+            EvaluateSettings(**wrong)
