@@ -183,17 +183,21 @@ def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
     """Evaluate maps against lesion masks."""
     from mednovelty.evaluate import EvaluateSettings
     from mednovelty.evaluate import evaluate as run
+    from mednovelty.report.figures import draw_evaluation
 
     evaluation = run(output, masks, settings=EvaluateSettings(seed=seed))
-    written = evaluation.write(output / "evaluation")
+    written = [
+        *evaluation.write(output / "evaluation"),
+        *draw_evaluation(evaluation, output / "evaluation"),
+    ]
     if as_json:
         print(evaluation.to_json())
         return 0
     from rich.console import Console
 
+    for warning in evaluation.warnings:
+        log.warning("%s", warning)
     Console().print(evaluation.table())
-    for line in evaluation.verdicts():
-        print(line)
     log.info("wrote %d files to %s", len(written), output / "evaluation")
     return 0
 

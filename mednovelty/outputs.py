@@ -109,7 +109,7 @@ def sidecar_of(
     """Return what is told about one map; ``facts`` holds hashes and the run's time and memory."""
     reference = detector.reference
     return {
-        "Description": f"{novelty.score}: {novelty.about.get('Description', '')}",
+        "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
         "Sources": [_relative(scan.source, place.folder)] if scan.source else [],
         "Score": novelty.about,

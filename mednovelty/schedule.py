@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 
 from mednovelty.errors import SettingsError
 
+SMALLEST_BATCH = 256
+"""Below this the noise of a step outweighs its worth; only ``batch_size`` itself goes lower."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -19,6 +22,7 @@ class TrainSettings:
 
     Args:
         batch_size: Largest number of voxels a step.
+        min_steps: Small cohorts take smaller batches, so that an epoch has about as many steps.
         learning_rate: Adam's, at the start.
         max_epochs: Stop after as many.
         epoch_voxels: An epoch is one pass over the training voxels, or this many of them if fewer.
@@ -33,6 +37,7 @@ class TrainSettings:
     """
 
     batch_size: int = 32768
+    min_steps: int = 64
     learning_rate: float = 1e-3
     max_epochs: int = 120
     epoch_voxels: int = 4_000_000
@@ -51,6 +56,10 @@ class TrainSettings:
                 raise SettingsError(f"{name}={value!r}: must be positive")
         if not self.plateau_factor < 1:
             raise SettingsError(f"plateau_factor={self.plateau_factor}: must be less than 1")
+
+    def batch_for(self, voxels: int) -> int:
+        """Return the largest batch for as many training voxels an epoch."""
+        return min(self.batch_size, max(SMALLEST_BATCH, voxels // self.min_steps))
 
 
 def exhausted(losses: Sequence[float], settings: TrainSettings) -> bool:

@@ -117,12 +117,12 @@ def describe_score(name: str) -> Mapping[str, str]:
     address = f"{kind.__module__}:{kind.__qualname__}"
     paper, label = next((key for key, home in homes().items() if home == address), ("", ""))
     return {
-        "Name": name,
-        "Equation": label,
-        "Paper": paper,
-        "Unit": kind.unit,
-        "Direction": "higher is more novel",
-        "Description": (kind.__doc__ or "").strip().splitlines()[0],
+        "name": name,
+        "equation": label,
+        "paper": paper,
+        "unit": kind.unit,
+        "direction": "higher is more novel",
+        "description": (kind.__doc__ or "").strip().splitlines()[0],
     }
 
 

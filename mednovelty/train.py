@@ -179,7 +179,8 @@ class _Loop:
         noise = self._noise("training noise", number)
         order = generator(self.seed, "order", number)
         self.model.train()
-        for x in self.data.batches(settings.batch_size, order, limit=settings.epoch_voxels):
+        voxels = min(len(self.data), settings.epoch_voxels)
+        for x in self.data.batches(settings.batch_for(voxels), order, limit=voxels):
             loss = self.method.loss(self.model, x.to(self.device), number, noise)["loss"]
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -40,6 +40,12 @@ def test_masks_of_other_scans_are_not_taken(tmp_path, name):
     assert find_masks(tmp_path, ["sub-1"], besides=tmp_path / "out") == ({}, [path])
 
 
+def test_a_mask_goes_to_the_longest_id_that_it_names(tmp_path):
+    path = write(tmp_path / "sub-1_desc-preproc_mask.nii.gz", lesion_of(1))
+    found, _ = find_masks(tmp_path, ["sub-1", "sub-1_desc-preproc"], besides=tmp_path / "out")
+    assert found == {"sub-1_desc-preproc": path}
+
+
 def test_two_masks_for_a_scan_are_refused_by_name(tmp_path):
     write(tmp_path / "a" / "sub-1_mask.nii.gz", lesion_of(1))
     write(tmp_path / "b" / "sub-1_label-lesion_mask.nii.gz", lesion_of(1))

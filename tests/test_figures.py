@@ -16,6 +16,7 @@ from mednovelty.metrics import Ranking, auroc, roc_points
 from mednovelty.report.figures import (
     RocLine,
     draw_evaluation,
+    histogram_figure,
     mean_roc,
     plot_histograms,
     plot_map_mosaic,
@@ -256,6 +257,23 @@ def test_histograms_draw_both_classes_in_their_colours(tmp_path, tail):
         assert hits[0].size > 200
         where[name] = np.median(hits[1])
     assert where["lesion"] > where["healthy"]
+
+
+@pytest.mark.parametrize("long_tail", [False, True])
+def test_each_class_has_area_one_and_each_scan_the_same_say(long_tail):
+    rng = np.random.default_rng(7)
+    few = np.sort(np.exp(3 * rng.normal(size=300)) if long_tail else rng.uniform(0, 3, 300))
+    many = np.linspace(0.9, 1.1, 2000)
+    curves = {"a": Curve(few, few, few, few), "b": Curve(few, few, many, many)}
+    axes = histogram_figure(curves, "t", 0.9).axes[0]
+    assert ("stretched" in axes.get_xlabel()) == long_tail
+    line = axes.lines[0].get_xdata()[0]
+    assert (line == pytest.approx(0.9)) != long_tail
+    for number in (0, 2):  # the filled stairs of the healthy, then of the lesion
+        values, edges, _ = axes.patches[number].get_data()
+        mass = values * np.diff(edges)
+        assert mass.sum() == pytest.approx(1, abs=0.01)
+        assert mass[edges[1:] <= line].sum() == pytest.approx(np.mean(few < 0.9) / 2, abs=0.03)
 
 
 def test_a_picture_that_cannot_be_written_is_an_output_error(tmp_path):

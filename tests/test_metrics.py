@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
+from mednovelty.benchmarks.auroc_speed import measure
 from mednovelty.errors import SettingsError
 from mednovelty.metrics import (
     Ranking,
@@ -84,6 +85,8 @@ def test_ninety_five_percent_of_twenty_is_nineteen():
     for n in (20, 60, 140, 180, 1000, 123_460):
         assert fpr_at_healthy_tpr(ranking([n * 0.95 - 1], np.arange(n))) == 1
         assert fpr_at_healthy_tpr(ranking([n * 0.95 - 0.5], np.arange(n))) == 0
+    # 0.07 * 100 is 7.000000000000001.
+    assert fpr_at_healthy_tpr(ranking([6.5], np.arange(100)), 0.07) == 0
 
 
 def test_best_dice_by_hand():
@@ -170,7 +173,8 @@ def test_a_large_float32_ranking_stays_float32_and_exact():
     assert both.lesion.dtype == np.float32
     dice, threshold = best_dice(both)
     assert dice_at(both, threshold) == dice
-    assert dice_at(both, 0.1) == 2 * 2 / (4 + 2)
+    # As float32 0.7 is a little less than 0.7, and is flagged at 0.7 all the same.
+    assert dice_at(both, 0.7) == 2 * 1 / (1 + 2)
 
 
 def test_infinite_scores_are_ranked():
@@ -263,3 +267,9 @@ def test_thinned_keeps_both_ends_and_short_arrays_whole():
     assert thinned(np.arange(100), 4).tolist() == [0, 33, 66, 99]
     assert thinned(np.arange(3), 9).tolist() == [0, 1, 2]
     assert thinned(np.arange(0), 9).size == 0
+
+
+def test_the_speed_measurement_runs_and_both_libraries_agree():
+    found = measure(n=3000, prevalence=0.1)
+    assert found["largest_difference"] < 1e-12
+    assert all(seconds > 0 for name, seconds in found.items() if name.endswith("seconds"))

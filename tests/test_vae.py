@@ -129,8 +129,8 @@ def test_gradients_are_those_of_finite_differences(name):
 
 @pytest.mark.parametrize(("latent", "hidden"), NETS.items())
 def test_the_start_is_probabilistic_pca(latent, hidden):
-    # With the exact, diagonal posterior of a linear model, -ELBO = -log p(x). The mean of log p(x|z) over draws
-    # of z is, for a linear decoder of constant noise, log p(x|E z) - 0.5 sum_j s_j^2 |W_j|^2 / sigma^2.
+    # With the exact, diagonal posterior of a linear model, -ELBO = -log p(x). The mean of log p(x|z) over
+    # draws of z is, for a linear decoder of constant noise, log p(x|E z) - 0.5 sum_j s_j^2 |W_j|^2 / sigma^2.
     x = voxels(2000, 33)
     _, model = started(x, hidden=hidden, latent=latent)
     model = model.double()

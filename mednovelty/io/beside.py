@@ -11,8 +11,15 @@ from mednovelty.errors import ScanError
 from mednovelty.io.guard import shown
 from mednovelty.io.names import entities, is_image, looks_like_lesions, looks_like_mask, stem
 
-_GENERIC_MASKS = {"mask", "brain_mask", "brainmask", "nodif_brain_mask", "nodif_mask", "b0_brain_mask", "dwi_mask",
-                  "dwi_brain_mask"}  # fmt: skip
+_GENERIC_MASKS = (
+    "mask",
+    "brain_mask",
+    "brainmask",
+    "nodif_brain_mask",
+    "nodif_mask",
+    "b0_brain_mask",
+    "dwi_mask",
+)
 _FREE_ENTITIES = ("desc", "label")
 _BVAL, _BVEC = (".bval", ".bvals"), (".bvec", ".bvecs")
 
@@ -76,8 +83,12 @@ def gradients_of(image: Path, folder: Folder, root: Path) -> Gradients:
     if found.bval or found.bvec:
         return Gradients(found.bval, found.bvec)
     if not found and folder.has_one_scan:
-        found = Gradients(folder.only(_BVAL, "bvals"), folder.only(_BVEC, "bvecs"), folder.only((".b",), ".b"))
-        found = Gradients(found.bval, found.bvec) if found.bval and found.bvec else Gradients(grad_b=found.grad_b)
+        found = Gradients(
+            folder.only(_BVAL, "bvals"), folder.only(_BVEC, "bvecs"), folder.only((".b",), ".b")
+        )
+        found = (
+            Gradients(found.bval, found.bvec) if found.bval and found.bvec else Gradients(grad_b=found.grad_b)
+        )
     if found or not entities(own):
         return found
     return Gradients(_inherited(image, _BVAL, root), _inherited(image, _BVEC, root))

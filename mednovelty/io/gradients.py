@@ -44,7 +44,8 @@ def read_gradients(
         n_volumes: How many volumes the image has.
 
     Returns:
-        dipy's table, N unit directions in world axes (0 0 0 for b=0), and warnings.
+        dipy's table and warnings: N unit directions in world axes. b-values up to 50 count as b=0 and
+        become 0, their directions 0 0 0.
 
     Raises:
         GradientError: Numbers that do not fit the volumes or each other, or that no scanner makes.
@@ -82,7 +83,9 @@ def fsl_to_world(affine: np.ndarray) -> np.ndarray:
 def check_bvals(bvals: np.ndarray, name: str) -> None:
     """Raise ``GradientError`` unless ``(N,)`` b-values are such as a diffusion scan can have."""
     for volume in np.flatnonzero(~np.isfinite(bvals)):
-        raise GradientError(f"{name}: the b-value of volume {volume} is {bvals[volume]}", code="gradients.nan")
+        raise GradientError(
+            f"{name}: the b-value of volume {volume} is {bvals[volume]}", code="gradients.nan"
+        )
     for volume in np.flatnonzero(bvals < 0):
         raise GradientError(f"{name}: the b-value of volume {volume} is negative: {bvals[volume]:g}",
                             code="gradients.negative")  # fmt: skip
@@ -94,14 +97,14 @@ def check_bvals(bvals: np.ndarray, name: str) -> None:
         )
     if bvals.max() <= B0_THRESHOLD_S_PER_MM2:
         raise GradientError(
-            f"{name}: every b-value is under {B0_THRESHOLD_S_PER_MM2:g} s/mm2 (the largest is {bvals.max():g}); "
-            "are they in ms/um2?",
+            f"{name}: every b-value is under {B0_THRESHOLD_S_PER_MM2:g} s/mm2, the largest is "
+            f"{bvals.max():g}; are they in ms/um2?",
             code="gradients.unit",
         )
     if bvals.min() > B0_THRESHOLD_S_PER_MM2:
         raise GradientError(
-            f"{name}: there is no b=0 volume: the smallest of {bvals.size} b-values is {bvals.min():g} s/mm2, "
-            f"over {B0_THRESHOLD_S_PER_MM2:g}",
+            f"{name}: there is no b=0 volume: the smallest of {bvals.size} b-values is {bvals.min():g}, "
+            f"over {B0_THRESHOLD_S_PER_MM2:g} s/mm2",
             code="gradients.no_b0",
         )
 
@@ -131,6 +134,9 @@ def shells(bvals: np.ndarray) -> list[tuple[int, int]]:
 def _table(bvals: np.ndarray, directions: np.ndarray) -> GradientTable:
     from dipy.core.gradients import gradient_table
 
+    # dipy computes b-values back from b times direction, so those of volumes without one become 0. Said
+    # here, so that b=0 and b=5 are one thing with every version of dipy.
+    bvals = np.where(bvals > B0_THRESHOLD_S_PER_MM2, bvals, 0.0)
     return gradient_table(bvals, bvecs=directions, b0_threshold=B0_THRESHOLD_S_PER_MM2)
 
 
@@ -141,34 +147,35 @@ def _unit(directions: np.ndarray, bvals: np.ndarray, name: str, warnings: list[s
         warnings.append(f"{name}: directions of b=0 volumes are not finite; taken as 0 0 0")
     norms = np.linalg.norm(directions, axis=1)
     for volume in np.flatnonzero(weighted & ~np.isfinite(norms)):
-        raise GradientError(f"{name}: volume {volume} has b={bvals[volume]:g} and a direction that is not finite",
-                            code="gradients.nan")  # fmt: skip
+        what = f"volume {volume} has b={bvals[volume]:g} and a direction that is not finite"
+        raise GradientError(f"{name}: {what}", code="gradients.nan")
     for volume in np.flatnonzero(weighted & (norms == 0)):
+        what = f"volume {volume} has b={bvals[volume]:g} but the direction 0 0 0"
         hint = "; 3 x 3 numbers are read as FSL's three rows" if len(bvals) == 3 else ""
-        raise GradientError(f"{name}: volume {volume} has b={bvals[volume]:g} but the direction 0 0 0{hint}",
-                            code="gradients.zero")  # fmt: skip
-    off = np.where(weighted, np.abs(norms - 1), 0)
-    worst = int(off.argmax())
-    if off[worst] > _LOUDEST_NORM:
-        raise GradientError(
-            f"{name}: the direction of volume {worst} has length {norms[worst]:.4g}, not 1 "
-            f"({np.count_nonzero(off > _LOUDEST_NORM)} of {weighted.sum()} are off by more than {_LOUDEST_NORM:g})",
-            code="gradients.norm",
-        )
-    if off[worst] > _QUIET_NORM:
-        warnings.append(f"{name}: directions of length up to {off[worst]:.3g} off 1 (volume {worst}: "
-                        f"{norms[worst]:.4g}); normalised")  # fmt: skip
+        raise GradientError(f"{name}: {what}{hint}", code="gradients.zero")
+    _check_lengths(norms[weighted], np.flatnonzero(weighted), name, warnings)
     return np.where(weighted[:, None], directions / np.where(weighted, norms, 1)[:, None], 0.0)
+
+
+def _check_lengths(norms: np.ndarray, volumes: np.ndarray, name: str, warnings: list[str]) -> None:
+    off = np.abs(norms - 1)
+    worst = int(off.argmax())
+    what = f"the direction of volume {volumes[worst]} has length {norms[worst]:.4g}, not 1"
+    if off[worst] > _LOUDEST_NORM:
+        others = (
+            f"{np.count_nonzero(off > _LOUDEST_NORM)} of {norms.size} are off by more than {_LOUDEST_NORM:g}"
+        )
+        raise GradientError(f"{name}: {what} ({others})", code="gradients.norm")
+    if off[worst] > _QUIET_NORM:
+        warnings.append(f"{name}: {what}; all directions were normalised")
 
 
 def _read_bvals(path: Path, n_volumes: int, warnings: list[str]) -> np.ndarray:
     rows = _rows(path, warnings)
     if len(rows) > 1 and any(len(row) > 1 for row in rows):
-        raise GradientError(
-            f"{shown(path)}: {len(rows)} lines of up to {max(map(len, rows))} numbers; b-values are one line, "
-            "or one number a line",
-            code="gradients.count",
-        )
+        what = f"{len(rows)} lines of up to {max(map(len, rows))} numbers"
+        raise GradientError(f"{shown(path)}: {what}; b-values are one line, or one number a line",
+                            code="gradients.rows")  # fmt: skip
     return _counted(np.array([value for row in rows for value in row]), path, "b-values", n_volumes)
 
 
@@ -177,8 +184,8 @@ def _read_bvecs(path: Path, n_volumes: int, warnings: list[str]) -> np.ndarray:
     if rows.shape[0] == 3:
         rows = rows.T
     elif rows.shape[1] != 3:
-        raise GradientError(f"{shown(path)}: {rows.shape[0]} rows of {rows.shape[1]} numbers; 3 rows are needed, "
-                            "x, y and z", code="gradients.rows")  # fmt: skip
+        what = f"{rows.shape[0]} rows of {rows.shape[1]} numbers; 3 rows are needed, x, y and z"
+        raise GradientError(f"{shown(path)}: {what}", code="gradients.rows")
     return _counted(rows, path, "directions", n_volumes)
 
 
@@ -193,7 +200,9 @@ def _read_mrtrix(path: Path, n_volumes: int, warnings: list[str]) -> tuple[np.nd
 
 def _counted(values: np.ndarray, path: Path, what: str, n_volumes: int) -> np.ndarray:
     if len(values) != n_volumes:
-        raise GradientError(f"{shown(path)}: {len(values)} {what} for {n_volumes} volumes", code="gradients.count")
+        raise GradientError(
+            f"{shown(path)}: {len(values)} {what} for {n_volumes} volumes", code="gradients.count"
+        )
     return values
 
 

@@ -143,8 +143,8 @@ def read_text(path: Path, limit_bytes: int = 1 << 20) -> str:
     """
     with GuardedFile(path) as file:
         if file.size > limit_bytes:
-            raise ScanError(f"{file.name}: {file.size} bytes, more than the {limit_bytes} such a file can need",
-                            code="file.too_big")  # fmt: skip
+            what = f"{file.size} bytes, more than the {limit_bytes} such a file can need"
+            raise ScanError(f"{file.name}: {what}", code="file.too_big")
         blocks = []
         while block := file.read(limit_bytes):
             blocks.append(block)

@@ -100,13 +100,15 @@ class Manifest:
             return "normal"
         roles = [role for role, ids in self.roles.items() if any(fnmatchcase(scan_id, p) for p in ids)]
         if len(roles) > 1:
-            raise SettingsError(f"{shown(self.path)}: {scan_id} is both {roles[0]} and {roles[1]}; a scan has one role")
+            raise SettingsError(
+                f"{shown(self.path)}: {scan_id} is both {roles[0]} and {roles[1]}; a scan has one role"
+            )
         return roles[0] if roles else None
 
     @property
     def mask_folder(self) -> Path:
-        """Where the lesion masks lie."""
-        return (self.root / self.masks).parent
+        """The folder below which the lesion masks lie: ``masks`` up to the part with ``{id}``."""
+        return (self.root / (self.masks.partition("{")[0] + "x")).parent
 
     def lesion_mask_of(self, scan_id: str) -> Path | None:
         """Return the lesion mask of a scan, if it is there."""
@@ -159,8 +161,8 @@ def _root(text: str, manifest: Path) -> Path:
     if variable:
         name = variable[1] or variable[2]
         if not os.environ.get(name):
-            raise SettingsError(f"{shown(manifest)}: files.root is {text!r}, but the environment variable {name} is "
-                                f"not set; set it to the folder of the data")  # fmt: skip
+            what = f"files.root is {text!r}, but the environment variable {name} is not set"
+            raise SettingsError(f"{shown(manifest)}: {what}; set it to the folder of the data")
         text = os.environ[name] + text[variable.end() :]
     root = manifest.parent / text
     if not root.is_dir():

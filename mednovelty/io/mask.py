@@ -8,14 +8,14 @@ import numpy as np
 
 from mednovelty.errors import GeometryError, ScanError
 from mednovelty.io.nifti import NiftiReader
-from mednovelty.io.nifti_source import NiftiSettings
+from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings, NiftiSource
 from mednovelty.scan import Grid
 
 PROBABILITY_THRESHOLD = 0.5
 
 
 def read_mask(
-    path: Path, grid: Grid, image_name: str, settings: NiftiSettings = NiftiSettings()
+    path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS
 ) -> tuple[np.ndarray, list[str]]:
     """Return a mask on the voxels of an image, and warnings.
 
@@ -35,22 +35,37 @@ def read_mask(
         GeometryError: Its voxels are not the image's.
         ScanError: It is 4-D, empty, not finite, negative, or cannot be read.
     """
-    source = NiftiReader.open(path, settings)
-    if source.ndim != 3:
-        raise ScanError(f"{source.name}: a mask must be 3-D, found 4-D with {source.n_channels} volumes",
-                        code="mask.dims")  # fmt: skip
-    turned = _turn(source.grid, grid)
-    if turned is None:
-        source.grid.check_same(grid, source.name, image_name)
+    source, turned = _open(path, grid, image_name, settings)
     (stored,) = source.volumes()
     values = stored if (source.slope, source.inter) == (1, 0) else stored * source.slope + source.inter
     inside, warnings = _inside(values, source.name)
     if turned is not None:
         axes, flips = turned
         inside = np.flip(inside.transpose(axes), flips)
-        warnings.append(f"{source.name}: stored along other axes than {image_name}; turned to fit in world space")
+        warnings.append(
+            f"{source.name}: stored along other axes than {image_name}; turned to fit in world space"
+        )
     # The remark about missing units says nothing where the grid was found to be the image's.
     return np.asfortranarray(inside), [w for w in source.warnings if "taken as mm" not in w] + warnings
+
+
+def check_mask(path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS) -> None:
+    """Raise what ``read_mask`` would raise of a mask's header; no voxel is read."""
+    _open(path, grid, image_name, settings)
+
+
+def _open(
+    path: Path, grid: Grid, image_name: str, settings: NiftiSettings
+) -> tuple[NiftiSource, tuple[tuple[int, ...], tuple[int, ...]] | None]:
+    """Return the mask's file and how its axes have to be turned, None for not at all."""
+    source = NiftiReader.open(path, settings)
+    if source.ndim != 3:
+        what = f"a mask must be 3-D, found 4-D with {source.n_channels} volumes"
+        raise ScanError(f"{source.name}: {what}", code="mask.dims")
+    turned = _turn(source.grid, grid)
+    if turned is None:
+        source.grid.check_same(grid, source.name, image_name)
+    return source, turned
 
 
 def _inside(values: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
@@ -99,5 +114,3 @@ def _turn(own: Grid, image: Grid) -> tuple[tuple[int, ...], tuple[int, ...]] | N
     except GeometryError:
         return None
     return axes, flips
-
-

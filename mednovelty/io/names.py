@@ -13,7 +13,19 @@ LONGEST_ID = 120
 Entities = tuple[tuple[str, str], ...]
 
 _ENTITY = re.compile(r"^([A-Za-z]+)-([A-Za-z0-9+]+)$")
-_LESION_WORDS = ("lesion", "lesions", "tumor", "tumour", "seg", "dseg", "probseg", "wmh", "roi", "truth", "groundtruth")
+_LESION_WORDS = (
+    "lesion",
+    "lesions",
+    "tumor",
+    "tumour",
+    "seg",
+    "dseg",
+    "probseg",
+    "wmh",
+    "roi",
+    "truth",
+    "groundtruth",
+)
 
 
 def stem(path: str | PurePath) -> str:
@@ -54,7 +66,7 @@ def scan_id(relative: str | PurePath) -> str:
         >>> scan_id("sub-01/dwi/sub-01_acq-a_dwi.nii.gz")
         'sub-01_acq-a'
         >>> scan_id("patient 7/Diffusion.nii.gz")
-        'patient-7_Diffusion_hash-cb0ab9a5'
+        'patient-7_Diffusion_hash-02eeaa9d'
     """
     relative = PurePath(relative)
     own = re.sub(r"_dwi$", "", stem(relative))
@@ -76,8 +88,10 @@ def looks_like_lesions(path: str | PurePath) -> bool:
     """Whether a mask is by its name or its folder's one of lesions, and so not of the brain.
 
     Examples:
-        >>> looks_like_lesions("sub-01_label-lesion_mask.nii.gz"), looks_like_lesions("lesions/sub-01_mask.nii.gz")
-        (True, True)
+        >>> looks_like_lesions("sub-01_label-lesion_mask.nii.gz")
+        True
+        >>> looks_like_lesions("lesions/sub-01_mask.nii.gz")
+        True
         >>> looks_like_lesions("sub-01_desc-brain_mask.nii.gz")
         False
     """

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from mednovelty.errors import OutputError, ScanError
 from mednovelty.io.atomic import write_bytes_atomic
 from mednovelty.io.guard import shown
-from mednovelty.io.nifti_source import NiftiSettings, NiftiSource
+from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings, NiftiSource
 from mednovelty.io.orientation import check_affine
 from mednovelty.scan import AFFINE_TOLERANCE_MM, Volume
 
@@ -30,7 +30,7 @@ class NiftiReader:
     suffixes: ClassVar[tuple[str, ...]] = (".nii", ".nii.gz")
 
     @staticmethod
-    def open(path: Path, settings: NiftiSettings = NiftiSettings()) -> NiftiSource:  # noqa: B008
+    def open(path: Path, settings: NiftiSettings = DEFAULTS) -> NiftiSource:
         """Return the file, its header checked.
 
         Raises:
@@ -39,7 +39,7 @@ class NiftiReader:
         return NiftiSource(Path(path), settings)
 
 
-def read_volume(path: str | Path, settings: NiftiSettings = NiftiSettings()) -> Volume:  # noqa: B008
+def read_volume(path: str | Path, settings: NiftiSettings = DEFAULTS) -> Volume:
     """Return a 3-D image, ``(1, I, J, K)``: as stored where its header does not scale it, else float32.
 
     Raises:

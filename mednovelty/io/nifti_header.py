@@ -113,10 +113,8 @@ def _check_magic2(magic: bytes, available: int, name: str) -> None:
         raise ScanError(f"{name}: header and voxels lie in two files, which is not read; convert to .nii.gz",
                         code="file.pair")  # fmt: skip
     if magic[:3] == b"n+2":
-        raise ScanError(
-            f"{name}: changed by a text-mode transfer (its line ends were converted); transfer it again as binary",
-            code="file.text_mode",
-        )
+        what = "changed by a text-mode transfer, which converted line ends"
+        raise ScanError(f"{name}: {what}; transfer it again as binary", code="file.text_mode")
     raise ScanError(f"{name}: not a NIfTI file: its magic bytes are {magic!r}", code="file.not_nifti")
 
 
@@ -167,8 +165,8 @@ def _shape(header: Any, name: str) -> tuple[int, ...]:
             f"{name}: 4-D (or 3-D) is needed, found {len(sizes)}-D: {tuple(sizes)}", code="header.dims"
         )
     if len(sizes) > 4:
-        raise ScanError(f"{name}: {len(sizes)}-D images are not supported: {tuple(sizes)}; split it into 4-D ones",
-                        code="header.dims")  # fmt: skip
+        what = f"{len(sizes)}-D images are not supported: {tuple(sizes)}"
+        raise ScanError(f"{name}: {what}; split it into 4-D ones", code="header.dims")
     return tuple(sizes)
 
 
@@ -191,8 +189,8 @@ def _offset(header: Any, name: str) -> int:
     offset = float(header["vox_offset"])
     first = header.sizeof_hdr + 4
     if not (math.isfinite(offset) and offset >= first and offset == int(offset)):
-        raise ScanError(f"{name}: vox_offset {offset:g} is no place for voxels; they can begin at byte {first}",
-                        code="header.vox_offset")  # fmt: skip
+        what = f"vox_offset {offset:g} is no place for voxels; they can begin at byte {first}"
+        raise ScanError(f"{name}: {what}", code="header.vox_offset")
     return int(offset)
 
 

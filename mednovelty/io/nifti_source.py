@@ -7,7 +7,7 @@ the same pass; what nibabel, ITK and 3D Slicer would place differently is refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,9 @@ class NiftiSettings:
     max_ratio: float = 100.0
 
 
+DEFAULTS = NiftiSettings()
+
+
 class NiftiSource:
     """A NIfTI file whose header was checked; a ``VolumeSource``.
 
@@ -58,13 +61,13 @@ class NiftiSource:
         warnings: What was odd; reading to the end may add to it.
     """
 
-    def __init__(self, path: Path, settings: NiftiSettings = NiftiSettings()) -> None:  # noqa: B008
+    def __init__(self, path: Path, settings: NiftiSettings = DEFAULTS) -> None:
         self.path = path
         self.name = shown(path)
         with GuardedFile(path) as file:
             self._identity = file.identity
             self._gzipped, block, stream = _begin(file)
-            header = parse(block, self.name)
+            header = self._parsed(block)
             self._layout, self.warnings = check(header, self.name)
             _check_size(self._layout, file, self._gzipped, settings)
             self._read_extensions(header, block, stream)
@@ -85,7 +88,7 @@ class NiftiSource:
             raise ValueError(f"{self.name}: its hash is known only after all volumes are read")
         return self._sha256
 
-    def volumes(self) -> Iterator[np.ndarray]:
+    def volumes(self) -> Generator[np.ndarray]:
         """Yield each volume, ``(I, J, K)`` in Fortran order, as stored; then verify the file to its end.
 
         The next volume is inflated in another thread while the caller works on this one.
@@ -112,7 +115,7 @@ class NiftiSource:
 
     def _volume(self, stream: Stream, channel: int) -> np.ndarray:
         flat = np.empty(self._layout.volume_bytes, np.uint8)
-        found = stream.readinto(memoryview(flat))
+        found = stream.readinto(flat.data)
         if found < flat.size:
             raise ScanError(
                 f"{self.name}: cut short: its header promises {self._layout.n_bytes} bytes of voxels, "
@@ -132,6 +135,16 @@ class NiftiSource:
         self.warnings += stream.warnings
         self._sha256 = file.sha256
 
+    def _parsed(self, block: bytes) -> Any:
+        try:
+            return parse(block, self.name)
+        except ScanError as error:
+            voxels = self.path.with_suffix(".img")
+            if error.code == "file.pair" and not voxels.exists():
+                what = f"its voxels' file {shown(voxels)} is missing"
+                raise ScanError(f"{self.name}: {what}", code="file.pair") from error
+            raise
+
     def _read_extensions(self, header: Any, block: bytes, stream: Stream) -> None:
         start = header.sizeof_hdr
         if self._layout.offset - start > _LONGEST_EXTENSIONS:
@@ -148,8 +161,8 @@ class NiftiSource:
         named_gz = self.path.name.lower().endswith(".gz")
         if named_gz == self._gzipped:
             return []
-        return [f"{self.name}: {'gzip, though not named .gz' if self._gzipped else 'named .gz, but not gzip'}; "
-                "read by its content"]  # fmt: skip
+        what = "gzip, though not named .gz" if self._gzipped else "named .gz, but not gzip"
+        return [f"{self.name}: {what}; read by its content"]
 
 
 def _begin(file: GuardedFile) -> tuple[bool, bytes, Stream]:
@@ -165,29 +178,25 @@ def _begin(file: GuardedFile) -> tuple[bool, bytes, Stream]:
 
 def _check_size(layout: Layout, file: GuardedFile, gzipped: bool, settings: NiftiSettings) -> None:
     """Hold what the header asks for against the limits and against the file's size."""
-    gib = layout.n_bytes / 2**30
-    if gib > settings.max_gib or layout.volume_bytes / 2**30 > settings.max_volume_gib:
-        raise ScanError(
-            f"{file.name}: its header asks for {gib:.3g} GiB, {layout.volume_bytes / 2**30:.3g} GiB a volume; over "
-            f"the limit of {settings.max_gib:g} GiB, {settings.max_volume_gib:g} GiB a volume",
-            code="file.too_big",
-        )
+    gib, volume_gib = layout.n_bytes / 2**30, layout.volume_bytes / 2**30
     needed = layout.offset + layout.n_bytes
+    most = DEFLATE_MAX_RATIO * file.size
+    if gib > settings.max_gib:
+        what = f"its header asks for {gib:.3g} GiB of voxels, over the limit of {settings.max_gib:g} GiB"
+        raise ScanError(f"{file.name}: {what}", code="file.too_big")
     if not gzipped and needed > file.size:
-        raise ScanError(f"{file.name}: cut short: its header needs {needed} bytes, found {file.size}",
-                        code="file.cut_short")  # fmt: skip
-    if needed > DEFLATE_MAX_RATIO * file.size:
-        raise ScanError(
-            f"{file.name}: its header needs {needed} bytes, but {file.size} bytes of gzip cannot hold more than "
-            f"{DEFLATE_MAX_RATIO * file.size}",
-            code="file.cut_short",
-        )
+        what = f"its header needs {needed} bytes, found {file.size}"
+        raise ScanError(f"{file.name}: cut short: {what}", code="file.cut_short")
+    if needed > most:
+        what = f"its header needs {needed} bytes; {file.size} bytes of gzip cannot hold more than {most}"
+        raise ScanError(f"{file.name}: cut short: {what}", code="file.cut_short")
+    if volume_gib > settings.max_volume_gib:
+        what = f"{volume_gib:.3g} GiB a volume, over the limit of {settings.max_volume_gib:g} GiB"
+        raise ScanError(f"{file.name}: {what}", code="file.too_big")
     if gib > _SMALL_GIB and needed > settings.max_ratio * file.size:
-        raise ScanError(
-            f"{file.name}: {gib:.3g} GiB squeezed {needed / file.size:.0f} times, as no scan can be; the limit is "
-            f"{settings.max_ratio:g} times",
-            code="file.bomb",
-        )
+        times = f"{needed / file.size:.0f} times, over the limit of {settings.max_ratio:g}"
+        what = f"{gib:.3g} GiB of voxels are squeezed {times}, as no scan can be"
+        raise ScanError(f"{file.name}: {what}", code="file.bomb")
 
 
 def _skip(stream: Stream, n: int, name: str) -> None:

@@ -39,8 +39,8 @@ def orientation(
         if code not in _KNOWN_CODES:
             warnings.append(f"{name}: {form}_code {code} is unknown to the standard; taken as 1, scanner")
     if not any(codes.values()):
-        return _unknown(header, shape, name, allow_unknown), [f"{name}: no orientation in the file; left and right "
-                                                              "are a guess"]  # fmt: skip
+        affine = _unknown(header, shape, name, allow_unknown)
+        return affine, [f"{name}: no orientation in the file; left and right are a guess"]
     if not codes["sform"]:
         affine = _qform(header, name, warnings)
         check_affine(affine, name)
@@ -55,8 +55,8 @@ def orientation(
 def _unknown(header: Any, shape: tuple[int, ...], name: str, allow: bool) -> np.ndarray:
     if not allow:
         raise GeometryError(
-            f"{name}: no orientation in the file (sform_code and qform_code are 0), so left and right cannot be "
-            "told; convert the original images again, or allow unknown orientation",
+            f"{name}: no orientation in the file (sform_code and qform_code are 0), so left and right cannot "
+            "be told; convert the original images again, or allow unknown orientation",
             code="geometry.unknown",
         )
     header = copy.deepcopy(header)
@@ -93,17 +93,18 @@ def check_affine(affine: np.ndarray, name: str) -> None:
         raise GeometryError(f"{name}: the affine is singular: it puts many voxels in one place",
                             code="geometry.singular")  # fmt: skip
     if not _SPACINGS_MM[0] <= spacing.min() <= spacing.max() <= _SPACINGS_MM[1]:
-        raise GeometryError(f"{name}: voxel sizes {_numbers(spacing)} mm are not between {_SPACINGS_MM[0]:g} and "
-                            f"{_SPACINGS_MM[1]:g} mm", code="geometry.spacing")  # fmt: skip
+        what = f"voxel sizes {_numbers(spacing)} mm are not within {_SPACINGS_MM[0]:g} to {_SPACINGS_MM[1]:g}"
+        raise GeometryError(f"{name}: {what}", code="geometry.spacing")
     if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
-        raise GeometryError(f"{name}: the origin {_numbers(affine[:3, 3])} mm is absurd, more than "
-                            f"{_FARTHEST_MM:g} mm away", code="geometry.origin")  # fmt: skip
+        what = f"the origin {_numbers(affine[:3, 3])} mm is absurd, more than {_FARTHEST_MM:g} mm away"
+        raise GeometryError(f"{name}: {what}", code="geometry.origin")
     axes = affine[:3, :3] / spacing
     cosines = np.abs(axes.T @ axes - np.eye(3)).max()
     if cosines > _SHEAR_TOLERANCE:
+        degrees = np.degrees(np.arcsin(min(cosines, 1)))
         raise GeometryError(
-            f"{name}: the affine is sheared: two voxel axes are {np.degrees(np.arcsin(min(cosines, 1))):.2g} degrees "
-            "off a right angle, which ITK and 3D Slicer cannot show; resample the scan first",
+            f"{name}: the affine is sheared: two voxel axes are {degrees:.2g} degrees off a right angle, "
+            "which ITK and 3D Slicer cannot show; resample the scan first",
             code="geometry.sheared",
         )
 
@@ -114,8 +115,8 @@ def _compare(sform: np.ndarray, header: Any, shape: tuple[int, ...], name: str, 
     sizes = np.asarray(header["pixdim"][1:4], float)
     if not np.allclose(sizes, spacing, rtol=0.01):
         # Rotation and origin of the qform can still be right: compare them without the sizes.
-        warnings.append(f"{name}: voxel sizes {_numbers(sizes)} mm in pixdim, {_numbers(spacing)} mm in the sform; "
-                        "used the sform")  # fmt: skip
+        both = f"{_numbers(sizes)} mm in pixdim, {_numbers(spacing)} mm in the sform"
+        warnings.append(f"{name}: voxel sizes {both}; used the sform")
         header = copy.deepcopy(header)
         header["pixdim"][1:4] = spacing
     try:

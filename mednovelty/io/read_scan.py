@@ -1,8 +1,9 @@
-"""A scan from its files: gradients first, then the mask, then one pass over the voxels that keeps the masked ones."""
+"""A scan from its files: gradients, mask, then one pass over the voxels that keeps the masked ones."""
 
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from mednovelty.io.names import stem
 from mednovelty.io.nifti import NiftiReader
 from mednovelty.io.nifti_source import NiftiSettings, NiftiSource
 from mednovelty.io.scan_folder import ScanFiles, scan_folder
-from mednovelty.io.tally import Tally
+from mednovelty.io.tally import LARGEST_SIGNAL, Tally
 from mednovelty.preprocess.brain_mask import MedianOtsuSettings, median_otsu_mask
 from mednovelty.scan import Scan
 
@@ -43,7 +44,10 @@ class ReadOptions:
     gradients: bool = True
 
 
-def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = ReadOptions()) -> Scan:
+DEFAULTS = ReadOptions()
+
+
+def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS) -> Scan:
     """Read one scan; only the voxels of its brain mask are kept, as they are stored.
 
     Args:
@@ -57,7 +61,7 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = ReadOptio
     """
     files = files if isinstance(files, ScanFiles) else _one_scan(Path(files))
     source = NiftiReader.open(files.image, options.nifti)
-    gradients, warnings = _gradients(files, source, options)
+    gradients, warnings = gradients_of_scan(files, source, options)
     mask, mask_source, more = _mask(files, source, gradients, options)
     warnings += more
     reading = _Reading(source, gradients, mask)
@@ -88,29 +92,32 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = ReadOptio
 def _one_scan(path: Path) -> ScanFiles:
     found = scan_folder(path)
     if len(found) > 1:
-        raise SettingsError(f"{shown(path)}: holds {len(found)} scans, {found[0].id} and {found[1].id} among them; "
-                            "read_scan reads one: give its image, or an element of scan_folder(...)")  # fmt: skip
+        what = f"holds {len(found)} scans, {found[0].id} and {found[1].id} among them; read_scan reads one"
+        raise SettingsError(f"{shown(path)}: {what}: give its image, or an element of scan_folder(...)")
     return found[0]
 
 
-def _gradients(
-    files: ScanFiles, source: NiftiSource, options: ReadOptions
+def gradients_of_scan(
+    files: ScanFiles, source: NiftiSource, options: ReadOptions = DEFAULTS
 ) -> tuple[GradientTable | None, list[str]]:
+    """Return the gradient table of an open scan, None where none is asked for, and warnings.
+
+    Raises:
+        ScanError: The image is no diffusion scan.
+        GradientError: A gradient file is missing or does not fit.
+    """
     if not options.gradients:
         return None, []
     if source.ndim != 4:
         raise ScanError(f"{source.name}: 4-D is needed, found 3-D: {source.grid.shape}", code="header.dims")
     if sum(n > 1 for n in source.grid.shape) < 2:
-        raise ScanError(f"{source.name}: {source.grid.shape} voxels are smaller than one slice",
-                        code="voxels.too_few")  # fmt: skip
+        what = f"{source.grid.shape} voxels are less than one slice"
+        raise ScanError(f"{source.name}: {what}", code="voxels.too_few")
     if files.grad_b is None:
         for path, suffix in ((files.bval, ".bval"), (files.bvec, ".bvec")):
             if path is None:
-                raise GradientError(
-                    f"{shown(stem(files.image) + suffix)}: no such file beside {source.name}; a scan needs .bval and "
-                    ".bvec, or MRtrix's .b",
-                    code="gradients.absent",
-                )
+                what = f"no such file beside {source.name}; a scan needs .bval and .bvec, or MRtrix's .b"
+                raise GradientError(f"{shown(stem(files.image) + suffix)}: {what}", code="gradients.absent")
     return read_gradients(
         bval=files.bval,
         bvec=files.bvec,
@@ -126,8 +133,13 @@ def _mask(
     if files.mask is not None:
         mask, warnings = read_mask(files.mask, source.grid, source.name, options.nifti)
         return mask, shown(files.mask), warnings
-    b0 = _mean_b0(source, _is_background(gradients, source.n_channels))
-    mask = median_otsu_mask(b0, source.grid.spacing_mm, source.name, options.median_otsu)
+    chosen = _is_background(gradients, source.n_channels)
+    b0 = _mean_b0(source, chosen)
+    try:
+        mask = median_otsu_mask(b0, source.grid.spacing_mm, source.name, options.median_otsu)
+    except ScanError:
+        _look_at_all(source, chosen & (gradients is not None))
+        raise
     return mask, options.median_otsu.words(), []
 
 
@@ -140,14 +152,22 @@ def _mean_b0(source: NiftiSource, chosen: np.ndarray) -> np.ndarray:
     """Return the mean of some channels, reading no further than the last of them."""
     total = np.zeros(source.grid.shape, np.float32, order="F")
     last = int(np.flatnonzero(chosen)[-1])
-    volumes = source.volumes()
-    for channel, volume in enumerate(volumes):
-        if chosen[channel]:
-            total += np.nan_to_num(volume.astype(np.float32), posinf=0, neginf=0)
-        if channel == last:
-            break
-    volumes.close()
-    return total * np.float32(source.slope / chosen.sum()) + np.float32(source.inter)
+    with closing(source.volumes()) as volumes:
+        for channel, volume in enumerate(volumes):
+            if chosen[channel]:
+                total += np.where(np.abs(volume) <= LARGEST_SIGNAL, volume, 0)
+            if channel == last:
+                break
+    with np.errstate(over="ignore"):
+        return total * np.float32(source.slope / chosen.sum()) + np.float32(source.inter)
+
+
+def _look_at_all(source: NiftiSource, is_b0: np.ndarray) -> None:
+    """Raise ``ScanError`` when the voxels themselves tell why no brain can be found in them."""
+    tally = Tally(source.name, source.slope, source.inter, is_b0)
+    for channel, volume in enumerate(source.volumes()):
+        tally.add(volume, channel)
+    tally.finish()
 
 
 class _Reading:

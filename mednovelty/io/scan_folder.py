@@ -6,19 +6,19 @@ and only such files are scans; elsewhere every 4-D image with gradients beside i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import overload
 
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.beside import Folder, brain_mask_of, gradients_of, mask_by_id, sidecar_of
-from mednovelty.io.guard import shown, unreadable
+from mednovelty.io.guard import shown
 from mednovelty.io.manifest import Manifest, read_manifest
 from mednovelty.io.names import Entities, entities, is_image, looks_like_mask, scan_id, stem
 from mednovelty.io.nifti import NiftiReader
 from mednovelty.io.nifti_source import NiftiSettings
+from mednovelty.io.walk import Skipped, relative_to, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +50,6 @@ class ScanFiles:
     role: str | None = None
     relative: str = ""
     sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file or folder that is no scan, and why.
-
-    Attributes:
-        path: Below the folder that was asked for.
-        code: Stable: ``mask``, ``image.3d``, ``image.no_gradients``, ``image.not_dwi``, ``derivatives``,
-            ``link.loop``, ``folder.permission``, ``role``.
-        why: In words.
-    """
-
-    path: str
-    code: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +124,10 @@ def find_scans(
     if path.suffix == ".toml" and not path.is_dir():
         found = _from_manifest(read_manifest(path), role)
     elif role is not None:
-        raise SettingsError(f"{shown(path)}: role {role!r} needs a data manifest (*.toml), which gives scans roles")
-    elif path.is_dir():
+        raise SettingsError(
+            f"{shown(path)}: role {role!r} needs a data manifest (*.toml), which gives scans roles"
+        )
+    elif path.is_dir() and not is_image(path):
         found = _from_folder(path)
     else:
         found = ScanList((_files_of(path, path.parent, Folder.of(path.parent)),), (), path.parent)
@@ -156,11 +142,8 @@ def find_scans(
 
 def _from_folder(root: Path) -> ScanList:
     skipped: list[Skipped] = []
-    images = [path for path in _walk(root, skipped) if is_image(path)]
+    images = [path for path in walk(root, skipped) if is_image(path)]
     candidates = [path for path in images if not looks_like_mask(stem(path))]
-    for path in images:
-        if looks_like_mask(stem(path)):
-            skipped.append(Skipped(_relative(path, root), "mask", "a mask, not a scan"))
     if any(_is_bids_dwi(path) for path in candidates):
         candidates = _bids(candidates, root, skipped)
     folders: dict[Path, Folder] = {}
@@ -172,7 +155,11 @@ def _from_folder(root: Path) -> ScanList:
         if reason is None:
             scans.append(files)
         else:
-            skipped.append(Skipped(_relative(path, root), *reason))
+            skipped.append(Skipped(relative_to(path, root), *reason))
+    used = {files.mask for files in scans}
+    for path in images:
+        if looks_like_mask(stem(path)) and path not in used:
+            skipped.append(Skipped(relative_to(path, root), "mask", "a mask, not a scan"))
     return ScanList(tuple(scans), tuple(skipped), root)
 
 
@@ -186,14 +173,18 @@ def _from_manifest(manifest: Manifest, role: str | None) -> ScanList:
             skipped.append(Skipped(files.relative, "role", "the manifest gives it no role"))
         elif role in (None, own_role):
             mask = manifest.brain_mask_of(files.id) or files.mask
-            scans.append(replace(files, role=own_role, mask=mask, sha256=manifest.checksums.get(files.relative, "")))
+            scans.append(
+                replace(files, role=own_role, mask=mask, sha256=manifest.checksums.get(files.relative, ""))
+            )
     if role is not None and role not in manifest.roles:
-        raise SettingsError(f"{manifest.name}: gives no scan the role {role!r}; it has {', '.join(manifest.roles)}")
+        raise SettingsError(
+            f"{manifest.name}: gives no scan the role {role!r}; it has {', '.join(manifest.roles)}"
+        )
     return ScanList(tuple(scans), tuple(skipped), root, manifest)
 
 
 def _files_of(image: Path, root: Path, folder: Folder) -> ScanFiles:
-    relative = _relative(image, root)
+    relative = relative_to(image, root)
     gradients = gradients_of(image, folder, root)
     derivatives = root / "derivatives"
     return ScanFiles(
@@ -215,14 +206,18 @@ def _bids(candidates: list[Path], root: Path, skipped: list[Skipped]) -> list[Pa
     raw = [path for path in kept if path.relative_to(root).parts[0] not in ("derivatives", "sourcedata")]
     for path in candidates:
         if path not in kept:
-            skipped.append(Skipped(_relative(path, root), "image.not_dwi", "not named *_dwi"))
+            skipped.append(Skipped(relative_to(path, root), "image.not_dwi", "not named *_dwi"))
         elif raw and path not in raw:
-            skipped.append(Skipped(_relative(path, root), "derivatives", "made from the raw scans above it"))
+            skipped.append(
+                Skipped(relative_to(path, root), "derivatives", "made from the raw scans above it")
+            )
     return raw or kept
 
 
 def _is_bids_dwi(path: Path) -> bool:
-    return stem(path).endswith("_dwi") and bool(entities(stem(path)))
+    # SUB-01_dwi is no BIDS name, but it means one, and it must not be lost beside sub-01_dwi.
+    name = stem(path).lower()
+    return name.startswith("sub-") and name.endswith("_dwi")
 
 
 def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
@@ -240,54 +235,6 @@ def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     return None
 
 
-def _walk(root: Path, skipped: list[Skipped]) -> list[Path]:
-    """Return the files below a folder, sorted; each folder once, links to folders followed last."""
-    files: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    folders = [root]
-    while folders:
-        linked: list[Path] = []
-        for folder in folders:
-            files += _walk_real(folder, root, seen, linked, skipped)
-        folders = linked
-    return sorted(files, key=lambda path: path.relative_to(root).parts)
-
-
-def _walk_real(
-    folder: Path, root: Path, seen: set[tuple[int, int]], linked: list[Path], skipped: list[Skipped]
-) -> list[Path]:
-    files: list[Path] = []
-    pending = [folder]
-    while pending:
-        current = pending.pop()
-        try:
-            status = os.stat(current)
-            with os.scandir(current) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            if current == root:
-                raise unreadable(current, error) from error
-            skipped.append(Skipped(_relative(current, root), "folder.permission", str(unreadable(current, error))))
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            skipped.append(Skipped(_relative(current, root), "link.loop", "a link to a folder that was seen already"))
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in entries:
-            path = current / entry.name
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir() or is_image(path):
-                files.append(path)
-            elif not entry.is_symlink():
-                pending.append(path)
-            elif current.resolve().is_relative_to(path.resolve()):
-                skipped.append(Skipped(_relative(path, root), "link.loop", "a link to a folder it lies in"))
-            else:
-                linked.append(path)
-    return files
-
-
 def _check_ids(found: ScanList, path: Path) -> None:
     """Refuse ids that one file system or another would take for the same name."""
     taken: dict[str, ScanFiles] = {}
@@ -295,11 +242,7 @@ def _check_ids(found: ScanList, path: Path) -> None:
         other = taken.setdefault(files.id.casefold(), files)
         if other is not files:
             raise ScanError(
-                f"{shown(path)}: {other.relative} and {files.relative} would both be {files.id!r}; rename one, or "
-                "give their folders one after another",
+                f"{shown(path)}: {other.relative} and {files.relative} would both be {files.id!r}; rename "
+                "one, or give their folders one after another",
                 code="ids.collide",
             )
-
-
-def _relative(path: Path, root: Path) -> str:
-    return PurePath(os.path.relpath(path, root)).as_posix()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from isal import igzip_lib
+from isal.igzip_lib import IsalError
 
 from mednovelty.errors import ScanError
 from mednovelty.io.guard import GuardedFile
@@ -90,11 +91,8 @@ class GzipStream:
         while block := self._inflate(_INFLATED_CHUNK):
             left += len(block)
             if left > _DRAIN_LIMIT:
-                raise ScanError(
-                    f"{self._file.name}: inflates to more than {_DRAIN_LIMIT >> 20} MiB beyond the voxels its "
-                    "header promises",
-                    code="file.too_long",
-                )
+                what = f"inflates to more than {_DRAIN_LIMIT >> 20} MiB beyond what its header promises"
+                raise ScanError(f"{self._file.name}: {what}", code="file.too_long")
         # What lies behind the last member still belongs to the file's hash.
         while self._file.read(_RAW_CHUNK):
             pass
@@ -118,7 +116,7 @@ class GzipStream:
                     )
             try:
                 block = self._member.decompress(chunk, limit)
-            except igzip_lib.IsalError as error:
+            except IsalError as error:  # type: ignore[misc]
                 raise self._damaged(error) from error
             if block:
                 return bytes(block)

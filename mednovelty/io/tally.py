@@ -13,6 +13,9 @@ from mednovelty.errors import ScanError
 LARGEST_SIGNAL = 1e18
 """Its square still fits float32."""
 
+_ROW = 4096
+_TAKEN_OUT = "voxels with them were taken out of the mask"
+
 
 class Tally:
     """Counts over the volumes of one scan, added one after another.
@@ -38,7 +41,9 @@ class Tally:
         flat = volume.reshape(-1, order="F")
         low, high = flat.min(), flat.max()
         # NaN and inf come through min and max, so clean volumes need no look at each voxel.
-        if not (self._usable_value(low) and self._usable_value(high)):
+        if flat.dtype.kind != "f":
+            self._check_scaling(float(low), float(high))
+        elif not (self._is_usable(float(low)) and self._is_usable(float(high))):
             flat = self._without_unusable(flat)
             if not flat.size:
                 return
@@ -46,7 +51,7 @@ class Tally:
         self._note(flat, float(low), float(high), channel)
 
     def _note(self, flat: np.ndarray, low: float, high: float, channel: int) -> None:
-        self._sum += float(flat.sum(dtype=np.int64 if flat.dtype.kind in "iu" else np.float64))
+        self._sum += _sum(flat)
         self._count += flat.size
         self._low, self._high = min(self._low, low), max(self._high, high)
         ends = sorted((low * self._slope + self._inter, high * self._slope + self._inter))
@@ -76,18 +81,17 @@ class Tally:
             what = "empty: every voxel is 0" if value == 0 else f"constant: every voxel is {value:g}"
             raise ScanError(f"{self._name}: {what}", code="voxels.empty" if value == 0 else "voxels.constant")
         if self._is_b0.any() and self._b0_high == 0:
-            raise ScanError(f"{self._name}: the b=0 is empty: volumes {_listed(np.flatnonzero(self._is_b0))} are "
-                            "all 0", code="voxels.b0_empty")  # fmt: skip
+            what = f"the b=0 is empty: volumes {_listed(np.flatnonzero(self._is_b0))} are all 0"
+            raise ScanError(f"{self._name}: {what}", code="voxels.b0_empty")
         self._check_exact()
         return self._warnings()
 
     def _warnings(self) -> list[str]:
         found = []
         if self._unfinite:
-            found.append(f"{self._unfinite} voxel values are not finite; those voxels were taken out of the mask")
+            found.append(f"{self._unfinite} voxel values are not finite; {_TAKEN_OUT}")
         if self._huge:
-            found.append(f"{self._huge} voxel values are over {LARGEST_SIGNAL:g}; those voxels were taken out of the "
-                         "mask")  # fmt: skip
+            found.append(f"{self._huge} voxel values are over {LARGEST_SIGNAL:g}; {_TAKEN_OUT}")
         if self._empty:
             found.append(f"volumes {_listed(self._empty)} are all 0")
         if self._negative:
@@ -98,21 +102,20 @@ class Tally:
 
     def _check_exact(self) -> None:
         if self._inexact and max(abs(self._low), abs(self._high)) > 2**53:
-            raise ScanError(
-                f"{self._name}: integers up to {self._high:.3g} do not fit float32; what differs between voxels "
-                "would be rounded away",
-                code="voxels.range",
-            )
+            what = f"integers up to {self._high:.3g} do not fit float32: differences would be rounded away"
+            raise ScanError(f"{self._name}: {what}", code="voxels.range")
 
-    def _usable_value(self, value: np.generic) -> bool:
-        scaled = float(value) * self._slope + self._inter
-        if np.isfinite(value) and value.dtype.kind in "iu" and abs(scaled) > LARGEST_SIGNAL and abs(value) < 2**53:
-            raise ScanError(
-                f"{self._name}: scaled by {self._slope:g}, voxels reach {scaled:.3g} and overflow float32; is "
-                "scl_slope right?",
-                code="voxels.range",
-            )
-        return bool(np.isfinite(scaled)) and (abs(scaled) <= LARGEST_SIGNAL or value.dtype.kind in "iu")
+    def _is_usable(self, stored: float) -> bool:
+        scaled = stored * self._slope + self._inter
+        return bool(np.isfinite(scaled)) and abs(scaled) <= LARGEST_SIGNAL
+
+    def _check_scaling(self, low: float, high: float) -> None:
+        """Raise ``ScanError`` when integers that are fine as stored are not once they are scaled."""
+        for stored in (low, high):
+            if abs(stored) <= LARGEST_SIGNAL and not self._is_usable(stored):
+                reach = stored * self._slope + self._inter
+                what = f"scaled by {self._slope:g}, voxels reach {reach:.3g}, too much for float32"
+                raise ScanError(f"{self._name}: {what}; is scl_slope right?", code="voxels.range")
 
     def _without_unusable(self, flat: np.ndarray) -> np.ndarray:
         """Count the unusable voxels of a volume, mark them for all volumes, and return the others."""
@@ -123,6 +126,19 @@ class Tally:
         self._huge += int(np.count_nonzero(finite & ~usable))
         self.usable = usable if self.usable is None else self.usable & usable
         return flat[usable]
+
+
+def _sum(flat: np.ndarray) -> float:
+    """Return the sum in float64, in rows first: four times as fast as one long int64 or float64 sum."""
+    # A row of 16-bit numbers cannot overflow 32 bits; float32 rows are summed pairwise.
+    kind: type = np.float64
+    if flat.dtype.itemsize <= 2:
+        kind = np.int32
+    elif flat.dtype == np.float32:
+        kind = np.float32
+    whole = flat.size // _ROW * _ROW
+    rows = np.add.reduce(flat[:whole].reshape(-1, _ROW), axis=1, dtype=kind)
+    return float(rows.sum(dtype=np.float64)) + float(flat[whole:].sum(dtype=np.float64))
 
 
 def _listed(channels: np.ndarray | list[int], most: int = 8) -> str:

@@ -64,7 +64,9 @@ def median_otsu_mask(
 
     b0 = np.where(np.isfinite(b0), b0, 0).astype(np.float32)
     # Two blocks an axis at least: a scan of two slices keeps both.
-    step = [max(1, min(round(settings.block_mm / s), n // 2)) for s, n in zip(spacing_mm, b0.shape, strict=True)]
+    step = [
+        max(1, min(round(settings.block_mm / s), n // 2)) for s, n in zip(spacing_mm, b0.shape, strict=True)
+    ]
     blocks = _block_means(b0, step)
     if blocks.min() < blocks.max():
         with warnings.catch_warnings():
@@ -101,9 +103,12 @@ def _enlarge(mask: np.ndarray, step: list[int], shape: tuple[int, ...]) -> np.nd
         return mask
     scale = 1 / np.array(step)
     # The centre of voxel v lies at (v + 1/2) / step - 1/2 in blocks.
-    return affine_transform(
-        mask.astype(np.float32), scale, (scale - 1) / 2, output_shape=shape, order=1, mode="nearest"
-    ) > 0.5
+    return (
+        affine_transform(
+            mask.astype(np.float32), scale, (scale - 1) / 2, output_shape=shape, order=1, mode="nearest"
+        )
+        > 0.5
+    )
 
 
 def _largest_island(mask: np.ndarray) -> np.ndarray:

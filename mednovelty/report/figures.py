@@ -6,6 +6,7 @@ Drawn through matplotlib's objects on the Agg canvas: no window, no current figu
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.evaluate.result import BASELINE_PREFIX, Curve, Evaluation
-from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure
+from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,26 +98,32 @@ def plot_roc(lines: Sequence[RocLine], path: Path, title: str) -> Path:
     logarithmic.set_xscale("log")
     logarithmic.set_xlim(LEAST_FPR, 1)
     linear.set_ylabel("true positive rate: share of lesion voxels found")
-    figure.suptitle(_plain(title))
+    figure.suptitle(plain(title))
     handles = [line for line in linear.get_lines() if not str(line.get_label()).startswith("_")]
     figure.legend(handles=handles, loc="outside right center", frameon=False, title="AUROC in brackets")
     return save_figure(figure, path)
 
 
-def plot_histograms(
-    curves: Mapping[str, Curve], path: Path, title: str, threshold: float | None = None
-) -> Path:
-    """Draw how lesion and other voxels' scores spread, each scan weighing the same, each class of area 1.
-
-    Args:
-        curves: Scan id to its scores.
-        path: Of the PNG.
-        title: What the scores are.
-        threshold: Marked with a line, in the scores' unit; None or NaN marks nothing.
+def plot_histograms(curves: Mapping[str, Curve], path: Path, title: str, threshold: float = math.nan) -> Path:
+    """Write a histogram of lesion and other voxels' scores; see ``histogram_figure``.
 
     Raises:
         SettingsError: No scan has both lesion and other voxels.
         OutputError: The picture cannot be written.
+    """
+    return save_figure(histogram_figure(curves, title, threshold), path)
+
+
+def histogram_figure(curves: Mapping[str, Curve], title: str, threshold: float = math.nan) -> Figure:
+    """Draw how lesion and other voxels' scores spread, each scan weighing the same, each class of area 1.
+
+    Args:
+        curves: Scan id to its scores.
+        title: What the scores are.
+        threshold: Marked with a line, in the scores' unit; NaN marks nothing.
+
+    Raises:
+        SettingsError: No scan has both lesion and other voxels.
     """
     from matplotlib.figure import Figure
 
@@ -126,19 +133,16 @@ def plot_histograms(
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axis = _Axis.over(both)
-    for name, colour, parts in (
-        ("other voxels", HEALTHY_COLOUR, [curve.healthy for curve in both]),
-        ("lesion voxels", LESION_COLOUR, [curve.lesion for curve in both]),
-    ):
-        _density(axes, parts, axis, name, colour)
-    if threshold is not None and np.isfinite(threshold):
+    _density(axes, [curve.healthy for curve in both], axis, "other voxels", HEALTHY_COLOUR)
+    _density(axes, [curve.lesion for curve in both], axis, "lesion voxels", LESION_COLOUR)
+    if math.isfinite(threshold):
         at = float(axis.place(np.array(threshold)))
         axes.axvline(at, color="0.2", linewidth=1.2, linestyle="--", label="Dice threshold, by a fifth")
     axis.dress(axes)
-    axes.set_title(_plain(title))
+    axes.set_title(plain(title))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=1, frameon=False)
-    return save_figure(figure, path)
+    return figure
 
 
 def plot_map_mosaic(layers: MapLayers, path: Path, settings: MosaicSettings | None = None) -> Path:
@@ -223,7 +227,7 @@ def _styles(lines: Sequence[RocLine]) -> list[dict[str, object]]:
     for line in lines:
         number = seen[line.kind]
         seen[line.kind] += 1
-        style: dict[str, object] = {"label": _plain(line.label) or "_", "linewidth": 1.8, "zorder": 3}
+        style: dict[str, object] = {"label": plain(line.label) or "_", "linewidth": 1.8, "zorder": 3}
         if line.kind == "baseline":
             style |= {"color": _BASELINE_COLOURS[number % 4], "linestyle": _BASELINE_DASHES[number % 3]}
         else:
@@ -249,13 +253,12 @@ class _Axis:
 
     @classmethod
     def over(cls, curves: Sequence[Curve]) -> _Axis:
-        ends = []
-        for parts in ([c.healthy for c in curves], [c.lesion for c in curves]):
-            values = np.concatenate(parts)
-            values = values[np.isfinite(values)]
-            ends.append(np.quantile(values, [0.001, 0.995, 0.5, 0.75]) if values.size else [0, 1, 0.5, 0.75])
-        low, high = float(np.min(ends, axis=0)[0]), float(np.max(ends, axis=0)[1])
-        centre, width = float(ends[0][2]), float(ends[0][3] - ends[0][2])
+        # Scan by scan: pooled, a scan of few voxels could lie off the axis altogether.
+        parts = [part[np.isfinite(part)] for curve in curves for part in (curve.healthy, curve.lesion)]
+        found = [np.quantile(part, [0.001, 0.5, 0.75, 0.995]) for part in parts if part.size]
+        ends = np.array(found or [[0, 0.5, 0.75, 1]])
+        low, high = float(ends[:, 0].min()), float(ends[:, 3].max())
+        centre, width = float(np.median(ends[:, 1])), float(np.median(ends[:, 2] - ends[:, 1]))
         if 0 < width * LONGEST_TAIL < high - centre:
             return cls(low, high, centre, width)
         return cls(low, high if high > low else low + 1)
@@ -286,11 +289,6 @@ def _density(axes: Axes, parts: Sequence[np.ndarray], axis: _Axis, name: str, co
     label = f"{name}, {beyond:.1%} of them beyond the axis" if beyond >= 5e-4 else name
     axes.stairs(height / np.diff(edges), edges, fill=True, color=colour, alpha=0.35, linewidth=0)
     axes.stairs(height / np.diff(edges), edges, color=colour, linewidth=1.6, label=label)
-
-
-def _plain(text: str) -> str:
-    # A dollar sign would start a formula.
-    return text.replace("$", r"\$")
 
 
 def _file_part(score: str) -> str:

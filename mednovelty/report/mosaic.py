@@ -160,10 +160,15 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
     _outline(axes, mosaic.lesion)
     _annotate(axes, mosaic, settings)
     bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, shrink=0.8, extend="max")
-    bar.set_label(_plain(f"{settings.label}; shown from percentile {settings.percentile:g} of the mask"),
+    bar.set_label(plain(f"{settings.label}; shown from percentile {settings.percentile:g} of the mask"),
                   color="white")  # fmt: skip
     bar.ax.tick_params(colors="white")
     return figure
+
+
+def plain(text: str) -> str:
+    """Return a text as matplotlib shows it word for word: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
 
 
 def _closest_ras(layers: MapLayers) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -247,7 +252,7 @@ def _outline(axes: Axes, lesion: np.ndarray | None) -> None:
 
 def _opacity(mosaic: Mosaic, low: float, high: float) -> np.ndarray:
     """Return ``(H, W)``: 0 below the threshold and outside the mask, then from 0.45 to 1."""
-    score = np.nan_to_num(mosaic.score, nan=-np.inf)
+    score = np.where(np.isnan(mosaic.score), -np.inf, mosaic.score)
     strength = np.clip((score - low) / (high - low), 0, 1)
     return np.where(mosaic.mask & (score >= low), 0.45 + 0.55 * strength, 0.0)
 
@@ -267,10 +272,5 @@ def _annotate(axes: Axes, mosaic: Mosaic, settings: MosaicSettings) -> None:
     tilt = f"; slices tilted by {mosaic.tilt_degrees:.0f}°" if mosaic.tilt_degrees > _OBLIQUE_DEGREES else ""
     outline = "; lesion outlined in green" if mosaic.lesion is not None else ""
     told = f"{settings.convention}: the patient's {sides[mosaic.left]} is on the left{tilt}{outline}"
-    axes.set_title(_plain(f"{settings.title}\n{told}".lstrip()), color="white", fontsize=10, loc="left")
+    axes.set_title(plain(f"{settings.title}\n{told}".lstrip()), color="white", fontsize=10, loc="left")
     axes.set_axis_off()
-
-
-def _plain(text: str) -> str:
-    # A dollar sign would start a formula.
-    return text.replace("$", r"\$")

@@ -80,10 +80,13 @@ def mni_anatomy() -> Anatomy:
 
     images = load_mni152_gm_template(resolution=1), load_mni152_wm_template(resolution=1)
     grey, white = (_halved(np.asarray(image.dataobj)) for image in images)
-    # Air all round, for the scalp.
-    grey, white = (np.pad(tissue, 10) for tissue in (grey, white))
+    # 24 mm of air all round, for the scalp; the template's own margin is here too wide, there too narrow.
+    there = np.argwhere(grey + white > 0.01)
+    low, high = there.min(0), there.max(0) + 1
+    box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+    grey, white = (np.pad(tissue[box], 12) for tissue in (grey, white))
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    affine[:3, 3] = images[0].affine[:3, 3] + 0.5 - 10 * 2.0
+    affine[:3, 3] = images[0].affine[:3, 3] + 0.5 + (low - 12) * 2.0
     solid = _closed(grey + white > 0.3, radius=4)
     solid = np.stack([binary_fill_holes(plane) for plane in np.moveaxis(solid, 2, 0)], 2)
     # The template's skull was stripped along the cortex: give the water around it its 2 mm back.
@@ -109,14 +112,15 @@ def _assemble(grey: np.ndarray, white: np.ndarray, inside: np.ndarray, affine: n
     """Return the anatomy of tissue fractions: free water fills the head, a dim scalp goes round it."""
     total = np.maximum(grey + white, 1.0)
     grey, white = grey / total * inside, white / total * inside
-    # Skull and scalp do not follow the folds of the brain: close them over 36 mm.
-    smooth = _closed(inside > 0.5, radius=round(18.0 / affine[0, 0]))
+    # Skull and scalp do not follow the lobes of the brain: close what is narrower than 60 mm.
+    smooth = _closed(inside > 0.5, radius=round(30.0 / affine[0, 0]))
     away_mm = distance_transform_edt(~smooth) * affine[0, 0]
     scalp = _step(away_mm - 7.0, 0.8) * _step(13.0 - away_mm, 0.8)
     first, second = _fibres(white, affine)
     fractions = np.stack([grey, inside - grey - white, scalp, inside])
     fields = np.concatenate([fractions, first, second]).astype(np.float32)
-    head = (away_mm < 16.0).astype(np.uint8)
+    # Interpolation carries tissue one voxel further, along the diagonal.
+    head = (away_mm < 15.0 + 1.8 * affine[0, 0]).astype(np.uint8)
     for array in (fields, head):
         array.flags.writeable = False
     return Anatomy(fields, head, affine)
@@ -191,11 +195,13 @@ def _halved(data: np.ndarray) -> np.ndarray:
     """Return means over blocks of ``(2, 2, 2)`` voxels, a last odd plane left out."""
     i, j, k = (n // 2 for n in data.shape)
     blocks = data[: 2 * i, : 2 * j, : 2 * k].reshape(i, 2, j, 2, k, 2)
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float64)
+    return blocks.mean(axis=(1, 3, 5), dtype=np.float32)
 
 
 def _closed(mask: np.ndarray, radius: int) -> np.ndarray:
     """Return the mask with its holes filled and every gap narrower than 2 ``radius`` voxels closed."""
-    grown = distance_transform_edt(~mask) <= radius
+    padded = np.pad(mask, radius + 1)
+    grown = distance_transform_edt(~padded) <= radius
     closed = distance_transform_edt(binary_fill_holes(grown)) > radius
-    return closed | mask
+    inner = slice(radius + 1, -radius - 1)
+    return closed[inner, inner, inner] | mask

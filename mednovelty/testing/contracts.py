@@ -36,7 +36,9 @@ def check_hands_off(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     first, second = scorer.score(make(x)), scorer.score(make(x))
     assert torch.equal(x, before), "score() wrote into its input"
     assert attributes == set(vars(scorer)), "score() left new attributes behind"
-    assert all(torch.equal(value, vars(scorer)[key]) for key, value in state.items()), "score() changed itself"
+    assert all(torch.equal(value, vars(scorer)[key]) for key, value in state.items()), (
+        "score() changed itself"
+    )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 

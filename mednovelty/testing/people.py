@@ -26,6 +26,7 @@ class Variety:
         size: Standard deviation of the head's size along each axis, as a factor.
         warp_mm: Largest displacement of the smooth deformation along each axis.
         bias: Largest logarithm of the coil's smooth sensitivity.
+        gain: Largest logarithm of the image's scale, which differs from scan to scan.
         tissue: Standard deviation of each diffusivity and b=0 signal, as a factor.
         speed: Standard deviation of the diffusivity of the whole brain, as a factor.
         region: Largest logarithm of the smooth variation of diffusivity over the brain.
@@ -36,6 +37,7 @@ class Variety:
     size: float = 0.03
     warp_mm: float = 4.0
     bias: float = 0.15
+    gain: float = 0.35
     tissue: float = 0.03
     speed: float = 0.03
     region: float = 0.08
@@ -149,17 +151,30 @@ class Person:
             region_log=variety.region,
             bias=SmoothField.draw(rng, 1, 60.0),
             bias_log=variety.bias,
-            gain=float(rng.uniform(350.0, 700.0)),
+            gain=float(500.0 * np.exp(rng.uniform(-variety.gain, variety.gain))),
         )
 
-    def with_lesions(self, rng: np.random.Generator, anatomy: Anatomy, count: tuple[int, int]) -> Person:
-        """Return the same person with lesions, most of them in deep white matter."""
+    def with_lesions(
+        self,
+        rng: np.random.Generator,
+        anatomy: Anatomy,
+        count: tuple[int, int],
+        radius_mm: tuple[float, float],
+    ) -> Person:
+        """Return the same person with lesions, most of them in deep white matter.
+
+        Args:
+            rng: Decides on everything about them.
+            anatomy: Says where white matter is.
+            count: Fewest and most lesions.
+            radius_mm: Smallest and largest mean radius.
+        """
         n = int(rng.integers(count[0], count[1] + 1))
-        deep = gaussian_filter(anatomy.white, 4.0 / anatomy.affine[0, 0]) ** 3
+        deep = anatomy.white * gaussian_filter(anatomy.white, 4.0 / anatomy.affine[0, 0]) ** 3
         chance = np.cumsum(deep.ravel(), dtype=np.float64)
         chosen = np.searchsorted(chance, rng.uniform(0, chance[-1], n))
         centres = anatomy.world(np.stack(np.unravel_index(chosen, deep.shape), -1).astype(np.float64))
-        lesions = tuple(_draw_lesion(rng, centre) for centre in centres)
+        lesions = tuple(_draw_lesion(rng, centre, radius_mm) for centre in centres)
         return replace(self, lesions=lesions, crook=SmoothField.draw(rng, 1, 9.0))
 
     def to_template(self, points_mm: np.ndarray) -> np.ndarray:
@@ -181,7 +196,10 @@ class Person:
 
 def rotation(x_deg: float, y_deg: float, z_deg: float) -> np.ndarray:
     """Return the ``(3, 3)`` rotation about x, then y, then z."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(np.deg2rad([x_deg, y_deg, z_deg])), np.sin(np.deg2rad([x_deg, y_deg, z_deg]))
+    (cx, cy, cz), (sx, sy, sz) = (
+        np.cos(np.deg2rad([x_deg, y_deg, z_deg])),
+        np.sin(np.deg2rad([x_deg, y_deg, z_deg])),
+    )
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
@@ -193,11 +211,13 @@ def _own_tissues(rng: np.random.Generator, spread: float) -> Tissues:
     names = ("white_axial", "white_radial", "grey", "grey_b0", "fluid_b0")
     factors = np.exp(spread * rng.standard_normal(len(names)))
     usual = Tissues()
-    return replace(usual, **{name: getattr(usual, name) * float(f) for name, f in zip(names, factors, strict=True)})
+    return replace(
+        usual, **{name: getattr(usual, name) * float(f) for name, f in zip(names, factors, strict=True)}
+    )
 
 
-def _draw_lesion(rng: np.random.Generator, centre_mm: np.ndarray) -> Lesion:
-    radius_mm = float(rng.uniform(5.0, 11.0))
+def _draw_lesion(rng: np.random.Generator, centre_mm: np.ndarray, between_mm: tuple[float, float]) -> Lesion:
+    radius_mm = float(rng.uniform(*between_mm))
     stretch = np.exp(rng.uniform(-0.35, 0.35, 3))
     turn = rotation(*rng.uniform(-90, 90, 3))
     return Lesion(centre_mm, turn.T / (radius_mm * stretch)[:, None], radius_mm, float(rng.uniform(0.7, 1.3)))

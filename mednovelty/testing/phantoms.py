@@ -5,27 +5,24 @@
     tiny_settings()                             an egg for a head, milliseconds a scan: for tests
 
 Anatomy is in ``anatomy.py``, what distinguishes people in ``people.py``, the signal in ``signals.py``.
-Files are written by nibabel alone, so that no test reads back what our own writer made.
+``files.py`` writes them with nibabel alone, so that no test reads back what our own writer made.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.testing.anatomy import CENTRE_MM, FRACTIONS, Anatomy, ellipsoid_anatomy, mni_anatomy
+from mednovelty.testing.files import write_mask, write_scan
 from mednovelty.testing.people import Person, Variety, rotation
 from mednovelty.testing.signals import Gradients, gradient_scheme, head_signal, rician
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
 
 ANATOMIES = {"mni": mni_anatomy, "ellipsoid": ellipsoid_anatomy}
 _BLOCK = 32_768
@@ -49,6 +46,7 @@ class PhantomSettings:
         severity: Share of a lesion's signal exchanged for free diffusion of 1.5e-3 mm2/s, on average over
             lesions (single ones differ by up to 30 %); its b=0 signal rises by half of that share.
         n_lesions: Fewest and most lesions a patient has.
+        lesion_radius_mm: Smallest and largest mean radius of a lesion.
         edge_mm: Over which a lesion's edge falls off.
         variety: How far people differ.
     """
@@ -64,6 +62,7 @@ class PhantomSettings:
     snr: float = 22.0
     severity: float = 0.5
     n_lesions: tuple[int, int] = (8, 12)
+    lesion_radius_mm: tuple[float, float] = (5.0, 11.0)
     edge_mm: float = 2.0
     variety: Variety = field(default_factory=Variety)
 
@@ -74,7 +73,8 @@ class PhantomSettings:
             raise SettingsError(f"orientation must be RAS or LAS-oblique, got {self.orientation!r}")
         if min(self.spacing_mm) <= 0 or min(self.field_of_view_mm) <= 0:
             raise SettingsError(
-                f"spacing_mm and field_of_view_mm must be above 0, got {self.spacing_mm} and {self.field_of_view_mm}"
+                "spacing_mm and field_of_view_mm must be above 0, got "
+                f"{self.spacing_mm} and {self.field_of_view_mm}"
             )
         if min(self.n_b0, self.n_directions, self.oversampling) < 1:
             raise SettingsError(
@@ -98,6 +98,7 @@ def tiny_settings() -> PhantomSettings:
         n_directions=12,
         severity=0.6,
         n_lesions=(4, 5),
+        lesion_radius_mm=(9.0, 14.0),
     )
 
 
@@ -154,20 +155,21 @@ def make_scan(
         lesions: Whether the person is a patient.
     """
     settings = settings or PhantomSettings()
-    numbers = [seed] if isinstance(seed, int) else list(seed)
+    numbers = np.atleast_1d(seed).tolist()
     anatomy = _anatomy(settings.anatomy)
     gradients = _gradients(settings.n_b0, settings.n_directions, settings.bvalue_s_per_mm2)
     person = Person.draw(np.random.default_rng([*numbers, 0]), settings.variety)
     if lesions:
-        person = person.with_lesions(np.random.default_rng([*numbers, 1]), anatomy, settings.n_lesions)
+        rng = np.random.default_rng([*numbers, 1])
+        person = person.with_lesions(rng, anatomy, settings.n_lesions, settings.lesion_radius_mm)
     shape, affine = _grid(settings)
-    signal, brain, lesion = _acquire(person, anatomy, gradients, settings)
+    signal, brain, lesion = acquire(person, anatomy, gradients, settings)
     noisy = rician(signal, person.gain / settings.snr, np.random.default_rng([*numbers, 2]))
     return PhantomScan(
         signal=noisy.reshape(-1, *shape),
         affine=affine,
-        bvals=gradients.bvals,
-        bvecs=gradients.bvecs,
+        bvals=gradients.bvals.copy(),
+        bvecs=gradients.bvecs.copy(),
         brain=brain.reshape(shape),
         lesion=lesion.reshape(shape) if lesions else None,
     )
@@ -186,39 +188,54 @@ def make_cohort(
     The same arguments give the same bytes.
 
     Raises:
-        OutputError: The folder holds something already.
+        OutputError: There is something already.
     """
     root = Path(folder)
-    if root.exists() and any(root.iterdir()):
-        raise OutputError(f"{root}: is not empty; name a new folder for the cohort or empty this one")
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise OutputError(f"{root}: is not an empty folder; name a new one for the cohort")
     settings = settings or PhantomSettings()
     cohort = CohortFolder(root / "controls", root / "patients", root / "lesions", root / "brains")
+    for home in (cohort.controls, cohort.patients, cohort.lesions, cohort.brains):
+        home.mkdir(parents=True)
     for role, home, count in ((0, cohort.controls, controls), (1, cohort.patients, patients)):
         for number in range(count):
             scan = make_scan(settings, seed=(seed, role, number), lesions=role == 1)
             name = f"sub-{'cp'[role]}{number + 1:02d}"
-            _write_scan(home / name / "dwi", name, scan)
-            _write_mask(cohort.brains / f"{name}_mask.nii.gz", scan.brain, scan.affine)
+            write_scan(home / name / "dwi", name, scan)
+            write_mask(cohort.brains / f"{name}_mask.nii.gz", scan.brain, scan.affine)
             if scan.lesion is not None:
-                _write_mask(cohort.lesions / f"{name}_mask.nii.gz", scan.lesion, scan.affine)
+                write_mask(cohort.lesions / f"{name}_mask.nii.gz", scan.lesion, scan.affine)
     return cohort
 
 
-def fsl_bvecs(bvecs: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return ``(C, 3)`` directions as FSL writes them for ``(C, 3)`` directions in world axes.
+def acquire(
+    person: Person, anatomy: Anatomy, gradients: Gradients, settings: PhantomSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ``(C, n)`` float32 signal without noise, ``(n,)`` brain and ``(n,)`` lesion of all n voxels.
 
-    FSL's axes are those of the voxels, with the first one flipped where the voxels are right-handed
-    (a positive determinant).
-
-    Examples:
-        >>> fsl_bvecs(np.array([[1.0, 0.0, 0.0]]), np.diag([2.0, 2.0, 3.0, 1.0])).tolist()
-        [[-1.0, 0.0, 0.0]]
-        >>> fsl_bvecs(np.array([[1.0, 0.0, 0.0]]), np.diag([-2.0, 2.0, 3.0, 1.0])).tolist()
-        [[-1.0, 0.0, 0.0]]
+    Args:
+        person: Whose head it is.
+        anatomy: The template of all heads.
+        gradients: The scheme, directions in world axes.
+        settings: Grid, oversampling and severity.
     """
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    flip = np.array([-1.0 if np.linalg.det(axes) > 0 else 1.0, 1.0, 1.0])
-    return bvecs @ axes * flip
+    shape, affine = _grid(settings)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    centres = index @ affine[:3, :3].T + affine[:3, 3]
+    ticks = (np.arange(settings.oversampling) + 0.5) / settings.oversampling - 0.5
+    within = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), -1).reshape(-1, 3) @ affine[:3, :3].T
+    # Fibres turn with the head, gradients do not: seen from the head, they turn the other way.
+    seen = Gradients(gradients.bvals, gradients.bvecs @ person.rotation)
+    signal = np.zeros((len(gradients.bvals), len(index)), np.float32)
+    brain, lesion = np.zeros((2, len(index)), bool)
+    block = max(1, _BLOCK // len(within))
+    for start in range(0, len(index), block):
+        here = slice(start, start + block)
+        points = centres[here, None] + within
+        values, brain[here], lesion[here] = _measure(person, anatomy, seen, settings, points)
+        bias = np.exp(person.bias_log * person.bias.at(centres[here])[0])
+        signal[:, here] = values.T * (person.gain * bias)
+    return signal, brain, lesion
 
 
 @lru_cache(maxsize=2)
@@ -242,85 +259,29 @@ def _grid(settings: PhantomSettings) -> tuple[tuple[int, int, int], np.ndarray]:
     return (i, j, k), affine
 
 
-def _acquire(
-    person: Person, anatomy: Anatomy, gradients: Gradients, settings: PhantomSettings
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``(C, n)`` float32 signal without noise, ``(n,)`` brain and ``(n,)`` lesion of all n voxels."""
-    shape, affine = _grid(settings)
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
-    centres = index @ affine[:3, :3].T + affine[:3, 3]
-    ticks = (np.arange(settings.oversampling) + 0.5) / settings.oversampling - 0.5
-    within = np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), -1).reshape(-1, 3) @ affine[:3, :3].T
-    # Fibres turn with the head, gradients do not: seen from the head, they turn the other way.
-    seen = Gradients(gradients.bvals, gradients.bvecs @ person.rotation)
-    signal = np.zeros((len(gradients.bvals), len(index)), np.float32)
-    brain, lesion = np.zeros((2, len(index)), bool)
-    block = _BLOCK // len(within)
-    for start in range(0, len(index), block):
-        here = slice(start, start + block)
-        points = (centres[here, None] + within).reshape(-1, 3)
-        values, brain[here], lesion[here] = _measure(person, anatomy, seen, settings, points, len(within))
-        bias = np.exp(person.bias_log * person.bias.at(centres[here])[0])
-        signal[:, here] = values.T * (person.gain * bias)
-    return signal, brain, lesion
-
-
 def _measure(
     person: Person,
     anatomy: Anatomy,
     gradients: Gradients,
     settings: PhantomSettings,
     points_mm: np.ndarray,
-    a_voxel: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``(n, C)`` mean signal, ``(n,)`` brain and ``(n,)`` lesion of voxels of ``a_voxel`` points each."""
-    template = person.to_template(points_mm)
+    """Return signal ``(n, C)``, brain ``(n,)`` and lesion ``(n,)`` of voxels of p points, ``(n, p, 3)``."""
+    template = person.to_template(points_mm.reshape(-1, 3))
     head = np.flatnonzero(anatomy.near(template))
     template, fields = template[head], anatomy.at(template[head])
-    inside, strength = person.lesion_at(template, settings.edge_mm) * _white_share(fields)
+    inside, strength = person.lesion_at(template, settings.edge_mm) * _mostly_white(fields)
     speed = person.speed * np.exp(person.region_log * person.region.at(template)[0])
-    out = np.zeros((len(points_mm), 2 + len(gradients.bvals)), np.float32)
+    out = np.zeros((points_mm.shape[0] * points_mm.shape[1], 2 + len(gradients.bvals)), np.float32)
     out[head, 0] = fields[FRACTIONS.index("brain")]
     out[head, 1] = inside
     out[head, 2:] = head_signal(fields, person.tissues, gradients, speed, settings.severity * strength)
-    mean = out.reshape(-1, a_voxel, out.shape[1]).mean(1)
+    mean = out.reshape(*points_mm.shape[:2], -1).mean(1)
     brain = mean[:, 0] > 0.5
     return mean[:, 2:], brain, brain & (mean[:, 1] > 0.5)
 
 
-def _white_share(fields: np.ndarray) -> np.ndarray:
+def _mostly_white(fields: np.ndarray) -> np.ndarray:
     """Return ``(n,)`` 1 in white matter to 0 elsewhere: lesions fade where they leave it."""
     white = fields[4:7].sum(0) + fields[10:13].sum(0)
     return 0.5 * (1.0 + np.tanh((white - 0.4) / 0.15))
-
-
-def _write_scan(folder: Path, name: str, scan: PhantomScan) -> None:
-    """Write image, FSL gradients and a sidecar."""
-    import nibabel as nib
-
-    folder.mkdir(parents=True)
-    data = np.clip(np.rint(np.moveaxis(scan.signal, 0, -1)), 0, 32000).astype(np.int16)
-    nib.save(_image(data, scan.affine), folder / f"{name}_dwi.nii.gz")
-    np.savetxt(folder / f"{name}_dwi.bval", scan.bvals[None], fmt="%g")
-    # Adding 0 turns -0 into 0.
-    np.savetxt(folder / f"{name}_dwi.bvec", fsl_bvecs(scan.bvecs, scan.affine).round(6).T + 0.0, fmt="%.6f")
-    facts = {"MagneticFieldStrength": 3, "EchoTime": 0.09, "Phantom": True}
-    (folder / f"{name}_dwi.json").write_text(json.dumps(facts))
-
-
-def _write_mask(path: Path, mask: np.ndarray, affine: np.ndarray) -> None:
-    import nibabel as nib
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(_image(mask.astype(np.uint8), affine), path)
-
-
-def _image(data: np.ndarray, affine: np.ndarray) -> Nifti1Image:
-    """Return the NIfTI image with sform and qform alike, both in scanner coordinates."""
-    import nibabel as nib
-
-    image = nib.Nifti1Image(data, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    return image

@@ -60,7 +60,9 @@ def gradient_scheme(n_b0: int, n_directions: int, bvalue_s_per_mm2: float) -> Gr
     return Gradients(bvals, np.vstack([np.zeros((n_b0, 3)), directions]))
 
 
-def tensor_attenuation(dyads: np.ndarray, axial: np.ndarray, radial: np.ndarray, gradients: Gradients) -> np.ndarray:
+def tensor_attenuation(
+    dyads: np.ndarray, axial: np.ndarray, radial: np.ndarray, gradients: Gradients
+) -> np.ndarray:
     """Return ``(n, C)`` attenuation exp(-b g^T D g) of axially symmetric tensors.
 
     Args:
@@ -97,20 +99,18 @@ def head_signal(
         ``(n, C)``.
     """
     grey, fluid, scalp = fields[:3]
-    white, b0, signal = [], tissues.grey_b0 * grey, 0.0
-    for weighted in (fields[4:10], fields[10:16]):
-        share = weighted[:3].sum(0)
-        dyads = weighted / np.maximum(share, 1e-6)
-        attenuation = tensor_attenuation(
-            dyads, tissues.white_axial * speed, tissues.white_radial * speed, gradients
-        )
-        signal = signal + share[:, None] * attenuation
-        white.append(share)
-    signal += b0[:, None] * isotropic_attenuation(tissues.grey * speed, gradients)
-    b0 = b0 + white[0] + white[1]
+    b0 = tissues.grey_b0 * grey
+    signal = b0[:, None] * isotropic_attenuation(tissues.grey * speed, gradients)
+    for population in (fields[4:10], fields[10:16]):
+        share = population[:3].sum(0)
+        dyads = population / np.maximum(share, 1e-6)
+        axial, radial = tissues.white_axial * speed, tissues.white_radial * speed
+        signal += share[:, None] * tensor_attenuation(dyads, axial, radial, gradients)
+        b0 = b0 + share
     signal = with_lesion(signal, b0, lesion, gradients)
     signal += tissues.fluid_b0 * fluid[:, None] * isotropic_attenuation(tissues.fluid, gradients)
-    return signal + tissues.scalp_b0 * scalp[:, None] * isotropic_attenuation(tissues.scalp, gradients)
+    signal += tissues.scalp_b0 * scalp[:, None] * isotropic_attenuation(tissues.scalp, gradients)
+    return signal
 
 
 def with_lesion(signal: np.ndarray, b0: np.ndarray, share: np.ndarray, gradients: Gradients) -> np.ndarray:
