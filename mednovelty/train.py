@@ -101,6 +101,9 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
                 report(loop.record)
     except KeyboardInterrupt as error:
         raise StoppedError(loop.stopped_message()) from error
+    except StoppedError as error:
+        # A caller that turns signals into errors of its own keeps its error, and thereby its exit code.
+        raise type(error)(loop.stopped_message()) from error
     model.load_state_dict(loop.best)
     model.eval()
     return loop.record
@@ -276,8 +279,9 @@ def _diverged(epoch: int, loss: float, x: Tensor, rate: float) -> str:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the loop as Ctrl-C does, where signals can be caught."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let SIGTERM end the loop as Ctrl-C does, where signals can be caught and nobody catches it yet."""
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if not on_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

@@ -9,6 +9,7 @@ import numpy as np
 
 SHAPE = (6, 9, 7)
 BVALS = np.array([0, 1000, 1000, 5, 2000])
+N_VOLUMES = 5
 WORLD = np.array([[0, 0, 0], [1, 0, 0], [0, 0.6, 0.8], [0, 0, 0], [0.48, 0.6, -0.64]])
 
 # Voxel axes run to the left, forward and up, turned by 20 degrees about x; 1.5 x 2 x 3 mm.
@@ -33,7 +34,7 @@ def write(path, raw):
     Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
 
-def signal(shape=SHAPE, n=len(BVALS), seed=0, dtype=np.int16):
+def signal(shape=SHAPE, n=N_VOLUMES, seed=0, dtype=np.int16):
     """A bright ball on a dark ground, different in every volume, ``(*shape, n)``."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*[np.linspace(-1, 1, m) for m in shape], indexing="ij")

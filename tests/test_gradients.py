@@ -119,7 +119,11 @@ REFUSED = {
     "few": ({"bval": "0 1000 1000 5"}, "gradients.count", r"a\.bval: 4 b-values for 5 volumes"),
     "many": ({"bval": "0 1000 1000 5 2000 9"}, "gradients.count", r"a\.bval: 6 b-values for 5 volumes"),
     "few directions": ({"bvec": "1 0\n0 1\n0 0"}, "gradients.count", r"a\.bvec: 2 directions for 5 volumes"),
-    "four rows": ({"bvec": bvec() + "\n1 1 1 1 1"}, "gradients.rows", r"4 rows of 5 numbers; 3 rows are needed"),
+    "four rows": (
+        {"bvec": bvec() + "\n1 1 1 1 1"},
+        "gradients.rows",
+        r"4 rows of 5 numbers; 3 rows are needed",
+    ),
     "short row": ({"bvec": "1 0 0\n0 1\n0 0 1"}, "gradients.rows", "row 2 has 2 numbers, row 1 has 3"),
     "table": ({"bval": "0 1000 1000\n0 5 2000"}, "gradients.rows", "2 lines of up to 3 numbers"),
     "word": ({"bval": "zero 1000 1000 5 2000"}, "gradients.text", "'zero' in line 1 is not a number"),
@@ -154,15 +158,13 @@ class TestRefused:
         assert str(caught.value).startswith("a.bval: " if "bval" in texts else "a.bvec: ")
 
     def test_a_transposed_three_by_three_is_not_guessed(self, tmp_path):
-        with pytest.raises(GradientError, match="volume 2 has b=9e\\+02 but|volume 2 has b=900 but") as caught:
+        with pytest.raises(GradientError, match=r"volume 2 has b=900 but") as caught:
             read(tmp_path, n=3, bval="0 900 900", bvec="0 0 0\n1 0 0\n0 1 0\n")
         assert "read as FSL's three rows" in str(caught.value)
 
     def test_absent(self, tmp_path):
         with pytest.raises(GradientError, match=r"a\.bval: no such file") as caught:
-            read_gradients(
-                bval=tmp_path / "a.bval", bvec=tmp_path / "a.bvec", affine=images.LAS, n_volumes=N
-            )
+            read_gradients(bval=tmp_path / "a.bval", bvec=tmp_path / "a.bvec", affine=images.LAS, n_volumes=N)
         assert caught.value.code == "gradients.absent"
         with pytest.raises(GradientError, match=r"a \.bval with a \.bvec, or a \.b file"):
             read_gradients(affine=images.LAS, n_volumes=N)

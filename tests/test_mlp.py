@@ -34,8 +34,8 @@ def test_widths_of_the_layers():
 def test_initial_variances():
     net = GaussianMLP(300, [400], 500)
     net.initialise(Generator().manual_seed(3))
-    assert net.layers[0].weight.var().item() == pytest.approx(2 / 300, rel=0.03)
-    assert net.heads.weight.var().item() == pytest.approx(1 / 400, rel=0.03)
+    assert net.layers[0].weight.var().item() == pytest.approx(1 / 900, rel=0.03)
+    assert net.heads.weight.var().item() == pytest.approx(1 / 1200, rel=0.03)
     assert not net.heads.bias.any()
 
 

@@ -348,6 +348,17 @@ class TestGeometry:
             np.testing.assert_allclose(signal[0], 500, rtol=1e-5)
             assert brain.all()
 
+    def test_partial_volume_is_the_mean_over_smaller_voxels(self):
+        coarse = replace(
+            tiny_settings(), snr=np.inf, oversampling=2, variety=replace(Variety(), bias=0.0),
+            spacing_mm=(10.0, 8.0, 12.0), field_of_view_mm=(150.0, 184.0, 120.0),
+        )  # fmt: skip
+        fine = replace(coarse, oversampling=1, spacing_mm=(5.0, 4.0, 6.0))
+        signal = make_scan(fine, seed=5, lesions=True).signal
+        c, i, j, k = (n // m for n, m in zip(signal.shape, (1, 2, 2, 2), strict=True))
+        mean = signal.reshape(c, i, 2, j, 2, k, 2).mean((2, 4, 6))
+        np.testing.assert_allclose(make_scan(coarse, seed=5, lesions=True).signal, mean, rtol=1e-4, atol=1e-2)
+
 
 def _centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return affine[:3, :3] @ np.argwhere(mask).mean(0) + affine[:3, 3]

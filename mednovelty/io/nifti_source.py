@@ -7,6 +7,7 @@ the same pass; what nibabel, ITK and 3D Slicer would place differently is refuse
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ class NiftiSource:
             return parse(block, self.name)
         except ScanError as error:
             voxels = self.path.with_suffix(".img")
-            if error.code == "file.pair" and not voxels.exists():
+            if error.code == "file.pair" and not os.path.exists(voxels):
                 what = f"its voxels' file {shown(voxels)} is missing"
                 raise ScanError(f"{self.name}: {what}", code="file.pair") from error
             raise

@@ -6,6 +6,7 @@ and only such files are scans; elsewhere every 4-D image with gradients beside i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,19 +122,19 @@ def find_scans(
 ) -> ScanList:
     """Do what ``scan_folder`` does, but return a list without scans when there are none."""
     path = Path(path)
-    if path.suffix == ".toml" and not path.is_dir():
+    if path.suffix == ".toml" and not os.path.isdir(path):
         found = _from_manifest(read_manifest(path), role)
     elif role is not None:
         raise SettingsError(
             f"{shown(path)}: role {role!r} needs a data manifest (*.toml), which gives scans roles"
         )
-    elif path.is_dir() and not is_image(path):
+    elif os.path.isdir(path) and not is_image(path):
         found = _from_folder(path)
     else:
         found = ScanList((_files_of(path, path.parent, Folder.of(path.parent)),), (), path.parent)
     if brain_masks is not None:
         masks = Path(brain_masks)
-        if not masks.is_dir():
+        if not os.path.isdir(masks):
             raise SettingsError(f"{shown(masks)}: the folder of brain masks does not exist")
         found = replace(found, scans=tuple(replace(s, mask=mask_by_id(masks, s.id)) for s in found))
     _check_ids(found, path)
@@ -193,7 +194,7 @@ def _files_of(image: Path, root: Path, folder: Folder) -> ScanFiles:
         bval=gradients.bval,
         bvec=gradients.bvec,
         grad_b=gradients.grad_b,
-        mask=brain_mask_of(image, folder, derivatives if derivatives.is_dir() else None),
+        mask=brain_mask_of(image, folder, derivatives if os.path.isdir(derivatives) else None),
         sidecar=sidecar_of(image, folder),
         entities=entities(stem(image)),
         relative=relative,
@@ -222,7 +223,7 @@ def _is_bids_dwi(path: Path) -> bool:
 
 def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     """Return code and reason when an image is no diffusion scan; damaged ones count as scans, and fail."""
-    if not files.image.is_file():
+    if not os.path.isfile(files.image):
         return None
     try:
         source = NiftiReader.open(files.image, NiftiSettings(allow_unknown_orientation=True))

@@ -67,7 +67,8 @@ def _walk_real(
             path = current / entry.name
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir() or is_image(path):
+            # os.path: a link to itself is then no folder, where the entry's own method raises.
+            if not os.path.isdir(path) or is_image(path):
                 files.append(path)
             elif not entry.is_symlink():
                 pending.append(path)

@@ -15,7 +15,7 @@ active latents, and a likelihood below that of probabilistic PCA):
 
 The released code sums its loss over the batch; here it is the mean, so that the learning rate does
 not depend on the batch size. As there, log likelihoods include ``-0.5 log(2 pi)``, and log sigma of
-p(x|z) is at least -10 (here: of the standardised channels).
+p(x|z) is at least -10 (here: of the standardised channels; here also of q(z|x), and at most 10).
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ class VAESettings:
         latent: Number of latent dimensions, Z.
         kl_weight: Weight of the KL term in the training loss; 1 is the ELBO.
         kl_warmup_epochs: The weight rises linearly from 0 over this many epochs; 0: none.
-        log_sigma_floor: Smallest log sigma of p(x|z), in standardised units.
-        start: ``pca``, the exact linear optimum; ``random``, He's weights.
+        log_sigma_floor: Smallest log sigma of p(x|z) and q(z|x), in standardised units.
+        log_sigma_ceiling: Largest. It is out of reach of what is trained on; it keeps the scores of voxels
+            that are far from anything seen finite.
+        start: ``pca``, the exact linear optimum; ``random``, the usual small weights.
     """
 
     hidden: tuple[int, ...] = NETS[16]
@@ -63,6 +65,7 @@ class VAESettings:
     kl_weight: float = 1.0
     kl_warmup_epochs: int = 0
     log_sigma_floor: float = -10.0
+    log_sigma_ceiling: float = 10.0
     start: Literal["pca", "random"] = "pca"
 
     def __post_init__(self) -> None:
@@ -90,7 +93,7 @@ class VAE(nn.Module):
 
     Args:
         channels: C.
-        settings: Widths, latent size and the floor of sigma are used.
+        settings: Widths, latent size and the limits of sigma are used.
     """
 
     shift: Tensor
@@ -100,7 +103,7 @@ class VAE(nn.Module):
         super().__init__()
         self.channels = channels
         self.latent = settings.latent
-        self.log_sigma_floor = settings.log_sigma_floor
+        self.limits = (settings.log_sigma_floor, settings.log_sigma_ceiling)
         self.encoder = GaussianMLP(channels, settings.hidden, settings.latent)
         self.decoder = GaussianMLP(settings.latent, settings.hidden[::-1], channels)
         self.register_buffer("shift", torch.zeros(channels))
@@ -114,7 +117,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Samples) -> Independent:
         """Return q(z|x), batch ``(B,)``, event ``(Z,)``, for ``(B, C)`` samples."""
-        mean, log_sigma = self.encoder(self.standardised(x))
+        mean, log_sigma = self.encode_standardised(self.standardised(x))
         return _normal(mean, log_sigma.exp())
 
     def decode(self, z: Latents) -> Independent:
@@ -126,10 +129,15 @@ class VAE(nn.Module):
         """Return x with each channel's mean and spread over the training voxels removed."""
         return (x - self.shift) / self.spread
 
+    def encode_standardised(self, x: Samples) -> tuple[Tensor, Tensor]:
+        """Return mean and log sigma, ``(B, Z)`` each, of q(z|x) for standardised channels."""
+        mean, log_sigma = self.encoder(x)
+        return mean, log_sigma.clamp(*self.limits)
+
     def decode_standardised(self, z: Latents) -> tuple[Tensor, Tensor]:
         """Return mean and log sigma, ``(B, C)`` each, of p(x|z) for standardised channels."""
         mean, log_sigma = self.decoder(z)
-        return mean, log_sigma.clamp(min=self.log_sigma_floor)
+        return mean, log_sigma.clamp(*self.limits)
 
 
 class ELBOTerms(NamedTuple):
@@ -235,7 +243,7 @@ class VAEMethod:
 def closed_forms(model: VAE, x: Samples, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return -log p(x|z) for one z of each sample, ``(B, C)``, and KL of each latent, ``(B, Z)``."""
     standardised = model.standardised(x)
-    mean, log_sigma = model.encoder(standardised)
+    mean, log_sigma = model.encode_standardised(standardised)
     sigma = log_sigma.exp()
     noise = torch.randn(mean.shape, generator=generator, dtype=x.dtype, device=x.device)
     kl = 0.5 * (sigma.square() + mean.square() - 1.0) - log_sigma

@@ -38,16 +38,15 @@ class GaussianMLP(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: Generator) -> None:
-        """Draw all weights: He's for the hidden layers, 1 / sqrt(fan in) for the heads; biases 0.
+        """Draw all weights, uniform with variance ``1 / (3 fan in)`` as torch does; biases 0.
 
         Args:
             generator: Its device need not be the network's: both devices get the same weights.
         """
         for layer in [*self.hidden, self.heads]:
-            gain = 1.0 if layer is self.heads else math.sqrt(2.0)
             drawn = torch.empty(layer.weight.shape, dtype=layer.weight.dtype, device=generator.device)
-            drawn.normal_(0.0, gain / math.sqrt(layer.in_features), generator=generator)
-            layer.weight.copy_(drawn)
+            limit = 1 / math.sqrt(layer.in_features)
+            layer.weight.copy_(drawn.uniform_(-limit, limit, generator=generator))
             layer.bias.zero_()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

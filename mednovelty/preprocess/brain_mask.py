@@ -15,6 +15,8 @@ import numpy as np
 
 from mednovelty.errors import ScanError
 
+_FEWEST_BLOCKS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class MedianOtsuSettings:
@@ -22,7 +24,7 @@ class MedianOtsuSettings:
 
     Attributes:
         median_radius: Of the median filter, in blocks.
-        passes: How often it runs.
+        passes: How often it runs; less often on volumes of few blocks.
         dilate: Steps of one block by which the mask is grown after the threshold.
         block_mm: Voxels are averaged into blocks of about this size first.
     """
@@ -63,18 +65,21 @@ def median_otsu_mask(
     from dipy.segment.mask import median_otsu
 
     b0 = np.where(np.isfinite(b0), b0, 0).astype(np.float32)
-    # Two blocks an axis at least: a scan of two slices keeps both.
+    # Sixteen blocks an axis at least, or the voxels themselves: a scan of two slices keeps both.
     step = [
-        max(1, min(round(settings.block_mm / s), n // 2)) for s, n in zip(spacing_mm, b0.shape, strict=True)
+        max(1, min(round(settings.block_mm / s), n // _FEWEST_BLOCKS))
+        for s, n in zip(spacing_mm, b0.shape, strict=True)
     ]
     blocks = _block_means(b0, step)
+    # Each pass rounds corners off, and a phantom a dozen voxels wide is little but corners.
+    passes = min(settings.passes, sorted(blocks.shape)[1] // 8)
     if blocks.min() < blocks.max():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _, mask = median_otsu(
                 blocks,
                 median_radius=settings.median_radius,
-                numpass=settings.passes,
+                numpass=passes,
                 dilate=settings.dilate or None,
             )
         mask = _enlarge(_largest_island(mask.astype(bool)), step, b0.shape)
