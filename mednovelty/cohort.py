@@ -141,8 +141,7 @@ def _score_one(
     try:
         place = OutputNames.of(files, out)
         wanted = _names_for(files, names, settings)
-        key = key_of(detector, files)
-        state = state_of(place, wanted, key)
+        state = _state(detector, files, place, wanted)
         if state == "done":
             return Outcome(files.id, "up to date", source=str(files.image))
         if state == "other" and not settings.overwrite:
@@ -150,7 +149,7 @@ def _score_one(
                 f"{place.folder}: holds maps of {files.id} by another detector, with other settings or "
                 "from another file; choose another folder or pass --overwrite"
             )
-        n_voxels = _score_and_write(detector, files, place, (wanted, options, key, advance))
+        n_voxels = _score_and_write(detector, files, place, (wanted, options, advance))
     except OutputError:
         raise
     except (MedNoveltyError, MemoryError, OSError) as error:
@@ -158,6 +157,13 @@ def _score_one(
     return Outcome(
         files.id, "done", source=str(files.image), n_voxels=n_voxels, seconds=time.monotonic() - start
     )
+
+
+def _state(detector: Detector, files: ScanFiles, place: OutputNames, wanted: list[str]) -> str:
+    """Return whether the maps are there; the image is only read for that where there are any."""
+    if not any(place.sidecar(name).is_file() for name in wanted):
+        return "absent"
+    return state_of(place, wanted, key_of(detector, files, sha256_of_file(files.image)))
 
 
 def _failure(files: ScanFiles, error: BaseException, seconds: float) -> Outcome:
@@ -170,11 +176,10 @@ def _score_and_write(detector: Detector, files: ScanFiles, place: OutputNames, h
     from mednovelty.io.nifti import write_map
     from mednovelty.io.read_scan import read_scan
 
-    wanted, options, key, advance = how
+    wanted, options, advance = how
     start = time.monotonic()
     scan = read_scan(files, options=options)
-    if scan.sha256 != key["InputSha256"]:
-        raise ScanError(f"{files.image}: changed while it was read; run again", code="file.changed")
+    key = key_of(detector, files, scan.sha256)
     maps = detector.score(scan, wanted, advance=lambda done: advance(files.id, done, scan.n_voxels))
     place.folder.mkdir(parents=True, exist_ok=True)
     for name in wanted:

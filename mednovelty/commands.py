@@ -13,6 +13,7 @@ from mednovelty.errors import DetectorError, OutputError, SettingsError
 from mednovelty.settings import parse_assignments, read_toml
 
 log = logging.getLogger("mednovelty")
+WIDTH = 150
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def fit(request: FitRequest) -> int:
     (request.output / CHECKPOINT_NAME).unlink(missing_ok=True)
     for note in detector.notes:
         log.info("%s", note)
-    log.info("%s", detector.fitted.summary["verdict"])
+    say = log.warning if detector.fitted.summary["collapsed"] else log.info
+    say("%s", detector.fitted.summary["verdict"])
     log.info("wrote %s", request.output)
     return 6 if failures else 0
 
@@ -197,7 +199,9 @@ def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
 
     for warning in evaluation.warnings:
         log.warning("%s", warning)
-    Console().print(evaluation.table())
+    # Wide enough for the whole table where nobody looks on: a file, a pipe.
+    screen = Console()
+    (screen if screen.is_terminal else Console(width=WIDTH)).print(evaluation.table())
     log.info("wrote %d files to %s", len(written), output / "evaluation")
     return 0
 

@@ -36,7 +36,9 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
     cohort = make_cohort(folder / "cohort", controls=8, patients=3, seed=seed)
     steps = (
         lambda: commands.check(cohort.controls, False, None, False),
-        lambda: commands.fit(commands.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)),
+        lambda: commands.fit(
+            commands.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)
+        ),
         lambda: commands.score(
             commands.ScoreRequest(folder / "model", cohort.patients, folder / "out", threads=threads)
         ),

@@ -38,6 +38,8 @@ class FitSettings:
         method_settings: That method's ``Settings``; None: its defaults.
         train: The loop's settings.
         validation_fraction: Share of the scans held out for early stopping, at least one scan.
+        preprocessors: Further plug-ins of group ``preprocessors``, applied in this order before the scan is
+            divided by its mean.
         normalise_within: ``mask`` or ``whole-scan``: over what a scan's mean intensity is taken.
         bvalue_tolerance: Relative difference of b-values that counts as the same gradient.
         angle_tolerance_deg: Angle between directions that counts as the same gradient.
@@ -53,6 +55,7 @@ class FitSettings:
     method_settings: Any = None
     train: TrainSettings = field(default_factory=TrainSettings)
     validation_fraction: float = 0.2
+    preprocessors: tuple[str, ...] = ()
     normalise_within: str = "mask"
     bvalue_tolerance: float = 0.05
     angle_tolerance_deg: float = 5.0
@@ -65,6 +68,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", tuple(self.scores))
+        object.__setattr__(self, "preprocessors", tuple(self.preprocessors))
         if not 0 < self.validation_fraction < 1:
             raise SettingsError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"

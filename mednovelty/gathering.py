@@ -102,7 +102,9 @@ class _Gathering:
         self.settings = settings
         self.folder = folder
         self.scheme: GradientScheme | None = None
-        self.mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
+        steps = [(name, plugin("preprocessors", name)()) for name in settings.preprocessors]
+        mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
+        self.steps: list[tuple[str, Preprocessor]] = [*steps, ("mean_intensity", mean_intensity)]
         self.tables: dict[Role, VoxelCache] = {}
         self.moments: list[tuple[int, np.ndarray]] = []
         self.seen: list[SeenScan] = []
@@ -122,7 +124,9 @@ class _Gathering:
             bvalue_tolerance=self.settings.bvalue_tolerance,
             angle_tolerance_deg=self.settings.angle_tolerance_deg,
         )
-        prepared = self.mean_intensity(scheme(scan))
+        prepared = scheme(scan)
+        for _, step in self.steps:
+            prepared = step(prepared)
         self.table(role, prepared.n_channels).append(scan.id, prepared.voxels())
         self.scheme = scheme
         if role == "training":

@@ -6,7 +6,6 @@ written last: its presence, with hashes that match, means done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty.io.atomic import write_text_atomic
+from mednovelty.io.guard import GuardedFile
 from mednovelty.preprocess.qspace import describe
 from mednovelty.scan import Scan
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mednovelty.maps import NoveltyMap
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
+BLOCK_BYTES = 1 << 20
 BIDSIGNORE = (
     "*_novelty.nii.gz\n*_novelty.json\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\nlogs\nevaluation\n"
 )
@@ -67,11 +68,11 @@ class OutputNames:
         return self.folder / f"{self.stem}_desc-brain_mask.nii.gz"
 
 
-def key_of(detector: Detector, files: ScanFiles) -> dict[str, str]:
+def key_of(detector: Detector, files: ScanFiles, image_sha256: str) -> dict[str, str]:
     """Return the hashes that a finished map must carry to count as done."""
     beside = [path for path in (files.bval, files.bvec, files.grad_b, files.mask) if path is not None]
     return {
-        "InputSha256": sha256_of_file(files.image),
+        "InputSha256": image_sha256,
         "BesideSha256": " ".join(sha256_of_file(path) for path in beside),
         "DetectorSha256": detector.sha256,
     }
@@ -182,9 +183,15 @@ def command_line() -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a regular file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        ScanError: The file is absent, unreadable, or a pipe or device, which might never end.
+    """
+    with GuardedFile(path, hashed=True) as file:
+        while file.read(BLOCK_BYTES):
+            pass
+        return file.sha256
 
 
 def cell(text: str) -> str:

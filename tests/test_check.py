@@ -113,6 +113,12 @@ class TestDifferences:
         assert (finding.scan, finding.severity, finding.code) == ("sub-03", "warning", "scheme.directions")
         assert finding.message == "sub-03: lacks 1 of 3 directions of sub-01, the farthest by 5.7 degrees"
 
+    def test_a_direction_measured_twice_instead_of_another(self, cohort):
+        world = images.WORLD.copy()
+        world[1] = world[2]
+        images.save_gradients(path_of(cohort, 2, ""), world=world)
+        assert self.one(cohort).message.startswith("sub-02: lacks 1 of 3 directions of sub-01")
+
     def test_spacing(self, cohort):
         images.save(path_of(cohort, 1), images.signal(), images.LAS @ np.diag([1.2, 1, 1, 1]))
         finding = self.one(cohort)

@@ -171,8 +171,18 @@ print(mn.fit_voxels(x, scans=np.arange(600) // 200, settings=fast).score_voxels(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_fit_keeps_its_checkpoint_and_resumes(number, code, tmp_path):
-    (tmp_path / "fast.toml").write_text(FAST_TOML.replace("max_epochs = 3", "max_epochs = 100000\npatience = 100000"))
-    words = [sys.executable, "-m", "mednovelty", "fit", str(tiny_cohort().controls), "-o", str(tmp_path / "model")]
+    (tmp_path / "fast.toml").write_text(
+        FAST_TOML.replace("max_epochs = 3", "max_epochs = 100000\npatience = 100000")
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "mednovelty",
+        "fit",
+        str(tiny_cohort().controls),
+        "-o",
+        str(tmp_path / "model"),
+    ]
     process = subprocess.Popen([*words, "--settings", str(tmp_path / "fast.toml")], env=ENVIRONMENT,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     checkpoint = tmp_path / "model" / "checkpoint.safetensors"
@@ -186,7 +196,9 @@ def test_a_stopped_fit_keeps_its_checkpoint_and_resumes(number, code, tmp_path):
     assert checkpoint.exists()
     assert not (tmp_path / "model" / "detector.json").exists()
     reached = int(said.split("training stopped after ")[1].split()[0])
-    (tmp_path / "fast.toml").write_text(FAST_TOML.replace("max_epochs = 3", f"max_epochs = {reached + 1}\npatience = 100000"))
+    (tmp_path / "fast.toml").write_text(
+        FAST_TOML.replace("max_epochs = 3", f"max_epochs = {reached + 1}\npatience = 100000")
+    )
     result = run(*words[3:], "--settings", tmp_path / "fast.toml", "--resume")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "model" / "detector.json").exists()

@@ -182,7 +182,10 @@ def test_another_acquisition_is_refused_with_what_differs(patients, tmp_path):
         bval.write_text(bval.read_text().replace("1200", "3000"))
     result = score(patients, tmp_path / "out")
     assert result.exit_code == 3
-    assert "3 at b=0, 12 at b=3000; the detector knows 15 volumes: 3 at b=0, 12 at b=1200" in result.failures[0].message
+    assert (
+        "3 at b=0, 12 at b=3000; the detector knows 15 volumes: 3 at b=0, 12 at b=1200"
+        in result.failures[0].message
+    )
     assert result.failures[0].code == "scheme.shells"
 
 
@@ -197,8 +200,12 @@ def test_channels_in_another_order_give_the_same_maps(scored, patients, tmp_path
         np.savetxt(path, np.atleast_2d(np.loadtxt(path))[:, order], fmt="%.6f")
     score(patients, tmp_path / "out", "reconstruction_error", "raw_attenuation")
     for name in ("reconstruction_error", "raw_attenuation"):
-        (before,), (after,) = (list(out.rglob(f"sub-p01*{name}_novelty.nii.gz")) for out in (scored[1], tmp_path / "out"))
-        np.testing.assert_allclose(nib.load(after).get_fdata(), nib.load(before).get_fdata(), rtol=1e-4, atol=1e-5)
+        (before,), (after,) = (
+            list(out.rglob(f"sub-p01*{name}_novelty.nii.gz")) for out in (scored[1], tmp_path / "out")
+        )
+        np.testing.assert_allclose(
+            nib.load(after).get_fdata(), nib.load(before).get_fdata(), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_unknown_scores_are_refused_before_anything_is_read(patients, tmp_path):

@@ -16,7 +16,9 @@ N = 1200
 @pytest.fixture(scope="module")
 def voxels():
     rng = np.random.default_rng(0)
-    return (2 + rng.normal(size=(N, 3)) @ rng.normal(size=(3, 9)) + 0.3 * rng.normal(size=(N, 9))).astype("f4")
+    return (2 + rng.normal(size=(N, 3)) @ rng.normal(size=(3, 9)) + 0.3 * rng.normal(size=(N, 9))).astype(
+        "f4"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def test_same_seed_same_bits_other_seed_other_bits(detector, voxels, scans):
 
 
 def test_a_training_table_on_disk_gives_the_same_bits(detector, voxels, scans, tmp_path):
-    on_disk = fit_voxels(voxels, scans=scans, seed=3, settings=replace(FAST, cache_bytes=1000), folder=tmp_path)
+    on_disk = fit_voxels(
+        voxels, scans=scans, seed=3, settings=replace(FAST, cache_bytes=1000), folder=tmp_path
+    )
     for name, values in detector.score_voxels(voxels[:71]).items():
         np.testing.assert_array_equal(values, on_disk.score_voxels(voxels[:71])[name], err_msg=name)
     assert not list(tmp_path.glob("*.f32"))
@@ -62,7 +66,9 @@ def test_a_score_does_not_depend_on_its_company(detector, voxels):
     together = detector.score_voxels(voxels[:30])
     alone = [detector.score_voxels(voxels[i : i + 1]) for i in range(30)]
     for name, values in together.items():
-        np.testing.assert_allclose(values, [one[name][0] for one in alone], rtol=2e-4, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(
+            values, [one[name][0] for one in alone], rtol=2e-4, atol=2e-5, err_msg=name
+        )
 
 
 def test_validation_scans_are_held_out_whole(detector):
@@ -89,7 +95,9 @@ def test_a_single_scan_holds_out_its_end(voxels):
 def test_scores_that_need_no_reference_keep_none(voxels, scans):
     detector = fit_voxels(voxels, scans=scans, settings=replace(FAST, scores=("negative_elbo",)))
     assert detector.reference.n_bytes == 0
-    with pytest.raises(SettingsError, match="compares with normals in 'input', which this detector's reference"):
+    with pytest.raises(
+        SettingsError, match="compares with normals in 'input', which this detector's reference"
+    ):
         detector.score_voxels(voxels, ["nearest_normal"])
 
 

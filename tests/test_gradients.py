@@ -174,6 +174,17 @@ class TestRefused:
         with pytest.raises(GradientError, match=r"a\.b: rows of 3 numbers; an MRtrix table has x y z b"):
             read_gradients(grad_b=tmp_path / "a.b", affine=images.LAS, n_volumes=2)
 
+    def test_mrtrix_is_checked_like_the_others(self, tmp_path):
+        for bvals, directions, code in (
+            ([60, 1000, 1000, 70, 2000], images.WORLD, "gradients.no_b0"),
+            ([0, np.nan, 1000, 0, 2000], images.WORLD, "gradients.nan"),
+            (images.BVALS, images.WORLD * 0.5, "gradients.norm"),
+        ):
+            np.savetxt(tmp_path / "a.b", np.column_stack([directions, bvals]))
+            with pytest.raises(GradientError, match=r"^a\.b: ") as caught:
+                read_gradients(grad_b=tmp_path / "a.b", affine=images.LAS, n_volumes=N)
+            assert caught.value.code == code
+
 
 class TestWarned:
     def test_lengths_a_little_off_are_normalised(self, tmp_path):

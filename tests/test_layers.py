@@ -34,7 +34,9 @@ def imports(path):
             parts = node.module.split(".")
             yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
-            yield from [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mednovelty.")]
+            yield from [
+                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mednovelty.")
+            ]
 
 
 def type_checking_lines(path):

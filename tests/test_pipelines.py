@@ -18,7 +18,9 @@ PROGRAMS = sorted(PIPELINES.glob("*.py"))
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_no_class_is_defined_and_settings_stand_beside_it(program):
-    classes = [node.name for node in ast.walk(ast.parse(program.read_text())) if isinstance(node, ast.ClassDef)]
+    classes = [
+        node.name for node in ast.walk(ast.parse(program.read_text())) if isinstance(node, ast.ClassDef)
+    ]
     assert classes == []
     assert tomllib.loads(program.with_suffix(".toml").read_text())
 
@@ -54,7 +56,16 @@ test = ["sub-p*"]
     fast = FAST_TOML.replace("[method_settings]", "[fit.method_settings]").replace("[train]", "[fit.train]")
     settings.write_text(f'recipe = "qspace"\nseed = 2\n\n[fit]\nmethod = "vae"\n{fast}')
     program = PIPELINES / "qspace_novelty.py"
-    words = [sys.executable, program, "--manifest", manifest, "--out", tmp_path / "study", "--settings", settings]
+    words = [
+        sys.executable,
+        program,
+        "--manifest",
+        manifest,
+        "--out",
+        tmp_path / "study",
+        "--settings",
+        settings,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -107,7 +107,9 @@ def test_small_turns_and_b_value_jitter_are_the_same_scheme():
 
 def test_what_differs_is_said():
     scheme = GradientScheme.of(table())
-    with pytest.raises(SchemeError, match=re.escape("sub-tiny: has no gradients; the detector knows 6 volumes")):
+    with pytest.raises(
+        SchemeError, match=re.escape("sub-tiny: has no gradients; the detector knows 6 volumes")
+    ):
         scheme(tiny_scan())
     with pytest.raises(SchemeError, match=re.escape(
         "sub-02: acquired with 4 volumes: 1 at b=0, 3 at b=1000; the detector knows "

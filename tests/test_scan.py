@@ -44,9 +44,13 @@ def test_channels_can_be_taken():
 
 
 def test_a_mask_must_fit():
-    with pytest.raises(GeometryError, match=r"mask of sub-01: shape \(4, 5, 7\) does not fit its voxels, \(4, 5, 6\)"):
+    with pytest.raises(
+        GeometryError, match=r"mask of sub-01: shape \(4, 5, 7\) does not fit its voxels, \(4, 5, 6\)"
+    ):
         bad = Scan.of(volume(), np.ones((4, 5, 6), bool), id="sub-01")
-        Scan(bad.id, bad.stored, bad.scale, bad.offset, np.ones((4, 5, 7), bool), bad.grid, bad.background, 1.0)
+        Scan(
+            bad.id, bad.stored, bad.scale, bad.offset, np.ones((4, 5, 7), bool), bad.grid, bad.background, 1.0
+        )
 
 
 def test_channels_must_fit_the_mask():
@@ -71,7 +75,9 @@ def test_grids_agree_within_a_hundredth_of_a_millimetre():
     own.check_same(Grid((4, 5, 6), near), "mask", "scan")
     with pytest.raises(GeometryError, match=r"mask: its voxels lie up to 0.5 mm away from those of scan"):
         own.check_same(Grid((4, 5, 6), far), "mask", "scan")
-    with pytest.raises(GeometryError, match=r"shape \(4, 5, 6\) does not fit the voxels of scan, \(4, 6, 5\)"):
+    with pytest.raises(
+        GeometryError, match=r"shape \(4, 5, 6\) does not fit the voxels of scan, \(4, 6, 5\)"
+    ):
         own.check_same(Grid((4, 6, 5), near), "mask", "scan")
 
 

@@ -17,7 +17,9 @@ from mednovelty.store import json_types
 @pytest.fixture(scope="module")
 def voxels():
     rng = np.random.default_rng(0)
-    return (2 + rng.normal(size=(900, 3)) @ rng.normal(size=(3, 9)) + 0.3 * rng.normal(size=(900, 9))).astype("f4")
+    return (2 + rng.normal(size=(900, 3)) @ rng.normal(size=(3, 9)) + 0.3 * rng.normal(size=(900, 9))).astype(
+        "f4"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,10 @@ def test_weights_of_another_net_are_refused(copy, voxels, tmp_path):
         ({"schema_version": 2}, "written in format 2; this version reads up to 1"),
         ({"surprise": 1}, "not a detector's record: surprise"),
         ({"channels": -1}, "not a detector's record: channels"),
-        ({"preprocessing": [{"name": "no_such_step", "state": {}}]}, "no preprocessor is called 'no_such_step'"),
+        (
+            {"preprocessing": [{"name": "no_such_step", "state": {}}]},
+            "no preprocessor is called 'no_such_step'",
+        ),
         ({"preprocessing": [{"name": "mean_intensity", "state": {"x": 1}}]}, "unexpected keyword"),
     ],
 )

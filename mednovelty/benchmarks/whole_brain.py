@@ -58,7 +58,9 @@ def make_scan(path: Path, seed: int = 0) -> None:
     for c in range(N_B0 + N_DIRECTIONS):
         weight = 1.0 if c < N_B0 else float(np.exp(-0.9 + 0.2 * directions[c - N_B0, 0]))
         signal = np.where(brain, 900 * weight * (1 + 0.3 * tissue), 0)
-        volumes[..., c] = np.abs(signal + rng.normal(0, 25, SHAPE).astype(np.float32)) * (brain | (tissue > 0.9))
+        volumes[..., c] = np.abs(signal + rng.normal(0, 25, SHAPE).astype(np.float32)) * (
+            brain | (tissue > 0.9)
+        )
     affine = np.diag([-0.9, 0.9, 0.9, 1.0])
     image = nib.Nifti1Image(volumes, affine)
     image.header.set_xyzt_units("mm", "sec")
@@ -88,7 +90,9 @@ def measured(words: list[str]) -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print and return medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("scan", type=Path)
     parser.add_argument("out")
@@ -98,7 +102,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     given = parser.parse_args(argv)
     if given.make:
         make_scan(given.scan)
-    ours = [sys.executable, "-m", "mednovelty", "score", given.model, str(given.scan), "-o", given.out, "--overwrite"]
+    ours = [
+        sys.executable,
+        "-m",
+        "mednovelty",
+        "score",
+        given.model,
+        str(given.scan),
+        "-o",
+        given.out,
+        "--overwrite",
+    ]
     ours += ["--scores", given.scores] if given.scores else []
     theirs = [sys.executable, "-c", FORWARD, given.model, str(given.scan), str(mask_of(given.scan))]
     rows = []

@@ -53,17 +53,17 @@ def read_gradients(
     warnings: list[str] = []
     if grad_b is not None:
         bvals, directions = _read_mrtrix(grad_b, n_volumes, warnings)
-        b_name = v_name = shown(grad_b)
+        check_bvals(bvals, shown(grad_b))
+        name = shown(grad_b)
     elif bval is not None and bvec is not None:
-        b_name, v_name = shown(bval), shown(bvec)
         bvals = _read_bvals(bval, n_volumes, warnings)
-        check_bvals(bvals, b_name)
+        check_bvals(bvals, shown(bval))
         directions = _read_bvecs(bvec, n_volumes, warnings) @ fsl_to_world(affine).T
+        name = shown(bvec)
     else:
         raise GradientError("b-values and directions are needed: a .bval with a .bvec, or a .b file",
                             code="gradients.absent")  # fmt: skip
-    check_bvals(bvals, b_name)
-    return _table(bvals, _unit(directions, bvals, v_name, warnings)), warnings
+    return _table(bvals, _unit(directions, bvals, name, warnings)), warnings
 
 
 def fsl_to_world(affine: np.ndarray) -> np.ndarray:
