@@ -35,13 +35,13 @@ class TestShapes:
     )
     def test_a_ball_is_found(self, shape, least):
         inside = ball(shape, 0.75) if shape[2] > 2 else np.repeat(ball((31, 29, 3))[:, :, 1:2], 2, axis=2)
-        mask = made(noisy(inside), dilate=0)
+        mask = made(noisy(inside), dilate_mm=0)
         assert mask.dtype == bool
         assert dice(mask, inside) > least
 
     def test_fine_voxels_are_worked_on_in_blocks(self):
         inside = ball((66, 71, 59))
-        mask = made(noisy(inside), (0.8, 0.9, 1.2), dilate=0)
+        mask = made(noisy(inside), (0.8, 0.9, 1.2), dilate_mm=0)
         assert mask.shape == (66, 71, 59)
         assert dice(mask, inside) > 0.96
         # The blocks' centres are where they belong: the mask is not shifted by half a block.
@@ -52,14 +52,14 @@ class TestShapes:
         shell = ball((40, 41, 42), 0.75, hole=0.25)
         dirty = shell.copy()
         dirty[1:4, 1:4, 1:4] = True
-        mask = made(noisy(dirty), dilate=0)
+        mask = made(noisy(dirty), dilate_mm=0)
         assert mask[20, 20, 21]
         assert not mask[:5, :5, :5].any()
 
     def test_a_brain_that_touches_the_edge_does_not_fill_the_corners(self):
         inside = np.zeros((30, 32, 28), bool)
         inside[:, 8:24] = True
-        mask = made(noisy(inside), dilate=0)
+        mask = made(noisy(inside), dilate_mm=0)
         assert dice(mask, inside) > 0.97
         assert not mask[:, 0].any()
         assert not mask[:, -1].any()
@@ -68,18 +68,24 @@ class TestShapes:
         inside = ball((30, 31, 29))
         b0 = noisy(inside)
         b0[~inside] = np.nan
-        assert dice(made(b0, dilate=0), inside) > 0.95
+        assert dice(made(b0, dilate_mm=0), inside) > 0.95
 
 
 class TestSettings:
     def test_each_step_grows_the_mask(self):
         b0 = noisy(ball((30, 31, 29)))
-        sizes = [np.count_nonzero(made(b0, dilate=n)) for n in range(3)]
+        sizes = [np.count_nonzero(made(b0, dilate_mm=2.5 * n)) for n in range(3)]
         assert sizes[0] < sizes[1] < sizes[2]
 
+    def test_blocks_much_larger_than_the_rim_are_not_grown(self):
+        b0 = noisy(ball((30, 31, 29)))
+        coarse, still, fine = made(b0, (5.0, 5.0, 5.0)), made(b0, (5.0, 5.0, 5.0), dilate_mm=0), made(b0)
+        np.testing.assert_array_equal(coarse, still)
+        assert np.count_nonzero(fine) > np.count_nonzero(coarse)
+
     def test_words_tell_all_of_them(self):
-        words = MedianOtsuSettings(median_radius=3, passes=2, dilate=5, block_mm=1.5).words()
-        assert "median_radius=3, numpass=2, dilate=5, blocks of 1.5 mm" in words
+        words = MedianOtsuSettings(median_radius=3, passes=2, dilate_mm=5, block_mm=1.5).words()
+        assert "median_radius=3, numpass=2, dilated by 5 mm, blocks of 1.5 mm" in words
 
     def test_the_same_scan_gives_the_same_mask(self):
         b0 = noisy(ball((30, 31, 29)))

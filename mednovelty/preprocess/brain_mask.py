@@ -25,20 +25,21 @@ class MedianOtsuSettings:
     Attributes:
         median_radius: Of the median filter, in blocks.
         passes: How often it runs; less often on volumes of few blocks.
-        dilate: Steps of one block by which the mask is grown after the threshold.
+        dilate_mm: By about how much the mask is grown after the threshold, in whole blocks: by none where
+            blocks are much larger, since a whole one would take in the skull.
         block_mm: Voxels are averaged into blocks of about this size first.
     """
 
     median_radius: int = 1
     passes: int = 4
-    dilate: int = 1
+    dilate_mm: float = 2.5
     block_mm: float = 2.5
 
     def words(self) -> str:
         """Return the settings as ``Scan.mask_source`` and sidecars tell them."""
         return (
             f"dipy median_otsu on the mean b=0 (median_radius={self.median_radius}, numpass={self.passes}, "
-            f"dilate={self.dilate}, blocks of {self.block_mm:g} mm, largest island, holes filled)"
+            f"dilated by {self.dilate_mm:g} mm, blocks of {self.block_mm:g} mm, largest island, holes filled)"
         )
 
 
@@ -80,7 +81,7 @@ def median_otsu_mask(
                 blocks,
                 median_radius=settings.median_radius,
                 numpass=passes,
-                dilate=settings.dilate or None,
+                dilate=_dilation(settings, step, spacing_mm) or None,
             )
         mask = _enlarge(_largest_island(mask.astype(bool)), step, b0.shape)
         if mask.any():
@@ -89,6 +90,11 @@ def median_otsu_mask(
         f"{name}: median_otsu finds no brain in the mean b=0 of {b0.shape} voxels; give a brain mask",
         code="mask.none_found",
     )
+
+
+def _dilation(settings: MedianOtsuSettings, step: list[int], spacing_mm: np.ndarray) -> int:
+    """Return by how many blocks to grow: the nearest whole number, the lower one for large blocks."""
+    return int(settings.dilate_mm / float(np.max(step * np.asarray(spacing_mm))) + 0.25)
 
 
 def _block_means(volume: np.ndarray, step: list[int]) -> np.ndarray:
