@@ -22,7 +22,6 @@ from mednovelty.errors import MedNoveltyError, OutputError, ScanError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.outputs import (
     OutputNames,
-    cell,
     command_line,
     environment,
     key_of,
@@ -34,6 +33,7 @@ from mednovelty.outputs import (
 )
 from mednovelty.scan import Volume
 from mednovelty.store import json_types
+from mednovelty.text import cell
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector

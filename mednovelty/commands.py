@@ -11,6 +11,7 @@ from typing import Any
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, SettingsError
 from mednovelty.settings import parse_assignments, read_toml
+from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
 WIDTH = 150
@@ -82,8 +83,8 @@ def check(folder: Path, deep: bool, brain_masks: Path | None, as_json: bool) -> 
         console.print_json({"folder": str(folder), "exit_code": report.exit_code, "findings": report.rows()})
         return report.exit_code
     for row in report.rows():
-        print(console.shown(f"{row['severity']:7}  {row['code']:28}  {row['message']}").replace("\n", "\\n"))
-    print(console.shown(report.summary()))
+        print(printable(f"{row['severity']:7}  {row['code']:28}  {row['message']}"))
+    print(printable(report.summary(), keep="\n"))
     return report.exit_code
 
 
@@ -176,7 +177,7 @@ def _dry_run(detector: Any, scans: Any, request: ScoreRequest) -> int:
         console.print_json({"scans": rows, "scores": scores, "output": str(request.output)})
         return 0 if size else 3
     for files, n in zip(scans, size, strict=True):
-        print(console.shown(f"{files.id}  {n / 2**20:.1f} MiB  {files.image}").replace("\n", "\\n"))
+        print(printable(f"{files.id}  {n / 2**20:.1f} MiB  {files.image}"))
     print(f"{len(size)} scans, {sum(size) / 2**20:.1f} MiB, {len(scores)} scores each: {', '.join(scores)}")
     return 0 if size else 3
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from mednovelty.errors import MedNoveltyError, StoppedError
+from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
 
@@ -25,15 +26,9 @@ class Terminated(StoppedError):
     exit_code = 143
 
 
-def shown(text: str) -> str:
-    r"""Return text with control characters as ``\xNN``, so that no name can forge a line of the log."""
-    keep = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
-    return keep.encode("utf-8", "backslashreplace").decode()
-
-
 class _Escaping(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record)).replace("\n", "\\n")
+        return printable(super().format(record))
 
 
 def start_logging(quiet: bool, verbose: bool) -> None:
@@ -146,7 +141,9 @@ def scoring_progress(count: int) -> Iterator[Callable[[str, int, int], None]]:
 
         def show(scan_id: str, done: int, total: int) -> None:
             if scan_id not in tasks:
-                tasks[scan_id] = progress.add_task(f"{len(tasks) + 1}/{count} {shown(scan_id)}", total=total)
+                tasks[scan_id] = progress.add_task(
+                    f"{len(tasks) + 1}/{count} {printable(scan_id)}", total=total
+                )
             progress.advance(tasks[scan_id], done)
 
         yield show

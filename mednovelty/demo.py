@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mednovelty import commands
 from mednovelty.errors import OutputError
 
 log = logging.getLogger("mednovelty")
+DRAWN = ("nearest_normal", "negative_elbo")
 PARTS = ("cohort", "model", "out")
 MARK = ".mednovelty-demo"
 
@@ -54,27 +56,28 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
     return 0
 
 
-def draw_maps(out: Path, lesions: Path) -> list[Path]:
-    """Draw every scan's best-known score over its background, the lesions outlined."""
+def draw_maps(out: Path, lesions: Path, scores: Sequence[str] = DRAWN) -> list[Path]:
+    """Draw some scores of every scan over its background, the lesions outlined; return the pictures."""
+    return [
+        _draw_map(path, lesions, score, out / "evaluation")
+        for score in scores
+        for path in sorted(out.rglob(f"*_desc-{score}_novelty.nii.gz"))
+    ]
+
+
+def _draw_map(path: Path, lesions: Path, score: str, folder: Path) -> Path:
     from mednovelty.io.nifti import read_volume
     from mednovelty.report.figures import MapLayers, MosaicSettings, plot_map_mosaic
 
-    pictures = []
-    for path in sorted(out.rglob("*_desc-negative_elbo_novelty.nii.gz")):
-        stem = path.name.split("_desc-")[0]
-        novelty = read_volume(path)
-        background, mask, lesion = (
-            read_volume(p).data[0]
-            for p in (
-                path.with_name(f"{stem}_desc-background.nii.gz"),
-                path.with_name(f"{stem}_desc-brain_mask.nii.gz"),
-                lesions / f"{stem}_mask.nii.gz",
-            )
-        )
-        layers = MapLayers(background, novelty.data[0], mask > 0, novelty.affine, lesion > 0)
-        picture = out / "evaluation" / f"{stem}_negative_elbo.png"
-        pictures.append(plot_map_mosaic(layers, picture, MosaicSettings(title=f"{stem}: negative ELBO")))
-    return pictures
+    stem = path.name.split("_desc-")[0]
+    beside = [path.with_name(f"{stem}_desc-{name}.nii.gz") for name in ("background", "brain_mask")]
+    background, mask, lesion = (
+        read_volume(image).data[0] for image in (*beside, lesions / f"{stem}_mask.nii.gz")
+    )
+    novelty = read_volume(path)
+    layers = MapLayers(background, novelty.data[0], mask > 0, novelty.affine, lesion > 0)
+    settings = MosaicSettings(title=f"{stem}: {score.replace('_', ' ')}")
+    return plot_map_mosaic(layers, folder / f"{stem}_{score}.png", settings)
 
 
 def _clear(folder: Path, overwrite: bool) -> None:

@@ -159,11 +159,7 @@ class _Gathering:
         for table in (training, self.tables["validation"]):
             table.divide_channels(np.array(step.means))
         assert self.scheme is not None
-        steps = (
-            ("gradient_scheme", self.scheme),
-            ("mean_intensity", self.mean_intensity),
-            ("channel_mean", step),
-        )
+        steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
         return Gathered(training, self.tables["validation"], steps, tuple(self.seen), tuple(self.notes))
 
 

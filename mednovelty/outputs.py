@@ -192,14 +192,3 @@ def sha256_of_file(path: Path) -> str:
         while file.read(BLOCK_BYTES):
             pass
         return file.sha256
-
-
-def cell(text: str) -> str:
-    r"""Return text as one cell of a table: control characters shown, spreadsheet formulas quoted.
-
-    Examples:
-        >>> print(cell("=1+1"), cell("two" + chr(10) + "lines"))
-        '=1+1 two\x0alines
-    """
-    shown = "".join(f"\\x{ord(c):02x}" if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in text)
-    return f"'{shown}" if shown[:1] in "=+-@" and shown else shown

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import abc
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -103,14 +104,16 @@ class VolumeSource(Protocol):
     """An image file that is open for reading one volume after another."""
 
     path: Path
+    name: str
     grid: Grid
+    ndim: int
     n_channels: int
     dtype: np.dtype[Any]
     slope: float
     inter: float
     warnings: list[str]
 
-    def volumes(self) -> Iterator[np.ndarray]:
+    def volumes(self) -> abc.Generator[np.ndarray]:
         """Yield ``(I, J, K)`` arrays in the stored dtype; after the last the file is verified."""
 
     @property
@@ -124,8 +127,11 @@ class Reader(Protocol):
     suffixes: ClassVar[tuple[str, ...]]
 
     @staticmethod
-    def open(path: Path) -> VolumeSource:
-        """Return the file, its header checked; raises ``ScanError`` naming the file."""
+    def open(path: Path, settings: Any) -> VolumeSource:
+        """Return the file, its header checked; raises ``ScanError`` naming the file.
+
+        ``settings`` are ``NiftiSettings``: limits on sizes, and whether an unknown orientation is taken.
+        """
 
 
 __all__ = [

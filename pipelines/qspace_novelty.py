@@ -17,7 +17,6 @@ import mednovelty as mn
 from mednovelty.cohort import CohortSettings
 from mednovelty.evaluate import Evaluation
 from mednovelty.io.read_scan import ReadOptions
-from mednovelty.io.manifest import read_manifest
 from mednovelty.model_folder import fit_settings
 
 SETTINGS = Path(__file__).with_suffix(".toml")
@@ -37,13 +36,13 @@ def study(manifest: Path, out: Path, settings: Path = SETTINGS) -> Evaluation:
         folder=out / "model",
     ).save(out / "model")
     mn.score_cohort(detector, scans.with_roles("test"), out / "maps", CohortSettings(), options)
-    evaluation = mn.evaluate(out / "maps", read_manifest(manifest).mask_folder)
+    evaluation = mn.evaluate(out / "maps", scans.manifest.mask_folder)
     evaluation.write(out)
     return evaluation
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="q-space novelty detection: a manifest in, a table out.")
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--settings", type=Path, default=SETTINGS)

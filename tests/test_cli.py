@@ -98,9 +98,9 @@ def test_one_bad_scan_gives_exit_code_6(study, tmp_path):
     [
         (["score", "{tmp}/none", "{patients}", "-o", "{tmp}/out"], 4, "no detector here"),
         (["score", "{model}", "{tmp}/none", "-o", "{tmp}/out"], 3, "none"),
-        (["score", "{model}", "{patients}", "-o", "{tmp}/out", "--scores", "negativ_elbo"], 2, "did you mean 'negative_elbo'"),
+        (["score", "{model}", "{patients}", "-o", "{tmp}/o", "--scores", "nearest"], 2, "'nearest_normal'"),
         (["score", "{model}", "{patients}", "-o", "{patients}"], 5, "scans are read from"),
-        (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epoch=3"], 2, "did you mean 'train.max_epochs'"),
+        (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epoch=3"], 2, "'train.max_epochs'"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epochs=few"], 2, "train.max_epochs"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--recipe", "slices"], 2, "known: qspace"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--latent", "7"], 2, "--latent must be one of 8, 16, 24"),
@@ -164,7 +164,8 @@ from mednovelty.methods.vae import VAESettings
 from mednovelty.train import TrainSettings
 fast = FitSettings(method_settings=VAESettings(hidden=(16, 8), latent=3), train=TrainSettings(max_epochs=1))
 x = np.random.default_rng(0).normal(2, 1, (600, 7))
-print(mn.fit_voxels(x, scans=np.arange(600) // 200, settings=fast).score_voxels(x[:5])["nearest_normal"].shape)
+detector = mn.fit_voxels(x, scans=np.arange(600) // 200, settings=fast)
+print(detector.score_voxels(x[:5])["nearest_normal"].shape)
 """
     assert python(code).strip() == "(5,)"
 

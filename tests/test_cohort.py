@@ -142,7 +142,7 @@ def test_another_detectors_maps_are_not_replaced_unasked(patients, tmp_path):
     score(patients, out, "vae_regularizer")
     for path in out.rglob("*_novelty.json"):
         path.write_text(path.read_text().replace(tiny_detector()[0].sha256, "0" * 64))
-    with pytest.raises(OutputError, match="holds maps of sub-p01.* by another detector.*pass --overwrite"):
+    with pytest.raises(OutputError, match=r"holds maps of sub-p01.* by another detector.*pass --overwrite"):
         score(patients, out, "vae_regularizer")
     assert {s for _, s in statuses(score(patients, out, "vae_regularizer", overwrite=True))} == {"done"}
 

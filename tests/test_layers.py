@@ -6,9 +6,9 @@ from pathlib import Path
 import mednovelty
 
 LAYERS = [
-    "errors types papers seeds settings",
+    "errors types papers seeds settings text",
     "scan protocols plugins metrics maps",
-    "io preprocess views nn neighbours reference voxel_cache checkpoint curve",
+    "io preprocess views nn neighbours reference voxel_cache checkpoint curve schedule",
     "batch",
     "methods",
     "train scoring store",

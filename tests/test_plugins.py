@@ -1,6 +1,9 @@
 """Plug-ins and equations by name; the errors' words."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,104 @@ def test_where_suggests():
         papers.where("vasilev2018", "Eq.(3)")
     with pytest.raises(SettingsError, match="no paper is called 'vasilev'; did you mean 'vasilev2018'"):
         papers.where("vasilev", "Eq. (3)")
+
+
+STRANGER = '''
+"""A package that mednovelty has never heard of."""
+
+import hashlib
+
+import numpy as np
+
+from mednovelty.scan import Grid
+
+
+class Loudness:
+    """Mean of the normalised signal."""
+
+    level, needs, reference_parts, unit = "sample", (), (), "normalised signal"
+
+    def score(self, batch):
+        """Return (B,) means."""
+        return batch.x.mean(1)
+
+
+class Halve:
+    """Halves the signal."""
+
+    def __call__(self, scan):
+        """Return the scan at half its signal."""
+        return scan.scaled(0.5)
+
+    def state(self):
+        """Return nothing: there is nothing to keep."""
+        return {}
+
+
+class NumpyReader:
+    """Reads (I, J, K, C) arrays that NumPy has saved."""
+
+    suffixes = (".npy",)
+
+    @staticmethod
+    def open(path, settings):
+        """Return the array as an open image."""
+        return NumpySource(path)
+
+
+class NumpySource:
+    def __init__(self, path):
+        self.path, self.name, self.warnings = path, path.name, []
+        self.data = np.load(path, allow_pickle=False)
+        self.grid = Grid(self.data.shape[:3], np.diag([8.0, 8.0, 10.0, 1.0]))
+        self.ndim, self.n_channels, self.dtype = 4, self.data.shape[3], self.data.dtype
+        self.slope, self.inter = 1.0, 0.0
+        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def volumes(self):
+        for c in range(self.n_channels):
+            yield np.asfortranarray(self.data[..., c])
+'''
+POINTS = """
+[mednovelty.scorers]
+loudness = stranger:Loudness
+
+[mednovelty.preprocessors]
+halve = stranger:Halve
+
+[mednovelty.readers]
+numpy = stranger:NumpyReader
+"""
+
+
+def test_a_strangers_plug_ins_come_through_the_same_door(tmp_path):
+    # A process of its own: what is installed is looked up once.
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    code = f"""
+import sys
+sys.path[:0] = [{str(tmp_path)!r}, {str(Path(__file__).parent)!r}]
+from dataclasses import replace
+from pathlib import Path
+import nibabel as nib, numpy as np, mednovelty as mn
+from cohorts import FAST, tiny_cohort
+from mednovelty.plugins import available
+assert [i.distribution for i in available("scorers") if i.name == "loudness"] == ["stranger"]
+cohort = tiny_cohort()
+for image in cohort.controls.rglob("*.nii.gz"):
+    np.save(str(image).replace(".nii.gz", ".npy"), np.asarray(nib.load(image).dataobj))
+    image.unlink()
+scans = mn.scan_folder(cohort.controls)
+assert [files.image.suffix for files in scans] == [".npy"] * 3
+settings = replace(FAST, preprocessors=("halve",), scores=("loudness",))
+detector = mn.Detector.fit(scans, settings=settings).save(Path({str(tmp_path)!r}) / "model")
+detector = mn.Detector.load(Path({str(tmp_path)!r}) / "model")
+assert [name for name, _ in detector.preprocessing][:3] == ["gradient_scheme", "halve", "mean_intensity"]
+print(detector.score(mn.read_scan(scans[0]))["loudness"].values.mean())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(1, abs=0.1)

@@ -114,11 +114,17 @@ def test_stochastic_scores_say_what_they_miss():
         NegativeELBO(ByHand()).score(Batch(X))
 
 
-@pytest.mark.parametrize(
-    ("label", "home"),
-    [("N_x-y", "NearestNormal"), ("Eq. (2)", "VAERegularizer"), ("Eq. (3)", "LatentEuclidean"),
-     ("Eq. (6)", "ReconstructionError"), ("Eq. (7)", "ReconstructionLikelihood"), ("Eq. (20)", "NegativeELBO")],
-)  # fmt: skip
+HOMES = {
+    "N_x-y": "NearestNormal",
+    "Eq. (2)": "VAERegularizer",
+    "Eq. (3)": "LatentEuclidean",
+    "Eq. (6)": "ReconstructionError",
+    "Eq. (7)": "ReconstructionLikelihood",
+    "Eq. (20)": "NegativeELBO",
+}
+
+
+@pytest.mark.parametrize(("label", "home"), HOMES.items())
 def test_every_equation_has_a_home(label, home):
     for name in names("scorers"):
         plugin("scorers", name)

@@ -42,7 +42,7 @@ SHAPE, N_B0, N_DIRECTIONS = (256, 256, 172), 6, 40
 
 
 def make_scan(path: Path, seed: int = 0) -> None:
-    """Write a brain-sized int16 scan with its gradients and brain mask: smooth tissue, noise, no background signal."""
+    """Write a brain-sized int16 scan with its gradients and brain mask: smooth tissue and noise."""
     import nibabel as nib
     import numpy as np
     from scipy.ndimage import gaussian_filter, zoom

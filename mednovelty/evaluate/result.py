@@ -21,6 +21,7 @@ import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.metrics import bootstrap_interval
+from mednovelty.text import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -165,9 +166,7 @@ class Evaluation:
         for id, rows in self.scans.items():
             for score, row in rows.items():
                 numbers = [row.get(name, math.nan) for name in columns]
-                writer.writerow(
-                    (_cell(id), _cell(score), *("" if math.isnan(n) else repr(n) for n in numbers))
-                )
+                writer.writerow((cell(id), cell(score), *("" if math.isnan(n) else repr(n) for n in numbers)))
         return text.getvalue()
 
     def write(self, folder: Path) -> list[Path]:
@@ -277,17 +276,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(text: str) -> str:
-    """Quote a text that a spreadsheet would take for a formula; show control characters by their codes."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and not _is_number(shown) else shown
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

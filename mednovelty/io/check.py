@@ -18,12 +18,12 @@ from mednovelty.errors import MedNoveltyError, ScanError
 from mednovelty.io.gradients import shells
 from mednovelty.io.guard import shown
 from mednovelty.io.mask import check_mask, read_mask
-from mednovelty.io.nifti import NiftiReader
-from mednovelty.io.nifti_source import NiftiSource
 from mednovelty.io.read_scan import DEFAULTS, ReadOptions, gradients_of_scan
+from mednovelty.io.readers import open_image
 from mednovelty.io.scan_folder import ScanFiles, find_scans
 from mednovelty.io.tally import Tally
 from mednovelty.io.walk import Skipped
+from mednovelty.protocols import VolumeSource
 
 if TYPE_CHECKING:
     from dipy.core.gradients import GradientTable
@@ -151,7 +151,7 @@ class _Look:
     def headers(self) -> _Checked | None:
         """Return what the headers say; None when the image or its gradients cannot be used."""
         files, options = self._files, self._options
-        source = self._try(lambda: NiftiReader.open(files.image, options.nifti))
+        source = self._try(lambda: open_image(files.image, options.nifti))
         if source is None:
             return None
         self._warn("header.odd", source.warnings)
@@ -169,7 +169,7 @@ class _Look:
         return self._try(lambda: self._read(scan))
 
     def _read(self, scan: _Checked) -> _Checked:
-        source = NiftiReader.open(self._files.image, self._options.nifti)
+        source = open_image(self._files.image, self._options.nifti)
         known = len(source.warnings)
         tally = Tally(source.name, source.slope, source.inter, np.asarray(scan.gradients.b0s_mask, bool))
         for channel, volume in enumerate(source.volumes()):
@@ -204,7 +204,7 @@ def _skipped(skipped: Skipped) -> Finding:
     return Finding("", severity, f"skipped.{skipped.code}", f"{skipped.path}: {skipped.why}")
 
 
-def _checked(scan_id: str, source: NiftiSource, gradients: GradientTable) -> _Checked:
+def _checked(scan_id: str, source: VolumeSource, gradients: GradientTable) -> _Checked:
     from nibabel.orientations import aff2axcodes
 
     return _Checked(

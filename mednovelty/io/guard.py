@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mednovelty.errors import ScanError
+from mednovelty.text import printable
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -23,13 +24,7 @@ def shown(path: str | os.PathLike[str]) -> str:
         sub-01\x0aok_dwi.nii.gz
     """
     name = Path(path).name or str(path)
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return printable(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.errors import GeometryError, ScanError
-from mednovelty.io.nifti import NiftiReader
-from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings, NiftiSource
+from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings
+from mednovelty.io.readers import open_image
+from mednovelty.protocols import VolumeSource
 from mednovelty.scan import Grid
 
 PROBABILITY_THRESHOLD = 0.5
@@ -56,9 +57,9 @@ def check_mask(path: Path, grid: Grid, image_name: str, settings: NiftiSettings 
 
 def _open(
     path: Path, grid: Grid, image_name: str, settings: NiftiSettings
-) -> tuple[NiftiSource, tuple[tuple[int, ...], tuple[int, ...]] | None]:
+) -> tuple[VolumeSource, tuple[tuple[int, ...], tuple[int, ...]] | None]:
     """Return the mask's file and how its axes have to be turned, None for not at all."""
-    source = NiftiReader.open(path, settings)
+    source = open_image(path, settings)
     if source.ndim != 3:
         what = f"a mask must be 3-D, found 4-D with {source.n_channels} volumes"
         raise ScanError(f"{source.name}: {what}", code="mask.dims")

@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path, PurePath
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii")
+from mednovelty.io.readers import image_suffixes
+
 LONGEST_ID = 120
 
 Entities = tuple[tuple[str, str], ...]
@@ -36,7 +37,7 @@ def stem(path: str | PurePath) -> str:
         'sub-01_dwi'
     """
     name = PurePath(path).name
-    for suffix in (*IMAGE_SUFFIXES, ".hdr", ".img"):
+    for suffix in (*image_suffixes(), ".hdr", ".img"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return PurePath(name).stem
@@ -101,7 +102,7 @@ def looks_like_lesions(path: str | PurePath) -> bool:
 
 def is_image(path: str | PurePath) -> bool:
     """Whether a file is named as an image that is read."""
-    return PurePath(path).name.lower().endswith(IMAGE_SUFFIXES)
+    return PurePath(path).name.lower().endswith(image_suffixes())
 
 
 def beside(image: Path, suffix: str) -> Path:

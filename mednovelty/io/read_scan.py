@@ -15,8 +15,8 @@ from mednovelty.io.gradients import read_gradients, shells
 from mednovelty.io.guard import read_text, shown
 from mednovelty.io.mask import read_mask
 from mednovelty.io.names import stem
-from mednovelty.io.nifti import NiftiReader
-from mednovelty.io.nifti_source import NiftiSettings, NiftiSource
+from mednovelty.io.nifti_source import NiftiSettings
+from mednovelty.io.readers import open_image
 from mednovelty.io.scan_folder import ScanFiles, scan_folder
 from mednovelty.io.tally import LARGEST_SIGNAL, Tally
 from mednovelty.preprocess.brain_mask import MedianOtsuSettings, median_otsu_mask
@@ -24,6 +24,8 @@ from mednovelty.scan import Scan
 
 if TYPE_CHECKING:
     from dipy.core.gradients import GradientTable
+
+    from mednovelty.protocols import VolumeSource
 
 _TOLD_OF_SIDECAR = ("EchoTime", "RepetitionTime", "MagneticFieldStrength", "FlipAngle", "TotalReadoutTime")
 """Numbers only, and these only: sidecars carry names, dates and institutions."""
@@ -60,7 +62,7 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
         SettingsError: The folder holds several scans.
     """
     files = files if isinstance(files, ScanFiles) else _one_scan(Path(files))
-    source = NiftiReader.open(files.image, options.nifti)
+    source = open_image(files.image, options.nifti)
     gradients, warnings = gradients_of_scan(files, source, options)
     mask, mask_source, more = _mask(files, source, gradients, options)
     warnings += more
@@ -98,7 +100,7 @@ def _one_scan(path: Path) -> ScanFiles:
 
 
 def gradients_of_scan(
-    files: ScanFiles, source: NiftiSource, options: ReadOptions = DEFAULTS
+    files: ScanFiles, source: VolumeSource, options: ReadOptions = DEFAULTS
 ) -> tuple[GradientTable | None, list[str]]:
     """Return the gradient table of an open scan, None where none is asked for, and warnings.
 
@@ -128,7 +130,7 @@ def gradients_of_scan(
 
 
 def _mask(
-    files: ScanFiles, source: NiftiSource, gradients: GradientTable | None, options: ReadOptions
+    files: ScanFiles, source: VolumeSource, gradients: GradientTable | None, options: ReadOptions
 ) -> tuple[np.ndarray, str, list[str]]:
     if files.mask is not None:
         mask, warnings = read_mask(files.mask, source.grid, source.name, options.nifti)
@@ -148,7 +150,7 @@ def _is_background(gradients: GradientTable | None, n_channels: int) -> np.ndarr
     return np.arange(n_channels) == 0 if gradients is None else np.asarray(gradients.b0s_mask, bool)
 
 
-def _mean_b0(source: NiftiSource, chosen: np.ndarray) -> np.ndarray:
+def _mean_b0(source: VolumeSource, chosen: np.ndarray) -> np.ndarray:
     """Return the mean of some channels, reading no further than the last of them."""
     total = np.zeros(source.grid.shape, np.float32, order="F")
     last = int(np.flatnonzero(chosen)[-1])
@@ -162,7 +164,7 @@ def _mean_b0(source: NiftiSource, chosen: np.ndarray) -> np.ndarray:
         return total * np.float32(source.slope / chosen.sum()) + np.float32(source.inter)
 
 
-def _look_at_all(source: NiftiSource, is_b0: np.ndarray) -> None:
+def _look_at_all(source: VolumeSource, is_b0: np.ndarray) -> None:
     """Raise ``ScanError`` when the voxels themselves tell why no brain can be found in them."""
     tally = Tally(source.name, source.slope, source.inter, is_b0)
     for channel, volume in enumerate(source.volumes()):
@@ -173,7 +175,7 @@ def _look_at_all(source: NiftiSource, is_b0: np.ndarray) -> None:
 class _Reading:
     """One pass over all volumes: gathers the masked voxels, adds up the background, looks at everything."""
 
-    def __init__(self, source: NiftiSource, gradients: GradientTable | None, mask: np.ndarray) -> None:
+    def __init__(self, source: VolumeSource, gradients: GradientTable | None, mask: np.ndarray) -> None:
         self.mask = mask
         self.warnings: list[str] = []
         self._source = source
@@ -226,7 +228,7 @@ def _compacted(stored: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return flat[: len(stored) * n].reshape(len(stored), n)
 
 
-def _facts(source: NiftiSource, gradients: GradientTable | None) -> dict[str, Any]:
+def _facts(source: VolumeSource, gradients: GradientTable | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "dtype": str(source.dtype),
         "slope": source.slope,
