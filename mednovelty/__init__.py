@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mednovelty.cohort import score_cohort
     from mednovelty.detector import Detector, fit_voxels
-    from mednovelty.evaluate import evaluate
+    from mednovelty.evaluation import evaluate
     from mednovelty.fitting import FitSettings
     from mednovelty.io.read_scan import read_scan
     from mednovelty.io.scan_folder import scan_folder
@@ -29,7 +29,7 @@ _HOMES = {
     "NoveltyMap": "maps",
     "Scan": "scan",
     "Volume": "scan",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "fit_voxels": "detector",
     "read_scan": "io.read_scan",
     "scan_folder": "io.scan_folder",

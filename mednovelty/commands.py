@@ -184,8 +184,8 @@ def _dry_run(detector: Any, scans: Any, request: ScoreRequest) -> int:
 
 def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
     """Evaluate maps against lesion masks."""
-    from mednovelty.evaluate import EvaluateSettings
-    from mednovelty.evaluate import evaluate as run
+    from mednovelty.evaluation import EvaluateSettings
+    from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
 
     evaluation = run(output, masks, settings=EvaluateSettings(seed=seed))

@@ -37,7 +37,7 @@ def location(paper: str, label: str) -> dict[str, Any]:
     home: Any = sys.modules[module]
     for part in name.split("."):
         home = getattr(home, part)
-    home = inspect.unwrap(home)
+    home = home.fget if isinstance(home, property) else home
     source = inspect.getsourcefile(home)
     return {
         "paper": asdict(PAPERS[paper]),
@@ -98,7 +98,7 @@ def equation_table() -> str:
         found = location(paper, label)
         source = f"{found['module'].replace('.', '/')}.py"
         title = f"[{PAPERS[paper].authors} {PAPERS[paper].year}]({PAPERS[paper].url})"
-        summary = found["summary"].rstrip(".")
+        summary = found["summary"].rstrip(".").replace("``", "`").replace("|", "\\|")
         rows.append(f"| {title} | {label} | {summary} | [`{found['name']}`]({source}) |")
     return "\n".join(rows)
 

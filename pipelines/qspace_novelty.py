@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mednovelty as mn
 from mednovelty.cohort import CohortSettings
-from mednovelty.evaluate import Evaluation
+from mednovelty.evaluation import Evaluation
 from mednovelty.io.read_scan import ReadOptions
 from mednovelty.model_folder import fit_settings
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from mednovelty.errors import GeometryError, OutputError, ScanError, SettingsError
-from mednovelty.evaluate import EvaluateSettings, Evaluation, evaluate
+from mednovelty.evaluation import EvaluateSettings, Evaluation, evaluate
 from mednovelty.metrics import Ranking, best_dice, dice_at, draw_fifth, summary
 
 

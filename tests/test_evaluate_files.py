@@ -6,7 +6,7 @@ import pytest
 from lesion_study import lesion_of, make_study, write
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluate.files import find_maps, find_masks
+from mednovelty.evaluation.files import find_maps, find_masks
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from mednovelty.errors import GeometryError, OutputError, SettingsError
-from mednovelty.evaluate import Curve, EvaluateSettings, Evaluation
+from mednovelty.evaluation import Curve, EvaluateSettings, Evaluation
 from mednovelty.metrics import Ranking, auroc, roc_points
 from mednovelty.report.figures import (
     RocLine,

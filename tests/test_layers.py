@@ -15,7 +15,7 @@ LAYERS = [
     "fitting",
     "gathering",
     "detector model_folder model_card",
-    "evaluate outputs testing",
+    "evaluation outputs testing",
     "cohort report benchmarks",
     "console discovery commands demo",
     "cli",
@@ -84,7 +84,7 @@ def test_every_module_has_a_layer():
 
 
 def test_methods_import_each_other_only_where_they_share_a_model():
-    shared = {"vae", "vae_start", "autoencoders"}
+    shared = {"vae", "vae_start", "vae_comparison", "ppca"}
     found = []
     for path in (ROOT / "methods").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -16,8 +16,8 @@ def test_the_table_of_equations_is_up_to_date():
 
 
 def test_every_file_it_links_to_is_there():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    assert len(links) > 5
+    links = [link for link in re.findall(r"\]\(([\w./:-]+)\)", README) if not link.startswith("http")]
+    assert {"docs/map.png", "mednovelty/methods/vae_scores.py"} <= set(links)
     assert not [link for link in links if not (ROOT / link).is_file()]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
-from mednovelty.evaluate.result import BASELINE_PREFIX, Curve, Evaluation
+from mednovelty.evaluation.result import BASELINE_PREFIX, Curve, Evaluation
 from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure, plain
 
 if TYPE_CHECKING:

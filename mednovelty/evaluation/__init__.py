@@ -1,6 +1,6 @@
 """Evaluation: how well the maps of a score run coincide with lesion masks, beside the trivial baselines."""
 
-from mednovelty.evaluate.result import Curve, EvaluateSettings, Evaluation
-from mednovelty.evaluate.run import evaluate
+from mednovelty.evaluation.result import Curve, EvaluateSettings, Evaluation
+from mednovelty.evaluation.run import evaluate
 
 __all__ = ["Curve", "EvaluateSettings", "Evaluation", "evaluate"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluate.files import ScanFiles, find_maps, find_masks
-from mednovelty.evaluate.result import Curve, EvaluateSettings, Evaluation, Row
+from mednovelty.evaluation.files import ScanFiles, find_maps, find_masks
+from mednovelty.evaluation.result import Curve, EvaluateSettings, Evaluation, Row
 from mednovelty.io.guard import shown
 from mednovelty.metrics import (
     Ranking,
