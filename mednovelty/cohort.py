@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError, OutputError, ScanError
+from mednovelty.errors import DetectorError, MedNoveltyError, OutputError, ScanError, StoppedError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.outputs import (
     OutputNames,
@@ -111,9 +111,12 @@ def score_cohort(
         advance: Told ``(scan id, voxels done, voxels in all)`` after each batch.
 
     Raises:
+        DetectorError: It was never saved.
         OutputError: The folder cannot be written, is in use by another run, or is an input folder.
         SettingsError: An unknown score.
     """
+    if not detector.sha256:
+        raise DetectorError("the detector has no hash to tell its maps by; save it, or load it, first")
     names = list(settings.scores or detector.settings.scores)
     detector.scoring().scorers([name for name in names if not name.startswith("raw_")])
     _refuse_input_as_output(scans, out)
@@ -150,9 +153,9 @@ def _score_one(
                 "from another file; choose another folder or pass --overwrite"
             )
         n_voxels = _score_and_write(detector, files, place, (wanted, options, advance))
-    except OutputError:
+    except (OutputError, StoppedError):
         raise
-    except (MedNoveltyError, MemoryError, OSError) as error:
+    except Exception as error:  # Whatever is wrong with one scan must not stop the others.
         return _failure(files, error, time.monotonic() - start)
     return Outcome(
         files.id, "done", source=str(files.image), n_voxels=n_voxels, seconds=time.monotonic() - start
@@ -166,8 +169,14 @@ def _state(detector: Detector, files: ScanFiles, place: OutputNames, wanted: lis
     return state_of(place, wanted, key_of(detector, files, sha256_of_file(files.image)))
 
 
-def _failure(files: ScanFiles, error: BaseException, seconds: float) -> Outcome:
-    message = str(error) or "not enough memory; free some, or fit with smaller batches"
+def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
+    if isinstance(error, MedNoveltyError | OSError):
+        message = str(error)
+    elif isinstance(error, MemoryError):
+        message = f"{files.image}: not enough memory; free some, or fit with a smaller batch_voxels"
+    else:
+        message = f"{files.image}: unexpected {type(error).__name__}: {error}; the log has the details"
+        log.debug("%s", files.id, exc_info=error)
     code = error.code if isinstance(error, ScanError) else type(error).__name__
     return Outcome(files.id, "failed", message, code, str(files.image), seconds=seconds)
 
@@ -181,9 +190,12 @@ def _score_and_write(detector: Detector, files: ScanFiles, place: OutputNames, h
     scan = read_scan(files, options=options)
     key = key_of(detector, files, scan.sha256)
     maps = detector.score(scan, wanted, advance=lambda done: advance(files.id, done, scan.n_voxels))
-    place.folder.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        place.sidecar(name).unlink(missing_ok=True)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            place.sidecar(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{place.folder}: cannot be written: {error.strerror}") from error
     affine = scan.grid.affine
     write_map(place.background, Volume(scan.background[None], affine, f"background of {scan.id}"))
     write_map(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError, OutputError, ScanError, SettingsError
+from mednovelty.errors import MedNoveltyError, OutputError, ScanError, SettingsError, StoppedError
 from mednovelty.fitting import FitSettings
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
@@ -85,7 +85,7 @@ def gather_scans(
         try:
             scan = files if isinstance(files, Scan) else _read(files, options)
             gather.add(scan, _role(files, gather, validation))
-        except OutputError:
+        except (OutputError, StoppedError):
             raise
         except (MedNoveltyError, OSError) as error:
             gather.notes.append(f"left out: {error}")

@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +147,19 @@ def environment(detector: Detector | None = None) -> dict[str, Any]:
     import torch
 
     facts: dict[str, Any] = {"Python": platform.python_version(), "Device": "cpu", "Dtype": "float32"}
-    facts |= {package: version(package) for package in PACKAGES}
+    facts |= {package: _version(package) for package in PACKAGES}
     facts["Threads"] = torch.get_num_threads()
     if detector is not None:
         facts |= {"Seed": detector.seed, "BatchVoxels": detector.settings.batch_voxels}
         facts["Draws"] = detector.settings.draws
     return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def peak_mib() -> float:

@@ -204,3 +204,43 @@ def test_a_stopped_fit_keeps_its_checkpoint_and_resumes(number, code, tmp_path):
     assert result.exit_code == 0, result.output
     assert (tmp_path / "model" / "detector.json").exists()
     assert not checkpoint.exists()
+
+
+def test_a_stopped_score_is_no_failed_scan(tmp_path, monkeypatch):
+    from mednovelty.console import Terminated
+    from mednovelty.detector import Detector
+
+    def stop(*_, **__):
+        raise Terminated("stopped by SIGTERM")
+
+    monkeypatch.setattr(Detector, "score", stop)
+    result = run("score", tiny_detector()[1], tiny_cohort().patients, "-o", tmp_path / "out")
+    assert result.exit_code == 143
+    assert "stopped by SIGTERM" in result.stderr
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_surprise_with_one_scan_is_that_scans_failure(tmp_path, monkeypatch):
+    from mednovelty.detector import Detector
+
+    score = Detector.score
+
+    def surprise(self, scan, *words, **more):
+        if scan.id == "sub-p01":
+            raise ZeroDivisionError("by nothing")
+        return score(self, scan, *words, **more)
+
+    monkeypatch.setattr(Detector, "score", surprise)
+    words = [
+        "score",
+        tiny_detector()[1],
+        tiny_cohort().patients,
+        "-o",
+        tmp_path / "out",
+        "--scores",
+        "vae_regularizer",
+    ]
+    result = run(*words)
+    assert result.exit_code == 6
+    assert "unexpected ZeroDivisionError: by nothing" in result.stderr
+    assert list((tmp_path / "out").rglob("sub-p02*_novelty.json"))
