@@ -7,10 +7,10 @@ has no name any more once it is open, so that nothing is left behind by a killed
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,17 +194,14 @@ class VoxelCache:
         wanted = len(self) if limit is None else min(limit, len(self))
         n_batches = -(-wanted // batch_size)
         sizes = iter([wanted // n_batches + (i < wanted % n_batches) for i in range(n_batches)])
-        size, waiting = next(sizes, 0), []
-        for chunk in self._mixed(batch_size, generator):
-            waiting.append(chunk)
-            held = torch.cat(waiting) if len(waiting) > 1 else chunk
-            start = 0
-            while size and len(held) - start >= size:
-                yield held[start : start + size]
-                start, size = start + size, next(sizes, 0)
-            if not size:
-                return
-            waiting = [held[start:]]
+        missing, parts = next(sizes, 0), []
+        for source, order in self._mixed(batch_size, generator):
+            while missing and len(order):
+                parts.append(source.index_select(0, order[:missing]))
+                order, missing = order[missing:], missing - len(parts[-1])
+                if not missing:
+                    yield torch.cat(parts) if len(parts) > 1 else parts[0]
+                    missing, parts = next(sizes, 0), []
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON types that tell this table from another: scans, sizes, some of the values."""
@@ -224,20 +221,32 @@ class VoxelCache:
             self._remove()
         self._rows, self.scans = 0, {}
 
-    def _mixed(self, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-        """Yield buffers of whole blocks, their rows shuffled; the next is fetched meanwhile."""
+    def _mixed(self, batch_size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield groups of blocks: a table that holds them, and the indices of their rows, shuffled."""
         table = self._read()
-        order = torch.randperm(-(-len(table) // BLOCK_ROWS), generator=generator).numpy()
-        per_buffer = -(-max(batch_size, BUFFER_BYTES // (4 * self.channels)) // BLOCK_ROWS)
-        groups = [np.sort(order[i : i + per_buffer]) for i in range(0, len(order), per_buffer)]
-        seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
-        with ThreadPoolExecutor(1) as reader:
-            coming: Future[Tensor] = reader.submit(_shuffled, table, groups[0], seeds[0])
-            for i in range(1, len(groups) + 1):
-                ready = coming.result()
-                if i < len(groups):
-                    coming = reader.submit(_shuffled, table, groups[i], seeds[i])
-                yield ready
+        blocks = torch.randperm(-(-len(table) // BLOCK_ROWS), generator=generator)
+        per_group = -(-max(batch_size, BUFFER_BYTES // (4 * self.channels)) // BLOCK_ROWS)
+        groups = [group.sort().values for group in blocks.split(per_group)]
+        for i, group in enumerate(groups):
+            rows = (group[:, None] * BLOCK_ROWS + torch.arange(BLOCK_ROWS)).flatten()
+            rows = rows[rows < len(table)]
+            order = torch.randperm(len(rows), generator=generator)
+            if not self.on_disk:
+                yield torch.from_numpy(table), rows[order]
+                continue
+            self._fetch_ahead(table, groups[i + 1].tolist() if i + 1 < len(groups) else [])
+            held = [table[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS] for block in group.tolist()]
+            yield torch.from_numpy(np.concatenate(held)), order
+
+    def _fetch_ahead(self, table: np.ndarray, blocks: list[int]) -> None:
+        """Let the system read blocks from disk while the present ones are used; it needs no thread."""
+        mapped: Any = getattr(table, "_mmap", None)
+        if not hasattr(mapped, "madvise"):
+            return
+        for block in blocks:
+            start = 4 * self.channels * block * BLOCK_ROWS // mmap.PAGESIZE * mmap.PAGESIZE
+            length = min(4 * self.channels * BLOCK_ROWS + mmap.PAGESIZE, table.nbytes - start)
+            mapped.madvise(mmap.MADV_WILLNEED, start, length)
 
     def _keep(self, rows: np.ndarray) -> None:
         held = sum(part.nbytes for part in self._parts) + rows.nbytes
@@ -286,13 +295,6 @@ class VoxelCache:
         for rows in self.scans.values():  # Each part is freed once copied: never all of them in memory twice.
             self._table[rows] = self._parts.pop(0)
         return self._table
-
-
-def _shuffled(table: np.ndarray, blocks: np.ndarray, seed: int) -> Tensor:
-    """Return the rows of some blocks in random order."""
-    rows = np.concatenate([table[i * BLOCK_ROWS : (i + 1) * BLOCK_ROWS] for i in blocks])
-    order = torch.randperm(len(rows), generator=Generator().manual_seed(seed))
-    return torch.from_numpy(rows).index_select(0, order)
 
 
 __all__ = ["Moments", "VoxelCache"]

@@ -1,4 +1,3 @@
-import csv
 import os
 import signal
 import subprocess
@@ -15,10 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mednovelty.checkpoint import read_checkpoint
-from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
+from mednovelty.curve import TrainingRecord
 from mednovelty.errors import DetectorError, SettingsError, StoppedError
 from mednovelty.methods.vae import VAEMethod, VAESettings
-from mednovelty.schedule import exhausted, learning_rate
 from mednovelty.train import CHECKPOINT_NAME, TrainSettings, split_by_scan, train
 from mednovelty.voxel_cache import VoxelCache
 
@@ -308,47 +306,6 @@ def test_the_gradient_is_clipped():
     assert largest_step(2.5) == pytest.approx(2.5, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("voxels", "batch"), [(100, 256), (20_000, 312), (640_000, 10_000), (26_000_000, 32768)]
-)
-def test_small_cohorts_take_smaller_batches(voxels, batch):
-    assert TrainSettings(min_steps=64).batch_for(voxels) == batch
-    assert TrainSettings(min_steps=64, batch_size=99).batch_for(voxels) == 99
-
-
-def test_learning_rate_by_hand():
-    settings = TrainSettings(
-        learning_rate=1.0, plateau_patience=2, plateau_factor=0.5, min_learning_rate=0.2, min_improvement=0.1
-    )
-    losses = [9, 8, 7.95, 7.93, 7.5, 7.5, 7.6, 7.5, 7.5, 7.5, 7.5, 7.5]
-    #         -  -  1     2     0    1    2    1    2    1    2    1     epochs since the best or a drop
-    rates = [learning_rate(losses[:i], settings) for i in range(1, 13)]
-    assert rates == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
-
-
-def test_stopping_by_hand():
-    settings = TrainSettings(max_epochs=5, patience=2, min_improvement=0.1)
-    assert not exhausted([9, 8, 7.95], settings)
-    assert exhausted([9, 8, 7.95, 7.91], settings)
-    assert not exhausted([9, 8, 7.95, 7.9], settings)
-    assert not exhausted([9, 8, 7, 6, 5], settings)
-    assert exhausted([9, 8, 7, 6, 5, 4], settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"batch_size": 0}, "batch_size=0: must be positive"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"min_steps": -1}, "min_steps=-1"),
-        ({"plateau_factor": 1.0}, "plateau_factor=1.0: must be less than 1"),
-    ],
-)
-def test_settings_are_checked(settings, words):
-    with pytest.raises(SettingsError, match=words):
-        TrainSettings(**settings)
-
-
 @given(n=st.integers(2, 40), fraction=st.floats(0.01, 0.6), seed=st.integers(0, 5))
 def test_split_by_scan(n, fraction, seed):
     ids = [f"sub-{i:02d}" for i in range(n)]
@@ -373,15 +330,3 @@ def test_a_split_that_leaves_a_side_empty(ids, fraction):
 def test_a_split_of_ids_that_occur_twice():
     with pytest.raises(SettingsError, match="a scan id occurs twice"):
         split_by_scan(["a", "b", "a"], 0.3, 0)
-
-
-def test_curve_as_csv_and_picture(tmp_path):
-    _, record = run(replace(SETTINGS, max_epochs=3))
-    write_curve_csv(record, tmp_path / "curve.csv")
-    with open(tmp_path / "curve.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
-    assert rows[0]["train_loss"] == ""
-    assert float(rows[2]["validation_loss"]) == record.losses[2] == -float(rows[2]["elbo"])
-    plot_curve(record, tmp_path / "curve.png", level=3.0, level_name="probabilistic PCA")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -115,13 +115,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--voxels", type=int, default=1_048_576, help="an epoch")
+    parser.add_argument("--voxels", type=int, default=524_288, help="an epoch")
     parser.add_argument("--channels", type=int, default=46)
     parser.add_argument(
         "--latent", type=int, default=16, choices=sorted(NETS), help="which of the paper's nets"
     )
     parser.add_argument("--batch-size", type=int, default=32768)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--on-disk", action="store_true", help="voxels in the memory-mapped file")
     options = parser.parse_args(arguments)
     figures = {

@@ -241,7 +241,7 @@ class VAEMethod:
 
 
 def closed_forms(model: VAE, x: Samples, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return -log p(x|z) for one z of each sample, ``(B, C)``, and KL of each latent, ``(B, Z)``."""
+    """Return -log p(x|z) for one z of each sample, ``(B,)``, and KL of each latent, ``(B, Z)``."""
     standardised = model.standardised(x)
     mean, log_sigma = model.encode_standardised(standardised)
     sigma = log_sigma.exp()
@@ -249,8 +249,8 @@ def closed_forms(model: VAE, x: Samples, generator: Generator) -> tuple[Tensor, 
     kl = 0.5 * (sigma.square() + mean.square() - 1.0) - log_sigma
     decoded, log_noise = model.decode_standardised(mean + sigma * noise)
     residual = (standardised - decoded) * (-log_noise).exp()
-    constant = model.spread.log() + _HALF_LOG_2PI
-    return 0.5 * residual.square() + log_noise + constant, kl
+    constant = model.spread.log().sum() + model.channels * _HALF_LOG_2PI
+    return (0.5 * residual.square() + log_noise).sum(1) + constant, kl
 
 
 def _normal(mean: Tensor, sigma: Tensor) -> Independent:
