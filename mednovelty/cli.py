@@ -58,7 +58,7 @@ def check(
     """Check every header, gradient table and mask of a cohort before anything is trained."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.check(folder, deep, brain_masks, as_json)))
+    _end(console.run(lambda: commands.check(folder, deep, brain_masks, as_json), as_json))
 
 
 @app.command()
@@ -77,15 +77,16 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
     threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Train a detector on healthy scans."""
     from mednovelty import commands
 
     over = commands.overrides(latent, scores, assignments)
     request = commands.FitRequest(
-        folder, output, recipe, seed, settings, over, brain_masks, resume, overwrite, threads
+        folder, output, recipe, seed, settings, over, brain_masks, resume, overwrite, threads, as_json
     )
-    _end(console.run(lambda: commands.fit(request)))
+    _end(console.run(lambda: commands.fit(request), as_json))
 
 
 @app.command()
@@ -108,7 +109,7 @@ def score(
     request = commands.ScoreRequest(
         model, folder, output, scores, brain_masks, overwrite, dry_run, threads, as_json
     )
-    _end(console.run(lambda: commands.score(request)))
+    _end(console.run(lambda: commands.score(request), as_json))
 
 
 @app.command()
@@ -121,7 +122,7 @@ def evaluate(
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json)))
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json), as_json))
 
 
 @app.command()
@@ -147,7 +148,7 @@ def list_plugins(
     """List what is installed in a plug-in group."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.list_plugins(group, as_json)))
+    _end(console.run(lambda: commands.list_plugins(group, as_json), as_json))
 
 
 @app.command()
@@ -159,7 +160,7 @@ def where(
     """Say which code implements an equation of a paper."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.where(paper, label, as_json)))
+    _end(console.run(lambda: commands.where(paper, label, as_json), as_json))
 
 
 @app.command()
@@ -167,4 +168,4 @@ def doctor(as_json: Json = False) -> None:
     """Show versions, devices and thread counts, and what is missing."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.doctor(as_json)))
+    _end(console.run(lambda: commands.doctor(as_json), as_json))

@@ -31,6 +31,7 @@ class FitRequest:
     resume: bool = False
     overwrite: bool = False
     threads: int | None = None
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def fit(request: FitRequest) -> int:
     layers = [read_toml(request.settings)] if request.settings else []
     settings = fit_settings(*layers, request.overrides or {}, str(request.settings or "--set"))
     _set_threads(request.threads)
-    failures = []
+    failures: list[dict[str, str]] = []
 
     def on_scan(scan_id: str, message: str) -> None:
         if message:
-            failures.append(scan_id)
+            failures.append({"id": scan_id, "message": message})
             log.warning("%s", message)
         else:
             log.info("read %s", scan_id)
@@ -132,6 +133,9 @@ def fit(request: FitRequest) -> int:
     say = log.warning if detector.fitted.summary["collapsed"] else log.info
     say("%s", detector.fitted.summary["verdict"])
     log.info("wrote %s", request.output)
+    if request.as_json:
+        told = {"folder": str(request.output), "sha256": detector.sha256, "summary": detector.fitted.summary}
+        console.print_json(told | {"notes": detector.notes, "failures": failures})
     return 6 if failures else 0
 
 

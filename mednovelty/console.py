@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mednovelty.errors import MedNoveltyError, StoppedError
+from mednovelty.errors import MedNoveltyError, ScanError, StoppedError
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
@@ -27,16 +27,30 @@ class Terminated(StoppedError):
 
 
 class _Escaping(logging.Formatter):
+    """One line a record, whatever names hold; tracebacks keep their lines."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        trace, record.exc_info, record.exc_text = record.exc_info, None, None
+        line = printable(super().format(record))
+        return line if not trace else f"{line}\n{printable(self.formatException(trace), keep=chr(10))}"
+
+
+class _OneLine(_Escaping):
+    """Without tracebacks, for those who look on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).split("\n")[0]
 
 
 def start_logging(quiet: bool, verbose: bool) -> None:
     """Send the log to stderr: warnings only when quiet, details when verbose."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Escaping("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
+    handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    for old in log.handlers:
+        old.close()
     log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.propagate = False
 
 
@@ -68,13 +82,19 @@ def signals_as_errors() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit code; errors on purpose become one line on stderr."""
+def run(command: Callable[[], int | None], as_json: bool = False) -> int:
+    """Run a command and return its exit code; errors on purpose become one line on stderr.
+
+    With ``as_json`` they become a JSON object on stdout, too: who parses stdout always finds one.
+    """
     try:
         with signals_as_errors():
             return command() or 0
     except MedNoveltyError as error:
         log.error("mednovelty: %s", error)
+        if as_json:
+            told = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+            print_json(told | ({"code": error.code} if isinstance(error, ScanError) else {}))
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone; what was to be written is written.

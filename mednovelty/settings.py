@@ -46,6 +46,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         place = tree
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise SettingsError(f"{assignment!r}: {parent} has been given a value already")
         place[last] = _value(text.strip())
     return tree
 

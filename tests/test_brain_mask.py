@@ -92,6 +92,16 @@ class TestSettings:
         assert np.array_equal(made(b0), made(b0.copy()))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 2.0**-20, 0.1, 3, 1e6, 1e12])
+@pytest.mark.parametrize("spacing", [(2.5, 2.5, 2.5), (1.2, 1.3, 1.2)])
+def test_the_unit_of_the_signal_does_not_matter(dtype, factor, spacing):
+    b0 = noisy(ball((36, 41, 39)))
+    expected = made(b0, spacing)
+    assert 0.1 < expected.mean() < 0.5
+    np.testing.assert_array_equal(made((b0.astype(np.float64) * factor).astype(dtype), spacing), expected)
+
+
 @pytest.mark.parametrize("value", [0, 7, np.nan])
 def test_nothing_is_refused(value):
     with pytest.raises(ScanError, match=r"^scan: median_otsu finds no brain .*\(8, 9, 7\)") as caught:

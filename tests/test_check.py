@@ -1,9 +1,13 @@
 """``check`` finds what is wrong with a cohort and tells it once, with codes that stay."""
 
+import hashlib
+
 import images
 import numpy as np
 import pytest
 
+from mednovelty.errors import StoppedError
+from mednovelty.io import check
 from mednovelty.io.check import check_folder
 
 
@@ -65,10 +69,40 @@ class TestBad:
         report = check_folder(tmp_path / "empty")
         assert (told(report), report.exit_code) == ([("", "error", "folder.no_scan")], 3)
 
-    def test_ids_that_collide(self, cohort):
+    def test_ids_that_collide_hide_nothing_else(self, cohort):
         images.save_scan(cohort / "again", "sub-01_dwi")
+        path_of(cohort, 3).write_bytes(b"<html>")
         report = check_folder(cohort)
-        assert (told(report), report.exit_code) == ([("", "error", "ids.collide")], 3)
+        assert told(report)[:2] == [("", "error", "ids.collide"), ("sub-03", "error", "file.not_nifti")]
+        assert (
+            "again/sub-01_dwi.nii.gz and sub-01/dwi/sub-01_dwi.nii.gz would both"
+            in report.findings[0].message
+        )
+        # No scan_folder takes such a cohort, though three of its scans are sound.
+        assert (report.n_scans, report.n_failed, report.exit_code) == (4, 1, 3)
+
+    @pytest.mark.parametrize("step", ["open_image", "read_mask"])
+    def test_a_stop_is_no_finding(self, cohort, monkeypatch, step):
+        def stop(*_):
+            raise StoppedError("stopped by a signal")
+
+        images.save(path_of(cohort, 1).with_name("sub-01_mask.nii.gz"), np.ones(images.SHAPE, np.uint8))
+        monkeypatch.setattr(check, step, stop)
+        with pytest.raises(StoppedError, match="stopped by a signal"):
+            check_folder(cohort, deep=True)
+
+    def test_checksums_of_a_manifest_deep_down(self, cohort):
+        sums = [hashlib.sha256(path_of(cohort, i).read_bytes()).hexdigest() for i in range(1, 4)]
+        sums[1] = "0" * 64
+        lines = [f'"sub-0{i}/dwi/sub-0{i}_dwi.nii.gz" = "{s}"' for i, s in enumerate(sums, 1)]
+        (cohort / "data.toml").write_text(
+            '[dataset]\nname = "x"\nlicence = "y"\n[files]\nroot = "."\ndwi = ["*/dwi/*_dwi.nii.gz"]\n'
+            '[roles]\nnormal = ["*"]\n[checksums]\n' + "\n".join(lines)
+        )
+        assert told(check_folder(cohort / "data.toml")) == [("", "info", "mask.absent")]
+        report = check_folder(cohort / "data.toml", deep=True)
+        assert told(report) == [("sub-02", "error", "file.checksum"), ("", "info", "mask.absent")]
+        assert "the manifest says 000" in report.findings[0].message
 
     def test_flipped_bits_are_found_only_deep_down(self, cohort):
         path = path_of(cohort, 3)

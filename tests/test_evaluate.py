@@ -1,9 +1,11 @@
 """Evaluation of a score run against lesion masks; all images are written by nibabel alone."""
 
 import csv
+import hashlib
 import json
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 from lesion_study import AFFINE, SHAPE, brain_of, lesion_of, make_study, read, scores_of, write
@@ -227,15 +229,15 @@ def test_the_table_is_sorted_and_sets_the_baselines_apart(study):
 
 
 def test_a_mask_on_another_grid_is_refused_with_both_shapes(study):
-    out, masks = study(2)
-    write(masks / "sub-02_mask.nii.gz", np.ones((6, 7, 4), np.uint8))
-    with pytest.raises(GeometryError, match=r"sub-02_mask.nii.gz: shape \(6, 7, 4\) .*\(6, 7, 5\)") as caught:
+    out, masks = study(1)
+    write(masks / "sub-01_mask.nii.gz", np.ones((6, 7, 4), np.uint8))
+    with pytest.raises(GeometryError, match=r"sub-01_mask.nii.gz: shape \(6, 7, 4\) .*\(6, 7, 5\)") as caught:
         evaluate(out, masks)
     assert caught.value.code == "geometry.shape"
 
 
 def test_a_mask_elsewhere_in_the_world_is_refused_with_the_distance(study):
-    out, masks = study(2)
+    out, masks = study(1)
     shifted = AFFINE.copy()
     shifted[1, 3] += 2.5
     write(masks / "sub-01_mask.nii.gz", lesion_of(1), shifted)
@@ -245,12 +247,158 @@ def test_a_mask_elsewhere_in_the_world_is_refused_with_the_distance(study):
         evaluate(out, masks)
 
 
-def test_a_map_on_another_grid_is_refused(study):
+def wrong_shape(path):
+    write(path, np.ones((6, 7, 4), np.uint8))
+    return r"shape (6, 7, 4) does not fit the voxels of sub-02_desc-brain_mask.nii.gz, (6, 7, 5)"
+
+
+def damaged(path):
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+    return "checksum or length is wrong"
+
+
+def negative(path):
+    write(path, -lesion_of(2).astype(np.int16))
+    return "a lesion mask is 0 outside and positive inside; its least value is -1"
+
+
+def not_a_number(path):
+    write(path, np.full(SHAPE, np.nan, np.float32))
+    return "a lesion mask is 0 outside and positive inside; its least value is nan"
+
+
+@pytest.mark.parametrize("spoil", [wrong_shape, damaged, negative, not_a_number])
+def test_a_lesion_mask_that_cannot_be_used_costs_its_own_scan_only(study, spoil):
+    out, masks = study(3)
+    before = evaluate(out, masks)
+    words = spoil(masks / "sub-02_mask.nii.gz")
+    found = evaluate(out, masks)
+    assert list(found.scans) == ["sub-01", "sub-03"]
+    assert list(found.curves["raw_b0"]) == ["sub-01", "sub-03"]
+    assert found.scans["sub-03"]["raw_b0"]["auroc"] == before.scans["sub-03"]["raw_b0"]["auroc"]
+    assert found.mean["raw_b0"]["scans"] == 2
+    (told,) = [w for w in found.warnings if w.startswith("sub-02_mask.nii.gz: ")]
+    assert words in told
+    assert told.endswith("; sub-02 is left out")
+    assert found.scans_without_mask == ()
+
+
+def test_when_no_mask_can_be_used_all_reasons_are_told(study):
+    out, masks = study(2)
+    wrong_shape(masks / "sub-01_mask.nii.gz")
+    negative(masks / "sub-02_mask.nii.gz")
+    with pytest.raises(
+        ScanError,
+        match=r"no scan can be evaluated: sub-01_mask.nii.gz: shape .* sub-02_mask.*least value is -1",
+    ) as caught:
+        evaluate(out, masks)
+    assert caught.value.code == "evaluation.none"
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SLA"])
+def test_a_lesion_mask_stored_along_other_axes_is_turned_to_fit(study, codes):
+    out, masks = study(2)
+    before = evaluate(out, masks)
+    path = masks / "sub-01_mask.nii.gz"
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(codes)
+    )  # fmt: skip
+    image = nib.load(path).as_reoriented(turn)
+    write(path, np.asarray(image.dataobj), image.affine)
+    found = evaluate(out, masks)
+    assert found.scans == before.scans
+    assert (
+        "sub-01_mask.nii.gz: stored along other axes than sub-01_desc-brain_mask.nii.gz; turned to fit in "
+        "world space"
+    ) in found.warnings
+
+
+def test_a_map_on_another_grid_is_left_out_with_both_shapes(study):
     out, masks = study(2)
     path = next(out.rglob("sub-01_desc-rawb0_novelty.nii.gz"))
     write(path, np.zeros((6, 5, 7), np.float32))
-    with pytest.raises(GeometryError, match=r"rawb0_novelty.nii.gz: shape \(6, 5, 7\)"):
+    found = evaluate(out, masks)
+    assert list(found.scans["sub-01"]) == ["latent_euclidean", "raw_dwi", "vae_regularizer"]
+    assert "raw_b0" in found.scans["sub-02"]
+    (told,) = [w for w in found.warnings if w.startswith("sub-01_desc-rawb0_novelty.nii.gz: shape (6, 5, 7)")]
+    assert told.endswith("; sub-01 is left out of raw_b0")
+
+
+def tell(out, id, score, **facts):
+    (path,) = out.rglob(f"{id}_desc-{score.replace('_', '')}_novelty.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    return path.with_suffix(".nii.gz")
+
+
+def test_a_map_that_is_not_the_one_its_sidecar_tells_of_is_left_out(study):
+    out, masks = study(2)
+    for id in ("sub-01", "sub-02"):
+        path = tell(out, id, "raw_b0")
+        tell(out, id, "raw_b0", MapSha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert all("raw_b0" in rows for rows in evaluate(out, masks).scans.values())
+    write(path, -read(path))
+    found = evaluate(out, masks)
+    assert "raw_b0" in found.scans["sub-01"]
+    assert "raw_b0" not in found.scans["sub-02"]
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+    (told,) = [w for w in found.warnings if w.startswith("sub-02_desc-rawb0_novelty.nii.gz: ")]
+    assert f"its sha256 is {own}, its sidecar says " in told
+    assert told.endswith("; score sub-02 again; sub-02 is left out of raw_b0")
+
+
+def test_when_no_map_can_be_used_it_is_refused(study):
+    out, masks = study(1)
+    for score in ("raw_b0", "raw_dwi", "latent_euclidean", "vae_regularizer"):
+        tell(out, "sub-01", score, MapSha256="0" * 64)
+    with pytest.raises(ScanError, match=r"no scan can be evaluated: .*its sidecar says 000.* and 1 more"):
         evaluate(out, masks)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (
+            {"DetectorSha256": "a1" * 32},
+            {"DetectorSha256": "b2" * 32},
+            "by different detectors: latent_euclidean (a1a1a1a1) against raw_b0, raw_dwi (b2b2b2b2);",
+        ),
+        (
+            {"InputSha256": "c" * 64},
+            {"InputSha256": "d" * 64},
+            "from different images: latent_euclidean (cccccccc) against raw_b0, raw_dwi (dddddddd);",
+        ),
+        (
+            {"BesideSha256": "c d e"},
+            {"BesideSha256": "c d f"},
+            "with different gradient or mask files: latent_euclidean against raw_b0, raw_dwi;",
+        ),
+        (
+            {"Mask": {"Source": "x", "Voxels": 125}},
+            {"Mask": {"Source": "x", "Voxels": 124}},
+            "in different masks: latent_euclidean (125 voxels) against raw_b0, raw_dwi (124 voxels);",
+        ),
+    ],
+)
+def test_maps_of_one_scan_that_were_made_otherwise_are_told(study, one, other, words):
+    out, masks = study(2)
+    for id, facts in (("sub-01", one), ("sub-02", other)):
+        # Between scans they may differ; vae_regularizer says nothing and is not compared.
+        for score in ("latent_euclidean", "raw_b0", "raw_dwi"):
+            tell(out, id, score, **facts)
+    assert not any("its maps were made" in w for w in evaluate(out, masks).warnings)
+    tell(out, "sub-02", "latent_euclidean", **one)
+    (told,) = [w for w in evaluate(out, masks).warnings if "its maps were made" in w]
+    assert told.startswith(f"sub-02: its maps were made {words}")
+
+
+@pytest.mark.parametrize("facts", [{"Mask": None}, {"Mask": {"Voxels": "x"}}, {"DetectorSha256": [3]}])
+def test_facts_of_another_type_are_not_compared(study, facts):
+    out, masks = study(1)
+    tell(out, "sub-01", "raw_b0", **facts)
+    tell(out, "sub-01", "raw_dwi", DetectorSha256="a" * 64, Mask={"Voxels": 3})
+    assert not any("its maps were made" in w for w in evaluate(out, masks).warnings)
 
 
 def test_negative_and_soft_masks(study):
@@ -264,6 +412,7 @@ def test_negative_and_soft_masks(study):
     assert "sub-01_mask.nii.gz: 2 voxels between 0 and 1; more than 0.5 counts as lesion" in found.warnings
     soft[1, 1, 0] = -1
     write(masks / "sub-01_mask.nii.gz", soft)
+    (masks / "sub-02_mask.nii.gz").unlink()
     with pytest.raises(
         ScanError, match=r"sub-01_mask.nii.gz: a lesion mask is 0 outside .* least value is -1"
     ):
@@ -278,9 +427,13 @@ def test_labels_255_and_2_are_lesion(study):
     assert [rows["raw_b0"]["lesion_voxels"] for rows in found.scans.values()] == [30, 30]
 
 
-def test_an_empty_brain_mask_is_refused(study):
+def test_an_empty_brain_mask_leaves_its_scan_out(study):
     out, masks = study(2)
     write(next(out.rglob("sub-02_desc-brain_mask.nii.gz")), np.zeros(SHAPE, np.uint8))
+    found = evaluate(out, masks)
+    assert list(found.scans) == ["sub-01"]
+    assert any(w.startswith("sub-02_desc-brain_mask.nii.gz: the brain mask is empty") for w in found.warnings)
+    (masks / "sub-01_mask.nii.gz").unlink()
     with pytest.raises(ScanError, match=r"sub-02_desc-brain_mask.nii.gz: the brain mask is empty"):
         evaluate(out, masks)
 

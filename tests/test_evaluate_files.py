@@ -23,6 +23,12 @@ def study(tmp_path):
         "{}.nii.gz",
         "{}/anat/{}_space-dwi_label-lesion_mask.nii",
         "{}_desc-expert_mask.nii.gz",
+        "{}_label-lesion_roi.nii.gz",
+        "{}_desc-lesion_mask.nii.gz",
+        "{}_space-MNI152NLin2009cAsym+x_label-lesion_mask.nii.gz",
+        "{}_roi.nii.gz",
+        "{}_lesion_mask.nii.gz",
+        "{}_space-dwi_lesions.NII.GZ",
     ],
 )
 def test_masks_are_found_by_scan_id(tmp_path, name):
@@ -33,7 +39,15 @@ def test_masks_are_found_by_scan_id(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["sub-11_mask.nii.gz", "sub-1_ses-2_mask.nii.gz", "sub-1_dwi.nii.gz", "xsub-1_mask.nii"]
+    "name",
+    [
+        "sub-11_mask.nii.gz",
+        "sub-1_ses-2_mask.nii.gz",
+        "sub-1_ses-2_label-lesion_roi.nii.gz",
+        "sub-1_dwi.nii.gz",
+        "sub-1_dseg.nii.gz",  # tissues, as a rule
+        "xsub-1_mask.nii",
+    ],
 )
 def test_masks_of_other_scans_are_not_taken(tmp_path, name):
     path = write(tmp_path / name, lesion_of(1))

@@ -241,6 +241,20 @@ def test_scores_without_curves_are_left_out(tmp_path):
         plot_histograms({"s": nothing}, tmp_path / "h.png", "t")
 
 
+def test_pictures_of_an_earlier_evaluation_are_removed_and_nothing_else(tmp_path):
+    draw_evaluation(evaluation({"old": 1.0, "kept": 0.5}), tmp_path)
+    others = ["roc.pdf", "my_roc.png", "roc_a b.png", "histogram.png", "evaluation.csv", "sub-01_old.png"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "roc_folder.png").mkdir()
+    drawn = draw_evaluation(evaluation({"kept": 1.0}), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "roc_folder.png"} | {p.name for p in drawn}
+    assert [path.name for path in drawn] == ["roc.png", "roc_kept.png", "histogram_kept.png"]
+    blank = Evaluation({}, {}, EvaluateSettings(), {})
+    assert draw_evaluation(blank, tmp_path) == []
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "roc_folder.png"}
+
+
 @pytest.mark.parametrize("tail", [1, 3])
 def test_histograms_draw_both_classes_in_their_colours(tmp_path, tail):
     rng = np.random.default_rng(2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mednovelty.errors import GeometryError, ScanError
-from mednovelty.io import orientation
+from mednovelty.io import orientation, readers
 from mednovelty.io.guard import shown
 from mednovelty.io.nifti import NiftiReader, NiftiSettings, read_volume
 
@@ -91,6 +91,19 @@ class TestReading:
         assert (source.slope, source.inter) == (1, 0)
         assert [w for w in source.warnings if "taken as unscaled" in w] == source.warnings
         assert bool(source.warnings) == warns
+
+    def test_a_volume_is_read_by_the_reader_of_its_suffix(self, tmp_path, monkeypatch):
+        class Doubling:
+            @staticmethod
+            def open(path, settings):
+                source = NiftiReader.open(path, settings)
+                source.slope = 2.0
+                return source
+
+        data = images.signal()[..., 0]
+        images.save(tmp_path / "a.nii", data).rename(tmp_path / "a.dbl")
+        monkeypatch.setattr(readers, "_by_suffix", lambda: {".dbl": Doubling, ".nii": NiftiReader})
+        assert np.array_equal(read_volume(tmp_path / "a.dbl").data[0], 2 * data.astype(np.float32))
 
     def test_3d_is_wanted_of_a_volume(self, tmp_path):
         with pytest.raises(ScanError, match=r"a\.nii: must be 3-D, found 4-D with 5 volumes"):

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.io.beside import find_lesion_mask
 from mednovelty.io.names import scan_id
 from mednovelty.io.scan_folder import find_scans, scan_folder
 
@@ -239,32 +238,6 @@ class TestLinks:
         (tmp_path / "locked").mkdir(mode=0)
         found = scan_folder(tmp_path)
         assert skipped(found) == {"locked": "folder.permission"}
-
-
-class TestLesionMasks:
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "sub-01_mask",
-            "sub-01_label-lesion_mask",
-            "sub-01",
-            "sub-01_lesion",
-            "sub-01_desc-x_label-lesion_dseg",
-        ],
-    )
-    def test_names(self, tmp_path, name):
-        mask(tmp_path / "sub-01_desc-brain_mask.nii.gz")
-        mask(tmp_path / "sub-011_mask.nii.gz")
-        mask(tmp_path / "sub-01_ses-2_mask.nii.gz")
-        assert find_lesion_mask(tmp_path, "sub-01") is None
-        path = mask(tmp_path / "deep" / f"{name}.nii.gz")
-        assert find_lesion_mask(tmp_path, "sub-01") == path
-
-    def test_two_are_too_many(self, tmp_path):
-        mask(tmp_path / "sub-01_mask.nii.gz")
-        mask(tmp_path / "sub-01_lesion.nii.gz")
-        with pytest.raises(ScanError, match=r"sub-01_lesion\.nii\.gz and sub-01_mask\.nii\.gz both claim"):
-            find_lesion_mask(tmp_path, "sub-01")
 
 
 @pytest.mark.data

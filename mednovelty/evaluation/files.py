@@ -4,35 +4,94 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mednovelty.errors import ScanError
 from mednovelty.io.guard import shown
+from mednovelty.io.names import is_image, stem
 
 LARGEST_SIDECAR_BYTES = 16 << 20
-_MASK_ENDING = re.compile(r"(?:(?:label|desc|space|res)-[A-Za-z0-9]+_)*(?:mask|lesion)")
+_MASK_ENDING = re.compile(
+    r"(?:(?:label|desc|space|res)-[A-Za-z0-9+]+_)*(?:mask|roi|lesions?|lesions?_(?:mask|roi))"
+)
 _BRAIN = re.compile(r"[-_]brain[^_]*_mask$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class ScanFiles:
+class Made:
+    """What a sidecar says its map was made of; None where it does not say.
+
+    Attributes:
+        detector: The detector's hash.
+        image: The scan's hash.
+        beside: The hashes of the gradient and mask files.
+        voxels: In the mask.
+        sha256: The map's own hash.
+    """
+
+    detector: str | None
+    image: str | None
+    beside: str | None
+    voxels: int | None
+    sha256: str | None
+
+    @classmethod
+    def of(cls, sidecar: dict[str, Any]) -> Made:
+        """Take what a sidecar tells; what is of another type counts as not told."""
+        keys = ("DetectorSha256", "InputSha256", "BesideSha256", "MapSha256")
+        detector, image, beside, own = (
+            value if isinstance(value := sidecar.get(key), str) else None for key in keys
+        )
+        mask = sidecar.get("Mask")
+        voxels = mask.get("Voxels") if isinstance(mask, dict) else None
+        return cls(detector, image, beside, voxels if isinstance(voxels, int) else None, own)
+
+
+_MADE_OF: tuple[tuple[str, Callable[[Made], Any], Callable[[Any], str]], ...] = (
+    ("by different detectors", lambda made: made.detector, lambda value: f" ({value[:8]})"),
+    ("from different images", lambda made: made.image, lambda value: f" ({value[:8]})"),
+    ("with different gradient or mask files", lambda made: made.beside, lambda value: ""),
+    ("in different masks", lambda made: made.voxels, lambda value: f" ({value} voxels)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredScan:
     """What a score run wrote for one scan.
 
     Attributes:
         id: The scan's id, from the sidecars.
         brain: The mask it was scored in.
         maps: Score name to raw map.
+        made: Score name to what its sidecar says the map was made of.
     """
 
     id: str
     brain: Path
     maps: dict[str, Path] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict)
+
+    def mixtures(self) -> list[str]:
+        """Say where maps that stand side by side were not made from the same; nothing told, nothing said."""
+        found = []
+        for what, of, shortened in _MADE_OF:
+            groups: dict[Any, list[str]] = {}
+            for score, made in self.made.items():
+                if of(made) is not None:
+                    groups.setdefault(of(made), []).append(score)
+            if len(groups) > 1:
+                parts = [f"{', '.join(scores)}{shortened(value)}" for value, scores in groups.items()]
+                found.append(
+                    f"{self.id}: its maps were made {what}: {' against '.join(parts)}; do not compare them, "
+                    "score it again in one run"
+                )
+        return found
 
 
-def find_maps(out: Path) -> tuple[dict[str, ScanFiles], list[str]]:
+def find_maps(out: Path) -> tuple[dict[str, ScoredScan], list[str]]:
     """Find the finished maps of a score run: those with a sidecar, which is written last.
 
     Args:
@@ -45,7 +104,7 @@ def find_maps(out: Path) -> tuple[dict[str, ScanFiles], list[str]]:
         ScanError: No map at all, a sidecar that cannot be used, a map or a brain mask that is gone, or
             two maps of one scan and score (both are named).
     """
-    scans: dict[str, ScanFiles] = {}
+    scans: dict[str, ScoredScan] = {}
     for sidecar in sorted(out.rglob("*_novelty.json")):
         _add(scans, sidecar)
     if not scans:
@@ -61,11 +120,12 @@ def find_maps(out: Path) -> tuple[dict[str, ScanFiles], list[str]]:
 def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[str, Path], list[Path]]:
     """Find lesion masks by scan id, anywhere below a folder.
 
-    A mask is called ``<id>_mask``, ``<id>_lesion`` or ``<id>`` itself, with BIDS entities ``label``,
-    ``desc``, ``space`` or ``res`` before the ending if need be; brain masks are passed over.
+    A mask is called ``<id>_mask``, ``<id>_roi``, ``<id>_lesion`` (``<id>_lesion_mask``) or ``<id>`` itself,
+    with BIDS entities ``label``, ``desc``, ``space`` or ``res`` before the ending if need be; brain masks
+    are passed over.
 
     Args:
-        folder: Of ``.nii`` and ``.nii.gz`` files, flat or in BIDS subfolders.
+        folder: Of images that a reader opens, flat or in BIDS subfolders.
         ids: Of the scans that masks are wanted for.
         besides: A folder whose files are no lesion masks even if it lies inside: the score run's own.
 
@@ -82,8 +142,7 @@ def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[st
     found: dict[str, Path] = {}
     strangers: list[Path] = []
     for path in _images(folder, besides):
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        owner = next((id for id in wanted if _belongs(stem, id)), None)
+        owner = next((id for id in wanted if _belongs(stem(path), id)), None)
         if owner is None:
             strangers.append(path)
         elif owner in found:
@@ -96,7 +155,7 @@ def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[st
     return found, strangers
 
 
-def _add(scans: dict[str, ScanFiles], sidecar: Path) -> None:
+def _add(scans: dict[str, ScoredScan], sidecar: Path) -> None:
     content = read_sidecar(sidecar)
     id, score = content["ScanId"], content["Score"]["name"]
     image = sidecar.with_suffix(".nii.gz")
@@ -108,13 +167,14 @@ def _add(scans: dict[str, ScanFiles], sidecar: Path) -> None:
                 f"score {id} again",
                 code="maps.gone",
             )
-    files = scans.setdefault(id, ScanFiles(id, brain))
+    files = scans.setdefault(id, ScoredScan(id, brain))
     if score in files.maps:
         raise ScanError(
             f"{shown(image)}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",
             code="maps.ambiguous",
         )
     files.maps[score] = image
+    files.made[score] = Made.of(content)
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -152,14 +212,14 @@ def _images(folder: Path, besides: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.name.endswith((".nii", ".nii.gz"))
+        if is_image(path)
         and not path.name.startswith(".")
-        and not _BRAIN.search(path.name.removesuffix(".gz").removesuffix(".nii"))
+        and not _BRAIN.search(stem(path))
         and not path.resolve().is_relative_to(besides)
         and path.is_file()
     )
 
 
-def _belongs(stem: str, id: str) -> bool:
-    rest = stem.removeprefix(id + "_")
-    return stem == id or (rest != stem and _MASK_ENDING.fullmatch(rest) is not None)
+def _belongs(name: str, id: str) -> bool:
+    rest = name.removeprefix(id + "_")
+    return name == id or (rest != name and _MASK_ENDING.fullmatch(rest) is not None)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.files import ScanFiles, find_maps, find_masks
+from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks
 from mednovelty.evaluation.result import Curve, EvaluateSettings, Evaluation, Row
+from mednovelty.evaluation.truth import Truth, read_truth
 from mednovelty.io.guard import shown
 from mednovelty.metrics import (
     Ranking,
@@ -23,68 +23,10 @@ from mednovelty.metrics import (
     summary,
     thinned,
 )
-from mednovelty.scan import Grid
 
 FEWEST_SCANS_FOR_A_FIFTH = 5
 DRAWN_SCORES = 2000
 """How many scores of each class a histogram is drawn from, at most, a scan."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """Where one scan's lesion is, among the voxels that were scored.
-
-    Attributes:
-        files: The scan's maps.
-        grid: Of the maps.
-        brain: ``(I, J, K)`` bool, packed eight voxels a byte: one for every scan stays in memory.
-        lesion: ``(n,)`` bool over the voxels of ``brain``, packed.
-        n: Voxels in ``brain``.
-        outside: Lesion voxels outside ``brain``, which no map scores.
-    """
-
-    files: ScanFiles
-    grid: Grid
-    brain: np.ndarray
-    lesion: np.ndarray
-    n: int
-    outside: int
-
-    @property
-    def id(self) -> str:
-        """The scan's id."""
-        return self.files.id
-
-    @property
-    def two_classes(self) -> bool:
-        """Whether there are lesion voxels and others: without, there is nothing to tell apart."""
-        return 0 < int(np.bitwise_count(self.lesion).sum()) < self.n
-
-    def labels(self) -> np.ndarray:
-        """Return ``(n,)`` bool: in the lesion."""
-        return np.unpackbits(self.lesion, count=self.n).view(bool)
-
-    def scores(self, score: str) -> np.ndarray:
-        """Return ``(n,)`` scores in the order of ``labels``; the map is checked against the mask's grid."""
-        from mednovelty.io.nifti import read_volume
-
-        volume = read_volume(self.files.maps[score])
-        volume.grid.check_same(self.grid, volume.name, self.files.brain.name)
-        size = int(np.prod(self.grid.shape))
-        inside = np.unpackbits(self.brain, count=size).view(bool).reshape(self.grid.shape)
-        values = volume.data[0][inside]
-        if missing := int(np.count_nonzero(np.isnan(values))):
-            raise ScanError(
-                f"{volume.name}: {missing} of {values.size} scores are NaN; score {self.files.id} again",
-                code="maps.nan",
-            )
-        return values
-
-    def facts(self) -> Row:
-        """Return the counts that stand beside the metrics."""
-        lesion = int(np.bitwise_count(self.lesion).sum())
-        return {"lesion_voxels": lesion, "lesion_voxels_outside_brain": self.outside, "brain_voxels": self.n,
-                "prevalence": lesion / self.n}  # fmt: skip
 
 
 def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None) -> Evaluation:
@@ -95,9 +37,11 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
         masks: The folder of lesion masks; their names tell which scan each belongs to.
         settings: Seed and bootstrap.
 
+    A scan whose masks cannot be used, and a map that cannot, is left out with a warning.
+
     Raises:
-        ScanError: No maps, no mask for any scan, or a file that cannot be used.
-        GeometryError: A lesion mask or a map lies on other voxels than the scan's brain mask.
+        ScanError: No maps, no mask for any scan, or no scan with masks and a map that can be used; where
+            only one thing was wrong, its own error (``GeometryError`` for other voxels).
     """
     settings, out, masks = settings or EvaluateSettings(), Path(out), Path(masks)
     found, warnings = find_maps(out)
@@ -108,13 +52,19 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
             f"masks {_some(shown(path) for path in strangers)}; call them <scan>_mask.nii.gz",
             code="masks.none",
         )
-    study = _Study([_truth(found[id], owned[id], warnings) for id in found if id in owned], settings)
+    errors: list[ScanError] = []
+    truths = _truths({id: (found[id], owned[id]) for id in found if id in owned}, warnings, errors)
+    study = _Study(truths, settings, errors)
     rated = {score: study.rate(score) for score in sorted({s for t in study.truths for s in t.files.maps})}
+    rated = {score: (rows, curves) for score, (rows, curves) in rated.items() if rows}
+    if not rated:
+        raise _nothing_left(out, errors)
     without = tuple(id for id in found if id not in owned)
     names = tuple(shown(path) for path in strangers)
     return Evaluation(
         scans={
-            id: {score: rows[id] for score, (rows, _) in rated.items() if id in rows} for id in sorted(owned)
+            id: {score: rows[id] for score, (rows, _) in rated.items() if id in rows}
+            for id in sorted({id for rows, _ in rated.values() for id in rows})
         },
         curves={score: curves for score, (_, curves) in rated.items()},
         settings=settings,
@@ -128,7 +78,7 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
 class _Study:
     """The scans with a mask, and the fifth of them, or of their voxels, that sets the Dice threshold."""
 
-    def __init__(self, truths: list[Truth], settings: EvaluateSettings) -> None:
+    def __init__(self, truths: list[Truth], settings: EvaluateSettings, errors: list[ScanError]) -> None:
         usable = sorted(truth.id for truth in truths if truth.two_classes)
         self.seed = settings.seed
         self.of_scans = len(usable) >= FEWEST_SCANS_FOR_A_FIFTH
@@ -137,6 +87,8 @@ class _Study:
         # The fifth's scans first: their threshold is known when the others come by, so none has to wait.
         self.truths = sorted(truths, key=lambda truth: (truth.id not in self.drawn, truth.id))
         self.without_threshold: list[str] = []
+        self._errors = errors
+        self._unusable: list[str] = []
 
     @property
     def fifth(self) -> dict[str, Any]:
@@ -153,7 +105,13 @@ class _Study:
         for truth in self.truths:
             if score not in truth.files.maps:
                 continue
-            whole, fifth, rest = self._split(truth, truth.scores(score))
+            try:
+                scores = truth.scores(score)
+            except ScanError as error:
+                self._errors.append(error)
+                self._unusable.append(f"{error}; {truth.id} is left out of {score}")
+                continue
+            whole, fifth, rest = self._split(truth, scores)
             rows[truth.id] = {**summary(whole), **truth.facts()}
             curves[truth.id] = _curve(whole)
             if fifth is not None:
@@ -168,19 +126,20 @@ class _Study:
         threshold = fifth_threshold(pool) if threshold is None else threshold
         for id, rest in waiting.items():
             rows[id] |= _dice(rest, threshold)
-        if math.isnan(threshold):
+        if rows and math.isnan(threshold):
             self.without_threshold.append(score)
         return rows, curves
 
     def warnings(self) -> list[str]:
         """Say which numbers are missing or cannot be compared, and why."""
         scores = sorted({score for truth in self.truths for score in truth.files.maps})
-        said = []
+        said = list(self._unusable)
         for truth in sorted(self.truths, key=lambda truth: truth.id):
             facts = truth.facts()
             if not truth.two_classes:
                 what = "no lesion voxel" if not facts["lesion_voxels"] else "nothing but lesion"
                 said.append(f"{truth.id}: {what} in the brain mask, so its metrics are undefined")
+            said += truth.files.mixtures()
             if truth.outside:
                 said.append(
                     f"{truth.id}: {truth.outside} of {truth.outside + facts['lesion_voxels']:.0f} lesion "
@@ -211,27 +170,28 @@ class _Study:
         return Ranking.pooled(parts), parts[0], parts[1]
 
 
-def _truth(files: ScanFiles, path: Path, warnings: list[str]) -> Truth:
-    from mednovelty.io.nifti import read_volume
+def _truths(
+    files: dict[str, tuple[ScoredScan, Path]], warnings: list[str], errors: list[ScanError]
+) -> list[Truth]:
+    """Return the scans whose masks can be used; the others go into the errors and the warnings."""
+    truths = []
+    for id, (scored, mask) in files.items():
+        try:
+            truth, remarks = read_truth(scored, mask)
+        except ScanError as error:
+            errors.append(error)
+            warnings.append(f"{error}; {id} is left out")
+        else:
+            truths.append(truth)
+            warnings += remarks
+    return truths
 
-    brain, lesion = read_volume(files.brain), read_volume(path)
-    lesion.grid.check_same(brain.grid, lesion.name, brain.name)
-    inside = brain.data[0] > 0.5
-    n = int(np.count_nonzero(inside))
-    if not n:
-        raise ScanError(f"{brain.name}: the brain mask is empty; score {files.id} again", code="mask.empty")
-    values = lesion.data[0]
-    if not (values >= 0).all():
-        raise ScanError(
-            f"{lesion.name}: a lesion mask is 0 outside and positive inside; its least value is "
-            f"{values.min():.3g}",
-            code="mask.values",
-        )
-    if soft := int(np.count_nonzero((values > 0) & (values < 1))):
-        warnings.append(f"{lesion.name}: {soft} voxels between 0 and 1; more than 0.5 counts as lesion")
-    marked = values > 0.5
-    return Truth(files, brain.grid, np.packbits(inside), np.packbits(marked[inside]), n,
-                 int(np.count_nonzero(marked & ~inside)))  # fmt: skip
+
+def _nothing_left(out: Path, errors: list[ScanError]) -> ScanError:
+    if len(errors) == 1:
+        return errors[0]
+    reasons = _some([str(error) for error in errors], most=3)
+    return ScanError(f"{out}: no scan can be evaluated: {reasons}", code="evaluation.none")
 
 
 def _curve(ranking: Ranking) -> Curve:

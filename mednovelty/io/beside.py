@@ -1,4 +1,4 @@
-"""Which gradients, brain mask and sidecar belong to an image, and which lesion mask to a scan."""
+"""Which gradients, brain mask and sidecar belong to an image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mednovelty.errors import ScanError
-from mednovelty.io.guard import shown
 from mednovelty.io.names import entities, is_image, looks_like_lesions, looks_like_mask, stem
 
 _GENERIC_MASKS = (
@@ -130,44 +128,6 @@ def mask_by_id(folder: Path, scan_id: str) -> Path:
         if is_image(found) and stem(found) in names and not looks_like_lesions(found.relative_to(folder)):
             return found
     return folder / f"{scan_id}_mask.nii.gz"
-
-
-def find_lesion_mask(folder: str | Path, scan_id: str) -> Path | None:
-    """Return the lesion mask of a scan, anywhere below a folder; None when it has none.
-
-    Names looked for: the id, alone or followed by ``_mask``, ``_lesion``, ``_lesion_mask``, ``_roi``,
-    ``_seg`` or ``_dseg``, with ``desc-`` and ``label-`` entities between or without. Brain masks are none.
-
-    Raises:
-        ScanError: Two files claim to be it.
-    """
-    folder = Path(folder)
-    wanted = _plain(scan_id)
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if is_image(path) and _is_lesion_of(path.relative_to(folder), wanted)
-    ]
-    if len(found) > 1:
-        both = " and ".join(str(path.relative_to(folder)) for path in found[:2])
-        raise ScanError(f"{shown(folder)}: {both} both claim to be the lesion mask of {scan_id}; keep one",
-                        code="mask.ambiguous")  # fmt: skip
-    return found[0] if found else None
-
-
-def _is_lesion_of(path: Path, wanted: str) -> bool:
-    own = stem(path)
-    if "brain" in own.replace("-", "_").split("_"):
-        return False
-    return _plain(own) == wanted
-
-
-def _plain(name_stem: str) -> str:
-    """Return a stem without what may follow an id in a mask's name."""
-    words = name_stem.split("_")
-    while len(words) > 1 and words[-1] in ("mask", "lesion", "lesions", "roi", "seg", "dseg", "dwi"):
-        words.pop()
-    return "_".join(w for w in words if not w.startswith(("desc-", "label-")))
 
 
 def _best(image: Path, folder: Folder) -> Path | None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError, ScanError
+from mednovelty.errors import MedNoveltyError, ScanError, StoppedError
 from mednovelty.io.gradients import shells
 from mednovelty.io.guard import shown
 from mednovelty.io.mask import check_mask, read_mask
-from mednovelty.io.read_scan import DEFAULTS, ReadOptions, gradients_of_scan
+from mednovelty.io.read_scan import DEFAULTS, ReadOptions, check_sha256, gradients_of_scan
 from mednovelty.io.readers import open_image
-from mednovelty.io.scan_folder import ScanFiles, find_scans
+from mednovelty.io.scan_folder import ScanFiles, find_scans, id_collisions
 from mednovelty.io.tally import Tally
 from mednovelty.io.walk import Skipped
 from mednovelty.protocols import VolumeSource
@@ -79,8 +79,9 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """0: all scans can be used; 6: some; 3: none."""
-        if self.n_failed == self.n_scans:
+        """0: all scans can be used; 6: some; 3: none, or not together."""
+        of_cohort = any(finding.severity == "error" and not finding.scan for finding in self.findings)
+        if of_cohort or self.n_failed == self.n_scans:
             return ScanError.exit_code
         return 6 if self.n_failed else 0
 
@@ -109,17 +110,20 @@ def check_folder(
     Args:
         path: What ``scan_folder`` takes.
         brain_masks: Folder of brain masks named by scan id.
-        deep: Read every voxel too: checksums, numbers that are not finite, empty volumes.
+        deep: Read every voxel too: checksums, those of a manifest among them, numbers that are not
+            finite, empty volumes.
         options: How scans would be read.
 
     Raises:
         SettingsError: ``path`` or ``brain_masks`` is not what it should be.
+        StoppedError: Stopped by a signal.
     """
     try:
         found = find_scans(path, brain_masks=brain_masks)
     except ScanError as error:
         return CheckReport((Finding("", "error", error.code, str(error)),), 0, 0)
     findings = [_skipped(skipped) for skipped in found.skipped]
+    findings += [Finding("", "error", error.code, str(error)) for error in id_collisions(found)]
     if not found.scans:
         findings.append(Finding("", "error", "folder.no_scan", f"{shown(path)}: no scan found"))
     without = sum(files.mask is None for files in found)
@@ -174,6 +178,7 @@ class _Look:
         tally = Tally(source.name, source.slope, source.inter, np.asarray(scan.gradients.b0s_mask, bool))
         for channel, volume in enumerate(source.volumes()):
             tally.add(volume, channel)
+        check_sha256(self._files, source)
         self._warn("voxels.odd", source.warnings[known:] + tally.finish())
         if self._files.mask is not None:
             _, warnings = read_mask(self._files.mask, source.grid, source.name, self._options.nifti)
@@ -183,6 +188,8 @@ class _Look:
     def _try(self, step: Callable[[], T]) -> T | None:
         try:
             return step()
+        except StoppedError:
+            raise
         except ScanError as error:
             self._add("error", error.code, str(error))
         except MedNoveltyError as error:

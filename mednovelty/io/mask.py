@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.errors import GeometryError, ScanError
+from mednovelty.io.guard import shown
 from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings
 from mednovelty.io.readers import open_image
 from mednovelty.protocols import VolumeSource
@@ -36,18 +37,33 @@ def read_mask(
         GeometryError: Its voxels are not the image's.
         ScanError: It is 4-D, empty, not finite, negative, or cannot be read.
     """
+    values, warnings = read_on_grid(path, grid, image_name, settings)
+    inside, more = _inside(values, shown(path))
+    return np.asfortranarray(inside), warnings + more
+
+
+def read_on_grid(
+    path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS
+) -> tuple[np.ndarray, list[str]]:
+    """Return a mask's values on the voxels of an image, scaled but not judged, and warnings.
+
+    Arguments and errors are those of ``read_mask``; values may be anything here.
+
+    Returns:
+        ``(I, J, K)``, as stored where the header does not scale it; and warnings.
+    """
     source, turned = _open(path, grid, image_name, settings)
     (stored,) = source.volumes()
     values = stored if (source.slope, source.inter) == (1, 0) else stored * source.slope + source.inter
-    inside, warnings = _inside(values, source.name)
+    # The remark about missing units says nothing where the grid was found to be the image's.
+    warnings = [w for w in source.warnings if "taken as mm" not in w]
     if turned is not None:
         axes, flips = turned
-        inside = np.flip(inside.transpose(axes), flips)
+        values = np.flip(values.transpose(axes), flips)
         warnings.append(
             f"{source.name}: stored along other axes than {image_name}; turned to fit in world space"
         )
-    # The remark about missing units says nothing where the grid was found to be the image's.
-    return np.asfortranarray(inside), [w for w in source.warnings if "taken as mm" not in w] + warnings
+    return values, warnings
 
 
 def check_mask(path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS) -> None:

@@ -7,7 +7,7 @@ patients' names. The same map gives the same bytes, so that a hash tells whether
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,7 +17,11 @@ from mednovelty.io.atomic import write_bytes_atomic
 from mednovelty.io.guard import shown
 from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings, NiftiSource
 from mednovelty.io.orientation import check_affine
+from mednovelty.io.readers import open_image
 from mednovelty.scan import AFFINE_TOLERANCE_MM, Volume
+
+if TYPE_CHECKING:
+    from mednovelty.protocols import VolumeSource
 
 _SCANNER = 1
 _LEVEL = 2
@@ -45,7 +49,15 @@ def read_volume(path: str | Path, settings: NiftiSettings = DEFAULTS) -> Volume:
     Raises:
         ScanError: It is 4-D, or cannot be read.
     """
-    source = NiftiReader.open(Path(path), settings)
+    return volume_of(open_image(Path(path), settings))
+
+
+def volume_of(source: VolumeSource) -> Volume:
+    """Return the only volume of an open 3-D image; see ``read_volume``. The source's hash is known then.
+
+    Raises:
+        ScanError: It is 4-D, or cannot be read.
+    """
     if source.ndim != 3:
         raise ScanError(
             f"{source.name}: must be 3-D, found 4-D with {source.n_channels} volumes", code="header.dims"

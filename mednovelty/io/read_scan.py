@@ -68,9 +68,7 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
     warnings += more
     reading = _Reading(source, gradients, mask)
     reading.run()
-    if files.sha256 and files.sha256 != source.sha256:
-        raise ScanError(f"{source.name}: its sha256 is {source.sha256}, the manifest says {files.sha256}",
-                        code="file.checksum")  # fmt: skip
+    check_sha256(files, source)
     sidecar, more = _sidecar(files)
     return Scan(
         id=files.id,
@@ -89,6 +87,13 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
         entities=files.entities,
         facts=_facts(source, gradients) | sidecar,
     )
+
+
+def check_sha256(files: ScanFiles, source: VolumeSource) -> None:
+    """Raise ``ScanError`` when an image, read to its end, is not the one that a manifest tells of."""
+    if files.sha256 and files.sha256 != source.sha256:
+        raise ScanError(f"{source.name}: its sha256 is {source.sha256}, the manifest says {files.sha256}",
+                        code="file.checksum")  # fmt: skip
 
 
 def _one_scan(path: Path) -> ScanFiles:

@@ -17,8 +17,8 @@ from mednovelty.io.beside import Folder, brain_mask_of, gradients_of, mask_by_id
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import Manifest, read_manifest
 from mednovelty.io.names import Entities, entities, is_image, looks_like_mask, scan_id, stem
-from mednovelty.io.nifti import NiftiReader
 from mednovelty.io.nifti_source import NiftiSettings
+from mednovelty.io.readers import open_image
 from mednovelty.io.walk import Skipped, relative_to, walk
 
 
@@ -107,6 +107,8 @@ def scan_folder(
         SettingsError: A manifest that is wrong, or a role without a manifest.
     """
     found = find_scans(path, brain_masks=brain_masks, role=role)
+    for collision in id_collisions(found):
+        raise collision
     if found.scans:
         return found
     what = "images with gradients beside them (*.nii, *.nii.gz; .bval and .bvec, or .b)"
@@ -120,7 +122,7 @@ def scan_folder(
 def find_scans(
     path: str | Path, *, brain_masks: str | Path | None = None, role: str | None = None
 ) -> ScanList:
-    """Do what ``scan_folder`` does, but return a list without scans when there are none."""
+    """Do what ``scan_folder`` does, but return what is there: no scan at all, or two with one id."""
     path = Path(path)
     if path.suffix == ".toml" and not os.path.isdir(path):
         found = _from_manifest(read_manifest(path), role)
@@ -137,7 +139,6 @@ def find_scans(
         if not os.path.isdir(masks):
             raise SettingsError(f"{shown(masks)}: the folder of brain masks does not exist")
         found = replace(found, scans=tuple(replace(s, mask=mask_by_id(masks, s.id)) for s in found))
-    _check_ids(found, path)
     return found
 
 
@@ -226,7 +227,7 @@ def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     if not os.path.isfile(files.image):
         return None
     try:
-        source = NiftiReader.open(files.image, NiftiSettings(allow_unknown_orientation=True))
+        source = open_image(files.image, NiftiSettings(allow_unknown_orientation=True))
     except ScanError:
         return None
     if source.ndim == 3:
@@ -236,14 +237,15 @@ def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     return None
 
 
-def _check_ids(found: ScanList, path: Path) -> None:
-    """Refuse ids that one file system or another would take for the same name."""
+def id_collisions(found: ScanList) -> list[ScanError]:
+    """Return an error for each scan whose id one file system or another would take for an earlier one's."""
     taken: dict[str, ScanFiles] = {}
+    collisions = []
     for files in found:
         other = taken.setdefault(files.id.casefold(), files)
         if other is not files:
-            raise ScanError(
-                f"{shown(path)}: {other.relative} and {files.relative} would both be {files.id!r}; rename "
-                "one, or give their folders one after another",
-                code="ids.collide",
+            what = f"{other.relative} and {files.relative} would both be {files.id!r}; rename one, or give"
+            collisions.append(
+                ScanError(f"{shown(found.root)}: {what} their folders one after another", code="ids.collide")
             )
+    return collisions

@@ -126,7 +126,7 @@ class ReconstructionLikelihood(_SampleScorer):
 
 @equation("vasilev2018", "Eq. (20)")
 class NegativeELBO(_SampleScorer):
-    """Negative evidence lower bound, an upper bound of the negative log-likelihood of a sample.
+    """Negative evidence lower bound: on average over draws, an upper bound of -log p(x).
 
     ``s(x) = mean_i -log p(x|z_i) + KL(q(z|x) || p(z))``, z_i ~ q(z|x), in nats. The draws are those of
     the batch, the same for every sample.

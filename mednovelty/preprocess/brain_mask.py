@@ -52,7 +52,7 @@ def median_otsu_mask(
     """Return the brain in a mean b=0 volume.
 
     Args:
-        b0: ``(I, J, K)`` float32; what is not finite counts as 0.
+        b0: ``(I, J, K)`` in any unit: its scale does not matter; what is not finite counts as 0.
         spacing_mm: ``(3,)`` voxel sizes.
         name: What messages call the scan.
         settings: See ``MedianOtsuSettings``.
@@ -65,7 +65,7 @@ def median_otsu_mask(
     """
     from dipy.segment.mask import median_otsu
 
-    b0 = np.where(np.isfinite(b0), b0, 0).astype(np.float32)
+    b0 = _to_unit_peak(b0)
     # Sixteen blocks an axis at least, or the voxels themselves: a scan of two slices keeps both.
     step = [
         max(1, min(round(settings.block_mm / s), n // _FEWEST_BLOCKS))
@@ -90,6 +90,14 @@ def median_otsu_mask(
         f"{name}: median_otsu finds no brain in the mean b=0 of {b0.shape} voxels; give a brain mask",
         code="mask.none_found",
     )
+
+
+def _to_unit_peak(b0: np.ndarray) -> np.ndarray:
+    """Return the volume as float32, its largest magnitude 1, so that no unit over- or underflows."""
+    finite = np.where(np.isfinite(b0), b0, 0)
+    peak = max(float(finite.max(initial=0)), -float(finite.min(initial=0)))
+    # In float64: as float32 a tiny peak's reciprocal would overflow.
+    return (finite.astype(np.float64) / peak if peak else finite).astype(np.float32)
 
 
 def _dilation(settings: MedianOtsuSettings, step: list[int], spacing_mm: np.ndarray) -> int:

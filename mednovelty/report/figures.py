@@ -31,6 +31,7 @@ _BASELINE_DASHES = ("--", "-.", ":")
 MOST_NAMED_SCANS = 8
 LEAST_FPR = 1e-3
 BINS = 120
+_DRAWN_BEFORE = re.compile(r"roc\.png|(?:roc|histogram)_[A-Za-z0-9_-]+\.png")
 LONGEST_TAIL = 30
 
 
@@ -158,11 +159,13 @@ def plot_map_mosaic(layers: MapLayers, path: Path, settings: MosaicSettings | No
 def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Draw ``roc.png`` (all scores), and for each score ``roc_<score>.png`` and ``histogram_<score>.png``.
 
-    Scores without a scan that has lesion and other voxels are left out.
+    Scores without a scan that has lesion and other voxels are left out. Pictures that an earlier evaluation
+    left in the folder under such names are removed first: they belong to no number beside them.
 
     Raises:
-        OutputError: A picture cannot be written.
+        OutputError: A picture cannot be written, or an old one not removed.
     """
+    _remove_drawn(folder)
     ranked = [score for group in evaluation.ranked() for score in group]
     means = {score: mean_roc([(c.fpr, c.tpr) for c in evaluation.curves[score].values()]) for score in ranked}
     drawn = [score for score in ranked if means[score][0].size]
@@ -179,6 +182,17 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         curves, threshold = evaluation.curves[score], evaluation.fifth_threshold(score)
         paths.append(plot_histograms(curves, folder / f"histogram_{part}.png", title, threshold))
     return paths
+
+
+def _remove_drawn(folder: Path) -> None:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if _DRAWN_BEFORE.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise OutputError(
+                    f"{path}: an earlier picture, cannot be removed ({error.strerror}); choose another folder"
+                ) from error
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:
