@@ -7,9 +7,7 @@ apart. A reader sees the old state or the new one, never a part of either.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mednovelty.errors import DetectorError, OutputError
+from mednovelty.io.atomic import write_bytes_atomic
 
 FORMAT = 1
 
@@ -30,7 +29,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
     """
     state = {"format": FORMAT, **state}
     metadata = {"mednovelty": json.dumps(state, allow_nan=False, sort_keys=True)}
-    replace_file(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    write_bytes_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,31 +57,4 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name in the same folder, then give it its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # Some systems cannot open folders; the file itself is safe there.
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-__all__ = ["read_checkpoint", "replace_file", "write_checkpoint"]
+__all__ = ["read_checkpoint", "write_checkpoint"]

@@ -80,13 +80,13 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train a detector on healthy scans."""
-    from mednovelty import commands
+    from mednovelty import commands, fit_command
 
     over = commands.overrides(latent, scores, assignments)
-    request = commands.FitRequest(
+    request = fit_command.FitRequest(
         folder, output, recipe, seed, settings, over, brain_masks, resume, overwrite, threads, as_json
     )
-    _end(console.run(lambda: commands.fit(request), as_json))
+    _end(console.run(lambda: fit_command.fit(request), as_json))
 
 
 @app.command()
@@ -115,7 +115,7 @@ def score(
 @app.command()
 def evaluate(
     output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
-    masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks, by scan id.")],
+    masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks, by scan id, or a manifest.")],
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the threshold's fifth.")] = 0,
     as_json: Json = False,
 ) -> None:

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
-from mednovelty.errors import DetectorError, OutputError, SettingsError
-from mednovelty.settings import parse_assignments, read_toml
+from mednovelty.errors import ScanError
+from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
+
+if TYPE_CHECKING:
+    from mednovelty.io.scan_folder import ScanFiles
 
 log = logging.getLogger("mednovelty")
 WIDTH = 150
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What ``fit`` was asked for."""
-
-    folder: Path
-    output: Path
-    recipe: str = "qspace"
-    seed: int = 0
-    settings: Path | None = None
-    overrides: dict[str, Any] | None = None
-    brain_masks: Path | None = None
-    resume: bool = False
-    overwrite: bool = False
-    threads: int | None = None
-    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,77 +76,26 @@ def check(folder: Path, deep: bool, brain_masks: Path | None, as_json: bool) -> 
     return report.exit_code
 
 
-def fit(request: FitRequest) -> int:
-    """Train a detector and write its folder."""
-    from mednovelty.detector import Detector
-    from mednovelty.io.read_scan import ReadOptions
-    from mednovelty.io.scan_folder import scan_folder
-    from mednovelty.model_folder import fit_settings
-    from mednovelty.train import CHECKPOINT_NAME
-
-    _refuse_existing_detector(request)
-    scans = scan_folder(request.folder, brain_masks=request.brain_masks)
-    scans = scans.with_roles("normal", "validation")
-    _say_skipped(scans)
-    layers = [read_toml(request.settings)] if request.settings else []
-    settings = fit_settings(*layers, request.overrides or {}, str(request.settings or "--set"))
-    _set_threads(request.threads)
-    failures: list[dict[str, str]] = []
-
-    def on_scan(scan_id: str, message: str) -> None:
-        if message:
-            failures.append({"id": scan_id, "message": message})
-            log.warning("%s", message)
-        else:
-            log.info("read %s", scan_id)
-
-    console.log_to_folder(request.output)
-    with console.training_progress(settings.train.max_epochs) as on_epoch:
-        detector = Detector.fit(
-            scans,
-            recipe=request.recipe,
-            seed=request.seed,
-            settings=settings,
-            options=ReadOptions(),
-            folder=request.output,
-            resume=request.resume,
-            on_epoch=on_epoch,
-            on_scan=on_scan,
-        )
-    detector = detector.save(request.output)
-    (request.output / CHECKPOINT_NAME).unlink(missing_ok=True)
-    for note in detector.notes:
-        log.info("%s", note)
-    say = log.warning if detector.fitted.summary["collapsed"] else log.info
-    say("%s", detector.fitted.summary["verdict"])
-    log.info("wrote %s", request.output)
-    if request.as_json:
-        told = {"folder": str(request.output), "sha256": detector.sha256, "summary": detector.fitted.summary}
-        console.print_json(told | {"notes": detector.notes, "failures": failures})
-    return 6 if failures else 0
-
-
 def score(request: ScoreRequest) -> int:
     """Score a folder of scans."""
-    from mednovelty.cohort import CohortSettings, score_cohort
+    from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
-    from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import scan_folder
 
     detector = Detector.load(request.model)
+    _refuse_absent(request.folder)
     scans = scan_folder(request.folder, brain_masks=request.brain_masks)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
-    _say_skipped(scans)
+    console.say_skipped(scans)
     settings = CohortSettings(tuple(names_of(request.scores)), request.overwrite)
+    # Before the log is kept there, which makes the folder.
+    names = check_run(detector, scans, request.output, settings)
     if request.dry_run:
-        return _dry_run(detector, scans, request)
-    if not len(scans):
-        log.error("%s: no scan was found to score", request.folder)
-        return 3
-    _set_threads(request.threads)
+        return _dry_run(scans, names, request)
+    console.set_threads(request.threads)
     console.log_to_folder(request.output)
     with console.scoring_progress(len(scans)) as advance:
-        result = score_cohort(detector, scans, request.output, settings, ReadOptions(), advance)
+        result = score_cohort(detector, scans, request.output, settings=settings, advance=advance)
     if request.as_json:
         console.print_json(json.loads((request.output / "run.json").read_text()))
     done = [outcome.status for outcome in result.outcomes]
@@ -170,20 +106,42 @@ def score(request: ScoreRequest) -> int:
     return result.exit_code
 
 
-def _dry_run(detector: Any, scans: Any, request: ScoreRequest) -> int:
-    size = [files.image.stat().st_size for files in scans]
-    scores = names_of(request.scores) or list(detector.settings.scores)
+def _dry_run(scans: Sequence[ScanFiles], scores: Sequence[str], request: ScoreRequest) -> int:
+    rows = [_file_row(files) for files in scans]
+    sizes = [row["bytes"] for row in rows if row["bytes"] is not None]
     if request.as_json:
-        rows = [
-            {"id": files.id, "file": str(files.image), "bytes": n}
-            for files, n in zip(scans, size, strict=True)
-        ]
-        console.print_json({"scans": rows, "scores": scores, "output": str(request.output)})
-        return 0 if size else 3
-    for files, n in zip(scans, size, strict=True):
-        print(printable(f"{files.id}  {n / 2**20:.1f} MiB  {files.image}"))
-    print(f"{len(size)} scans, {sum(size) / 2**20:.1f} MiB, {len(scores)} scores each: {', '.join(scores)}")
-    return 0 if size else 3
+        console.print_json({"scans": rows, "scores": list(scores), "output": str(request.output)})
+    else:
+        for row in rows:
+            size = "cannot be read" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f} MiB"
+            print(printable(f"{row['id']}  {size}  {row['file']}"))
+        mib = sum(sizes) / 2**20
+        print(f"{len(sizes)} scans, {mib:.1f} MiB, {len(scores)} scores each: {', '.join(scores)}")
+    for row in rows:
+        if row["bytes"] is None:
+            log.error("would fail: %s: %s", row["id"], row["message"])
+    return 0 if len(sizes) == len(rows) else 6 if sizes else 3
+
+
+def _file_row(files: ScanFiles) -> dict[str, Any]:
+    """Return a scan's id, file and size; where it cannot be opened, why, and no size."""
+    from mednovelty.io.guard import GuardedFile
+
+    row: dict[str, Any] = {"id": files.id, "file": str(files.image)}
+    try:
+        with GuardedFile(files.image) as file:
+            return row | {"bytes": file.size}
+    except ScanError as error:
+        return row | {"bytes": None, "code": error.code, "message": str(error)}
+
+
+def _refuse_absent(path: Path) -> None:
+    from mednovelty.io.guard import unreadable
+
+    try:
+        path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
@@ -251,25 +209,3 @@ def doctor(as_json: bool) -> int:
     for name, found in packages.items():
         print(f"  {name:16}  {found or 'MISSING'}")
     return 0
-
-
-def _refuse_existing_detector(request: FitRequest) -> None:
-    record = request.output / "detector.json"
-    if record.exists() and not request.overwrite:
-        raise OutputError(f"{record}: a detector is there already; choose another folder or pass --overwrite")
-    if request.resume and not request.output.is_dir():
-        raise DetectorError(f"{request.output}: nothing to resume; run fit without --resume first")
-    if request.recipe != "qspace":
-        raise SettingsError(f"no recipe is called {request.recipe!r}; known: qspace")
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _say_skipped(scans: Any) -> None:
-    for skipped in scans.skipped:
-        log.info("skipped %s: %s", skipped.path, skipped.why)

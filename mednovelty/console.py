@@ -108,6 +108,20 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def set_threads(threads: int | None) -> None:
+    """Let torch use so many threads; None: all cores."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def say_skipped(scans: Any) -> None:
+    """Say what a list of scans left out, and why."""
+    for skipped in scans.skipped:
+        log.info("skipped %s: %s", skipped.path, skipped.why)
+
+
 def on_terminal() -> bool:
     """Return whether progress bars make sense."""
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ

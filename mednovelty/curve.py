@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mednovelty.checkpoint import replace_file
+from mednovelty.io.atomic import write_bytes_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def write_curve_csv(record: TrainingRecord, path: Path) -> None:
     writer = csv.DictWriter(text, list(record.rows[0].flat()), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.flat() for row in record.rows)
-    replace_file(path, text.getvalue().encode())
+    write_bytes_atomic(path, text.getvalue().encode())
 
 
 def plot_curve(
@@ -123,7 +123,7 @@ def plot_curve(
     axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
-    replace_file(path, picture.getvalue())
+    write_bytes_atomic(path, picture.getvalue())
 
 
 __all__ = ["EpochRow", "TrainingRecord", "plot_curve", "write_curve_csv"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mednovelty import commands
+from mednovelty import commands, fit_command
 from mednovelty.errors import OutputError
 
 log = logging.getLogger("mednovelty")
@@ -38,8 +38,8 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
     cohort = make_cohort(folder / "cohort", controls=8, patients=3, seed=seed)
     steps = (
         lambda: commands.check(cohort.controls, False, None, False),
-        lambda: commands.fit(
-            commands.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)
+        lambda: fit_command.fit(
+            fit_command.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)
         ),
         lambda: commands.score(
             commands.ScoreRequest(folder / "model", cohort.patients, folder / "out", threads=threads)

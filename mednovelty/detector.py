@@ -90,7 +90,9 @@ class Detector:
             raise SettingsError(f"scans are fitted with the recipe 'qspace', got {recipe!r}")
         settings = settings or FitSettings()
         folder = None if folder is None else Path(folder)
-        with gather_scans(scans, settings, seed, options, folder, on_scan) as gathered:
+        with gather_scans(
+            scans, settings, seed, options=options, folder=folder, on_scan=on_scan
+        ) as gathered:
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                                resume=resume, on_epoch=on_epoch)  # fmt: skip
             return cls._of(recipe, fitted, settings, seed, gathered)
@@ -249,7 +251,7 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     """
     settings = settings or FitSettings()
     folder = None if folder is None else Path(folder)
-    with gather_voxels(x, scans, settings, seed, folder) as gathered:
+    with gather_voxels(x, scans, settings, seed, folder=folder) as gathered:
         fitted = fit_model(
             gathered.training,
             gathered.validation,

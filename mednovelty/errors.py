@@ -92,3 +92,12 @@ class StoppedError(MedNoveltyError):
     """Stopped by a signal between two steps; what is done is kept."""
 
     exit_code = 130
+
+
+def failure_message(error: Exception, name: str) -> str:
+    """Return what to say of a scan, ``name``, that failed for whatever reason."""
+    if isinstance(error, MedNoveltyError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{name}: not enough memory; free some, or lower cache_bytes or batch_voxels"
+    return f"{name}: unexpected {type(error).__name__}: {error}"

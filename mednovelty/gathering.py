@@ -6,15 +6,18 @@ is a single scan, its last voxels in the file's order, a slab, are held out inst
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError, OutputError, ScanError, SettingsError, StoppedError
+from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
 from mednovelty.fitting import FitSettings
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
@@ -25,9 +28,11 @@ from mednovelty.seeds import numpy_generator
 from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
+    from dipy.core.gradients import GradientTable
+
     from mednovelty.io.read_scan import ReadOptions
 
-ROWS = 1 << 16
+log = logging.getLogger("mednovelty")
 Role = Literal["training", "validation"]
 
 
@@ -45,122 +50,133 @@ class SeenScan:
 class Gathered:
     """Voxels to train on and to hold out, and how scans became these voxels."""
 
+    table: VoxelCache
+    """All of them; it owns the memory, or the file."""
     training: VoxelCache
     validation: VoxelCache
     preprocessing: tuple[tuple[str, Preprocessor], ...] = ()
     scans: tuple[SeenScan, ...] = ()
     notes: tuple[str, ...] = ()
-    _close: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:
-        self._close.enter_context(self.training)
-        self._close.enter_context(self.validation)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close.close()
+        self.table.close()
 
 
 def gather_scans(
     scans: Iterable[Any],
     settings: FitSettings,
     seed: int,
-    options: ReadOptions | None,
-    folder: Path | None,
-    on_scan: Callable[[str, str], Any],
+    *,
+    options: ReadOptions | None = None,
+    folder: Path | None = None,
+    on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
-    Each scan is put into the first one's channel order, divided by its mean intensity, and, once all are
-    there, each channel is divided by its mean over the training scans (Vasilev et al. 2018, Sec. 3.1).
+    Each scan is put into the channel order of the cohort's usual acquisition, divided by its mean
+    intensity, and, once all are there, each channel is divided by its mean over the training scans
+    (Vasilev et al. 2018, Sec. 3.1).
+
+    Args:
+        scans: What ``scan_folder`` lists, images, or scans in memory.
+        settings: Preprocessing, the share to hold out, the byte budget.
+        seed: Decides which scans are held out.
+        options: How scans are read.
+        folder: Where a table beyond the byte budget lies.
+        on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
 
     Raises:
-        ScanError: No scan can be used.
+        ScanError: No scan can be used, or an id occurs twice.
     """
+    read = partial(_scan_of, options=options)
     listed = list(scans)
-    gather = _Gathering(settings, folder)
-    validation = _validation_count(listed, settings)
-    for files in _in_order_of_roles(listed, seed):
-        name = getattr(files, "id", str(files))
+    _refuse_same_ids(listed)
+    asks = any(getattr(files, "role", None) == "validation" for files in listed)
+    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks)
+    for files in _validation_first(listed, seed):
+        name = _name(files)
         try:
-            scan = files if isinstance(files, Scan) else _read(files, options)
-            gather.add(scan, _role(files, gather, validation))
+            gather.add(read(files), getattr(files, "role", None))
         except (OutputError, StoppedError):
             raise
-        except (MedNoveltyError, OSError) as error:
-            gather.notes.append(f"left out: {error}")
-            on_scan(name, str(error))
+        except Exception as error:  # Whatever is wrong with one scan must not stop the others.
+            log.debug("%s", name, exc_info=error)
+            message = failure_message(error, name)
+            gather.notes.append(f"left out: {message}")
+            on_scan(name, message)
             continue
         on_scan(name, "")
     return gather.finish()
 
 
 class _Gathering:
-    """The tables while they fill."""
+    """The table while it fills."""
 
-    def __init__(self, settings: FitSettings, folder: Path | None) -> None:
+    def __init__(
+        self, settings: FitSettings, folder: Path | None, scheme: GradientScheme | None, asks: bool
+    ) -> None:
         self.settings = settings
         self.folder = folder
-        self.scheme: GradientScheme | None = None
+        self.scheme = scheme
         steps = [(name, plugin("preprocessors", name)()) for name in settings.preprocessors]
         mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
         self.steps: list[tuple[str, Preprocessor]] = [*steps, ("mean_intensity", mean_intensity)]
-        self.tables: dict[Role, VoxelCache] = {}
-        self.moments: list[tuple[int, np.ndarray]] = []
+        self.table: VoxelCache | None = None
+        self.moments: dict[str, tuple[int, np.ndarray]] = {}
         self.seen: list[SeenScan] = []
+        self.asks = asks
+        self.asked: set[str] = set()
         self.notes: list[str] = []
 
-    def count(self, role: Role) -> int:
-        """Return how many scans a table holds."""
-        return sum(scan.role == role for scan in self.seen)
-
-    def add(self, scan: Scan, role: Role) -> None:
+    def add(self, scan: Scan, role: str | None) -> None:
         """Preprocess a scan and keep its voxels."""
-        if scan.gradients is None:
+        if scan.gradients is None or self.scheme is None:
             raise ScanError(f"{scan.id}: has no gradients; the recipe 'qspace' needs diffusion scans",
                             code="gradients.missing")  # fmt: skip
-        scheme = self.scheme or GradientScheme.of(
-            scan.gradients,
-            bvalue_tolerance=self.settings.bvalue_tolerance,
-            angle_tolerance_deg=self.settings.angle_tolerance_deg,
-        )
-        prepared = scheme(scan)
+        same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
+        if same is not None:
+            raise ScanError(f"{scan.id}: the same file, byte for byte, as {same}; it is used once",
+                            code="cohort.duplicate")  # fmt: skip
+        prepared = self.scheme(scan)
         for _, step in self.steps:
             prepared = step(prepared)
-        self.table(role, prepared.n_channels).append(scan.id, prepared.voxels())
-        self.scheme = scheme
-        if role == "training":
-            self.moments.append((prepared.n_voxels, channel_means(prepared)))
-        self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, role))
+        means = channel_means(prepared)
+        if self.table is None:
+            budget = self.settings.cache_bytes
+            self.table = VoxelCache(prepared.n_channels, budget_bytes=budget, folder=self.folder)
+        self.table.append(scan.id, prepared.voxels())
+        self.moments[scan.id] = (prepared.n_voxels, means)
+        self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, "training"))
+        if role == "validation":
+            self.asked.add(scan.id)
         self.notes += [f"{scan.id}: {warning}" for warning in scan.warnings]
-
-    def table(self, role: Role, channels: int) -> VoxelCache:
-        """Return the table of a role, made when first asked for."""
-        if role not in self.tables:
-            budget = self.settings.cache_bytes // (1 if role == "training" else 4)
-            self.tables[role] = VoxelCache(channels, budget_bytes=budget, folder=self.folder)
-        return self.tables[role]
 
     def finish(self) -> Gathered:
         """Return the tables, each channel divided by its mean over the training scans."""
-        if not self.seen:
+        if self.table is None:
             reasons = "; ".join(self.notes[:3]) or "the list is empty"
             raise ScanError(f"no scan can be used for training: {reasons}", code="cohort.empty")
-        if "training" not in self.tables:
-            raise ScanError("every usable scan is held out for validation; none is left to train on",
-                            code="cohort.roles")  # fmt: skip
-        step = ChannelMean.of_moments(self.moments)
-        training = self.tables["training"]
-        if "validation" not in self.tables:
-            training, self.tables["validation"] = _slabs(training, self.settings)
-            self.notes.append(
-                "a single scan: its last voxels in the file's order are held out for validation, not a scan"
-            )
-        for table in (training, self.tables["validation"]):
-            table.divide_channels(np.array(step.means))
+        ids = [scan.id for scan in self.seen]
+        held_out = self._held_out(ids)
+        step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
+        self.table.divide_channels(np.array(step.means))
+        training, validation, more = split(self.table, len(held_out), self.settings.validation_fraction)
+        seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         assert self.scheme is not None
         steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
-        return Gathered(training, self.tables["validation"], steps, tuple(self.seen), tuple(self.notes))
+        return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more))
+
+    def _held_out(self, ids: list[str]) -> set[str]:
+        """Return which scans are held out: those that the manifest says, else the first that were read."""
+        if self.asks and not self.asked:
+            self.notes.append("no scan with the role validation can be used; others are held out")
+        if self.asked and len(self.asked) == len(ids):
+            raise ScanError("every usable scan is held out for validation; none is left to train on",
+                            code="cohort.roles")  # fmt: skip
+        return self.asked or set(ids[: held_out_count(len(ids), self.settings.validation_fraction)])
 
 
 def gather_voxels(
@@ -168,9 +184,17 @@ def gather_voxels(
     scans: Sequence[Any] | np.ndarray | None,
     settings: FitSettings,
     seed: int,
-    folder: Path | None,
+    *,
+    folder: Path | None = None,
 ) -> Gathered:
     """Split an array of voxels into two tables, by scan where there are at least two.
+
+    Args:
+        x: ``(n, C)``.
+        scans: ``(n,)`` the scan of each voxel; None: one scan.
+        settings: The share to hold out, the byte budget.
+        seed: Decides which scans are held out.
+        folder: Where a table beyond the byte budget lies.
 
     Raises:
         ScanError: Wrong shape, or values that are not finite.
@@ -182,62 +206,90 @@ def gather_voxels(
                         code="voxels.shape")  # fmt: skip
     names = list(dict.fromkeys(ids))
     order = numpy_generator(seed, "validation scans").permutation(len(names))
-    held_out = {names[i] for i in order[: _held_out(len(names), settings)]}
-    tables: dict[Role, VoxelCache] = {}
-    seen = []
-    of_scan = np.array(ids)
-    for name in names:
-        role: Role = "validation" if name in held_out else "training"
+    count = held_out_count(len(names), settings.validation_fraction)
+    table = VoxelCache(x.shape[1], budget_bytes=settings.cache_bytes, folder=folder)
+    of_scan, seen = np.array(ids), []
+    for i, name in enumerate(names[j] for j in order):
         rows = x[of_scan == name]
-        tables.setdefault(role, VoxelCache(x.shape[1], budget_bytes=settings.cache_bytes, folder=folder))
-        tables[role].append(name, rows)
-        seen.append(SeenScan(name, "", len(rows), role))
-    notes = []
-    if "validation" not in tables:
-        tables["training"], tables["validation"] = _slabs(tables["training"], settings)
-        notes = ["a single scan: its last voxels are held out for validation, not a scan"]
-    return Gathered(tables["training"], tables["validation"], (), tuple(seen), tuple(notes))
+        table.append(name, rows)
+        seen.append(SeenScan(name, "", len(rows), "validation" if i < count else "training"))
+    training, validation, notes = split(table, count, settings.validation_fraction)
+    return Gathered(table, training, validation, (), tuple(seen), notes)
 
 
-def _read(files: Any, options: ReadOptions | None) -> Scan:
-    from mednovelty.io.read_scan import ReadOptions, read_scan
-
-    return read_scan(files, options=options or ReadOptions())
-
-
-def _held_out(count: int, settings: FitSettings) -> int:
-    return 0 if count < 2 else min(count - 1, max(1, round(settings.validation_fraction * count)))
+def held_out_count(scans: int, fraction: float) -> int:
+    """Return how many of some scans are held out: at least one, and at least one is left; 0 of one."""
+    return 0 if scans < 2 else min(scans - 1, max(1, round(fraction * scans)))
 
 
-def _validation_count(listed: list[Any], settings: FitSettings) -> int | None:
-    """Return how many scans to hold out, or None where the manifest says which."""
-    if any(getattr(files, "role", None) == "validation" for files in listed):
-        return None
-    return _held_out(len(listed), settings)
+def split(
+    table: VoxelCache, held_out: int, fraction: float
+) -> tuple[VoxelCache, VoxelCache, tuple[str, ...]]:
+    """Return training voxels, held-out voxels, and notes: the first scans are held out, or a slab of one.
+
+    Raises:
+        ScanError: Too few voxels.
+    """
+    ids = list(table.scans)
+    if held_out:
+        return table.part(ids[held_out:]), table.part(ids[:held_out]), ()
+    cut = len(table) - round(fraction * len(table))
+    if not 0 < cut < len(table):
+        raise ScanError(f"{len(table)} voxels are too few to hold any out for validation",
+                        code="voxels.too_few")  # fmt: skip
+    note = "a single scan: its last voxels in the file's order are held out for validation, not a scan"
+    return table.part(ids, 0, cut), table.part(ids, cut), (note,)
 
 
-def _in_order_of_roles(listed: list[Any], seed: int) -> list[Any]:
-    """Return the scans in random order; the first that can be used are held out.
+def _scan_of(files: Any, options: ReadOptions | None) -> Scan:
+    from mednovelty.io.read_scan import DEFAULTS, read_scan
 
-    Shuffled, since scans are often sorted by site or date, and drawn before reading, so that a scan that
-    cannot be read gives its place to the next.
+    return files if isinstance(files, Scan) else read_scan(files, options=options or DEFAULTS)
+
+
+def _name(files: Any) -> str:
+    return getattr(files, "id", None) or str(files)
+
+
+def _refuse_same_ids(listed: list[Any]) -> None:
+    count = Counter(map(_name, listed))
+    twice = [name for name, n in count.items() if n > 1]
+    if twice:
+        raise ScanError(f"{twice[0]}: {count[twice[0]]} scans have this id; give each its own",
+                        code="cohort.same_id")  # fmt: skip
+
+
+def _usual_scheme(
+    listed: list[Any], settings: FitSettings, options: ReadOptions | None
+) -> GradientScheme | None:
+    """Return the acquisition that most scans share, from headers alone; None where none has gradients."""
+    tables = []
+    for files in listed:
+        # What is wrong with a scan is said when it is read.
+        with suppress(MedNoveltyError, OSError):
+            tables.append(_gradients(files, options))
+    tolerances = {
+        "bvalue_tolerance": settings.bvalue_tolerance,
+        "angle_tolerance_deg": settings.angle_tolerance_deg,
+    }
+    found = [table for table in tables if table is not None]
+    return GradientScheme.usual(found, **tolerances) if found else None
+
+
+def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
+    from mednovelty.io.read_scan import DEFAULTS, gradients_of, scan_files
+
+    if isinstance(files, Scan):
+        return files.gradients
+    return gradients_of(scan_files(files), options or DEFAULTS)
+
+
+def _validation_first(listed: list[Any], seed: int) -> list[Any]:
+    """Return the scans in the order they are read: those for validation first, each kind shuffled.
+
+    Shuffled, since scans are often sorted by site or date; the first that can be read are held out, so
+    that a scan that cannot gives its place to the next.
     """
     order = numpy_generator(seed, "validation scans").permutation(len(listed))
-    return [listed[i] for i in order]
-
-
-def _role(files: Any, gather: _Gathering, validation: int | None) -> Role:
-    if validation is None:
-        return "validation" if files.role == "validation" else "training"
-    return "validation" if gather.count("validation") < validation else "training"
-
-
-def _slabs(table: VoxelCache, settings: FitSettings) -> tuple[VoxelCache, VoxelCache]:
-    cut = len(table) - round(settings.validation_fraction * len(table))
-    if not 0 < cut < len(table):
-        raise SettingsError(f"{len(table)} voxels are too few to hold any out for validation")
-    first, last = VoxelCache(table.channels), VoxelCache(table.channels)
-    first.append("training", table.take(np.arange(cut)))
-    last.append("validation", table.take(np.arange(cut, len(table))))
-    table.close()
-    return first, last
+    shuffled = [listed[i] for i in order]
+    return sorted(shuffled, key=lambda files: getattr(files, "role", None) != "validation")

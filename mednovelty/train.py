@@ -32,30 +32,6 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 _MAY_DIFFER = ("max_epochs", "checkpoint_every")
 
 
-def split_by_scan(scan_ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Return the scans to train on and those to validate on, both in the order given.
-
-    Args:
-        scan_ids: Distinct ids.
-        fraction: Share of the scans to validate on, rounded, at least one scan.
-        seed: Decides which.
-
-    Raises:
-        SettingsError: Fewer than two scans, an id twice, or a share that leaves none to train on.
-    """
-    if len(set(scan_ids)) != len(scan_ids):
-        raise SettingsError("a scan id occurs twice; give each scan its own")
-    held_out = max(1, round(fraction * len(scan_ids)))
-    if not 0 < fraction < 1 or held_out >= len(scan_ids):
-        raise SettingsError(
-            f"cannot hold out a share of {fraction} of {len(scan_ids)} scans for validation: at least "
-            "one scan must be left on both sides"
-        )
-    chosen = numpy_generator(seed, "validation scans").permutation(len(scan_ids))[:held_out]
-    validation = [scan for i, scan in enumerate(scan_ids) if i in chosen]
-    return [scan for scan in scan_ids if scan not in validation], validation
-
-
 def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by keyword
     method: Any,
     model: nn.Module,
@@ -132,10 +108,10 @@ class _Loop:
         self.best: dict[str, Tensor] = {}
         self.saved_epoch: int | None = None
         self.identity = {
+            "seed": seed,
             "method": type(method).__name__,
             "method_settings": asdict(method.settings),
             "settings": asdict(settings),
-            "seed": seed,
             "data": data.fingerprint(),
             "validation": validation.fingerprint(),
         }
@@ -264,7 +240,7 @@ def _check_identity(path: Path, saved: dict[str, Any], asked: dict[str, Any]) ->
 
 def _differences(saved: Any, asked: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(saved, dict) and isinstance(asked, dict):
-        for key in sorted({*saved, *asked}):
+        for key in {**asked, **saved}:
             yield from _differences(saved.get(key), asked.get(key), f"{name}.{key}" if name else key)
     elif saved != (list(asked) if isinstance(asked, tuple) else asked):
         yield name, saved, asked
@@ -295,4 +271,4 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-__all__ = ["CHECKPOINT_NAME", "EpochRow", "TrainSettings", "TrainingRecord", "split_by_scan", "train"]
+__all__ = ["CHECKPOINT_NAME", "EpochRow", "TrainSettings", "TrainingRecord", "train"]

@@ -1,26 +1,22 @@
 """Training voxels of many scans as one table: in memory up to a byte budget, on disk beyond it.
 
 Which of the two it is changes no number: moments and batches are read in the same order from both.
-The file is a plain row-major float32 table without a header. Where the system allows it, the file
-has no name any more once it is open, so that nothing is left behind by a killed process.
 """
 
 from __future__ import annotations
 
 import mmap
-import tempfile
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mednovelty.errors import OutputError, ScanError, SettingsError
+from mednovelty.errors import ScanError, SettingsError
+from mednovelty.scratch import ScratchTable
 
 BLOCK_ROWS = 4096
 """Rows that lie and stay together when shuffled rows are read from disk."""
@@ -65,10 +61,11 @@ class VoxelCache:
         self._budget = budget_bytes
         self._folder = folder
         self._parts: list[np.ndarray] = []
-        self._file: IO[bytes] | None = None
+        self._file: ScratchTable | None = None
         self._table: np.ndarray | None = None
-        self._remove: Any = None
         self._rows = 0
+        self._before = 0  # Rows of the file that lie before the first one here.
+        self._on_disk = False
 
     @classmethod
     def from_array(cls, voxels: np.ndarray, scans: Sequence[str] | None = None) -> VoxelCache:
@@ -96,7 +93,33 @@ class VoxelCache:
     @property
     def on_disk(self) -> bool:
         """Whether the rows lie in a file."""
-        return self._file is not None
+        return self._on_disk
+
+    def part(self, scans: Sequence[str], first: int | None = None, last: int | None = None) -> VoxelCache:
+        """Return the rows of some neighbouring scans as a table of their own; nothing is copied.
+
+        Args:
+            scans: Ids that follow each other in this table.
+            first: Of these rows, where to begin; as in slices.
+            last: Where to end.
+
+        Raises:
+            SettingsError: The scans are not there, or do not follow each other.
+        """
+        wanted = [self.scans.get(scan, slice(-1, -1)) for scan in scans]
+        ends = [rows.stop for rows in wanted]
+        if not wanted or [rows.start for rows in wanted[1:]] != ends[:-1] or wanted[0].start < 0:
+            raise SettingsError(f"{', '.join(scans) or 'no scan'}: no neighbours in the training table")
+        start, stop, _ = slice(first, last).indices(ends[-1] - wanted[0].start)
+        start, stop = start + wanted[0].start, stop + wanted[0].start
+        part = VoxelCache(self.channels)
+        part._table, part._on_disk = self._read()[start:stop], self._on_disk
+        part._rows, part._before = stop - start, self._before + start
+        for scan, rows in zip(scans, wanted, strict=True):
+            begin, end = max(rows.start, start) - start, min(rows.stop, stop) - start
+            if begin < end:
+                part.scans[scan] = slice(begin, end)
+        return part
 
     def append(self, scan_id: str, voxels: np.ndarray) -> None:
         """Add the voxels of one scan, ``(n, C)``; they are copied as float32.
@@ -215,10 +238,9 @@ class VoxelCache:
 
     def close(self) -> None:
         """Let go of the memory, and remove the file if there is one."""
-        self._table, self._parts = None, []
+        self._table, self._parts, self._on_disk = None, [], False
         if self._file is not None:
             self._file.close()
-            self._remove()
         self._rows, self.scans = 0, {}
 
     def _mixed(self, batch_size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -244,8 +266,9 @@ class VoxelCache:
         if not hasattr(mapped, "madvise"):
             return
         for block in blocks:
-            start = 4 * self.channels * block * BLOCK_ROWS // mmap.PAGESIZE * mmap.PAGESIZE
-            length = min(4 * self.channels * BLOCK_ROWS + mmap.PAGESIZE, table.nbytes - start)
+            first = self._before + block * BLOCK_ROWS
+            start = 4 * self.channels * first // mmap.PAGESIZE * mmap.PAGESIZE
+            length = min(4 * self.channels * BLOCK_ROWS + mmap.PAGESIZE, len(mapped) - start)
             mapped.madvise(mmap.MADV_WILLNEED, start, length)
 
     def _keep(self, rows: np.ndarray) -> None:
@@ -254,33 +277,9 @@ class VoxelCache:
         if self._file is None and (self._budget is None or held <= self._budget):
             return
         if self._file is None:
-            self._open_file()
-        assert self._file is not None
-        try:
-            while self._parts:
-                self._file.write(self._parts.pop(0).data)
-            self._file.flush()
-        except OSError as error:
-            raise OutputError(
-                f"{self._folder or tempfile.gettempdir()}: cannot write "
-                f"{4 * self._rows * self.channels / 2**20:.0f} MiB of training voxels "
-                f"({error.strerror or error}); free space or raise the byte budget"
-            ) from error
-
-    def _open_file(self) -> None:
-        try:
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by close()
-                prefix="training-voxels-", suffix=".f32", dir=self._folder, delete=False
-            )
-        except OSError as error:
-            message = f"{self._folder}: cannot make a file for training voxels ({error.strerror or error})"
-            raise OutputError(message) from error
-        path = Path(self._file.name)
-        self._remove = weakref.finalize(self, path.unlink, missing_ok=True)
-        with suppress(OSError):  # Windows keeps the name of an open file; _remove takes it later.
-            path.unlink()
+            self._file, self._on_disk = ScratchTable(self._folder), True
+        while self._parts:
+            self._file.write(self._parts.pop(0))
 
     def _read(self) -> np.ndarray:
         """Return the table; from now on no scan can be added."""
@@ -289,7 +288,7 @@ class VoxelCache:
         if not self._rows:
             raise SettingsError("the training table is empty (or closed): append at least one voxel first")
         if self._file is not None:
-            self._table = np.memmap(self._file, np.float32, "r+", shape=(self._rows, self.channels))
+            self._table = self._file.map(self._rows, self.channels)
             return self._table
         self._table = np.empty((self._rows, self.channels), np.float32)
         for rows in self.scans.values():  # Each part is freed once copied: never all of them in memory twice.

@@ -6,7 +6,7 @@ from pathlib import Path
 import mednovelty
 
 LAYERS = [
-    "errors types papers seeds settings text",
+    "errors types papers seeds settings text scratch",
     "scan protocols plugins metrics maps",
     "io preprocess views nn neighbours reference voxel_cache checkpoint curve schedule",
     "batch",
@@ -16,8 +16,9 @@ LAYERS = [
     "gathering",
     "detector model_folder model_card",
     "evaluation outputs testing",
+    "output_folder run_record",
     "cohort report benchmarks",
-    "console discovery commands demo",
+    "console discovery commands fit_command demo",
     "cli",
     "__main__",
 ]

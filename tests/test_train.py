@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from mednovelty.checkpoint import read_checkpoint
 from mednovelty.curve import TrainingRecord
 from mednovelty.errors import DetectorError, SettingsError, StoppedError
 from mednovelty.methods.vae import VAEMethod, VAESettings
-from mednovelty.train import CHECKPOINT_NAME, TrainSettings, split_by_scan, train
+from mednovelty.train import CHECKPOINT_NAME, TrainSettings, train
 from mednovelty.voxel_cache import VoxelCache
 
 SETTINGS = TrainSettings(batch_size=128, max_epochs=6, validation_voxels=200)
@@ -304,29 +302,3 @@ def test_the_gradient_is_clipped():
 
     assert largest_step(None) == pytest.approx(1e3)
     assert largest_step(2.5) == pytest.approx(2.5, rel=1e-3)
-
-
-@given(n=st.integers(2, 40), fraction=st.floats(0.01, 0.6), seed=st.integers(0, 5))
-def test_split_by_scan(n, fraction, seed):
-    ids = [f"sub-{i:02d}" for i in range(n)]
-    training, validation = split_by_scan(ids, fraction, seed)
-    assert sorted(training + validation) == ids
-    assert len(validation) == max(1, round(fraction * n))
-    assert (training, validation) == split_by_scan(ids, fraction, seed)
-    assert training == sorted(training)
-
-
-def test_split_depends_on_the_seed():
-    ids = [f"sub-{i:02d}" for i in range(20)]
-    assert split_by_scan(ids, 0.2, 0) != split_by_scan(ids, 0.2, 1)
-
-
-@pytest.mark.parametrize(("ids", "fraction"), [(["a"], 0.2), (["a", "b"], 0.9), (["a", "b", "c"], 0.0)])
-def test_a_split_that_leaves_a_side_empty(ids, fraction):
-    with pytest.raises(SettingsError, match=f"of {len(ids)} scans for validation: at least one"):
-        split_by_scan(ids, fraction, 0)
-
-
-def test_a_split_of_ids_that_occur_twice():
-    with pytest.raises(SettingsError, match="a scan id occurs twice"):
-        split_by_scan(["a", "b", "a"], 0.3, 0)

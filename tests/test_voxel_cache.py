@@ -206,14 +206,72 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_a_full_disk(tmp_path, monkeypatch):
     cache = VoxelCache(4, budget_bytes=0, folder=tmp_path)
 
+    cache.append("sub-0", np.ones((50, 4)))
+    scratch = cache._file
+    real = scratch._file
+
     class Full:
         def __getattr__(self, name):
-            return getattr(file, name)
+            return getattr(real, name)
 
         def write(self, *_):
             raise OSError(28, "No space left on device")
 
-    cache._open_file()
-    file, cache._file = cache._file, Full()
-    with pytest.raises(OutputError, match=r"cannot write 0 MiB of .* .No space left on device.; free space"):
-        cache.append("sub-1", np.ones((50, 4)))
+    monkeypatch.setattr(scratch, "_file", Full())
+    with pytest.raises(OutputError, match=r"cannot write 1 MiB of .* .No space left on device.; free space"):
+        cache.append("sub-1", np.ones((70_000, 4)))
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_parts_are_tables_without_copies(budget, tmp_path, small_blocks):
+    voxels = scans()
+    cache = filled(voxels, budget_bytes=budget, folder=tmp_path)
+    first, last = cache.part(["sub-0"]), cache.part(["sub-1", "sub-2"])
+    assert (len(first), len(last)) == (700, 800)
+    assert last.scans == {"sub-1": slice(0, 300), "sub-2": slice(300, 800)}
+    assert np.array_equal(last.take(np.array([0, 299, 300, 799])), np.concatenate(
+        [voxels["sub-1"][[0, -1]], voxels["sub-2"][[0, -1]]]))  # fmt: skip
+    assert np.shares_memory(last._read(), cache._read())
+    assert last.on_disk == first.on_disk == (budget == 0)
+    drawn = torch.cat(list(last.batches(90, order()))).numpy()
+    assert np.array_equal(np.sort(drawn, 0), np.sort(np.concatenate([voxels["sub-1"], voxels["sub-2"]]), 0))
+    last.close()
+    assert np.array_equal(cache.take(np.array([701])), voxels["sub-1"][[1]])
+
+
+def test_a_part_of_some_rows():
+    voxels = scans()
+    cache = filled(voxels)
+    slab = cache.part(["sub-1", "sub-2"], 100, -20)
+    assert slab.scans == {"sub-1": slice(0, 200), "sub-2": slice(200, 680)}
+    assert np.array_equal(slab.take(np.arange(200)), voxels["sub-1"][100:])
+    assert slab.part(["sub-2"], 400).scans == {"sub-2": slice(0, 80)}
+    assert np.array_equal(slab.part(["sub-2"], 400).take(np.arange(80)), voxels["sub-2"][400:480])
+
+
+@pytest.mark.parametrize("ids", [[], ["sub-9"], ["sub-0", "sub-2"], ["sub-1", "sub-0"]])
+def test_parts_that_are_no_neighbours(ids):
+    with pytest.raises(SettingsError, match="no neighbours in the training table"):
+        filled(scans()).part(ids)
+
+
+def test_a_part_on_disk_reads_ahead_its_own_rows(tmp_path, small_blocks, monkeypatch):
+    cache = filled(scans(sizes=(5000, 3000)), budget_bytes=0, folder=tmp_path)
+    part = cache.part(["sub-1"])
+    asked = []
+
+    class Mapped:
+        def __len__(self):
+            return 8000 * 16
+
+        def madvise(self, option, start, length):
+            asked.append((start, start + length))
+
+    class Table:
+        _mmap = Mapped()
+
+    part._fetch_ahead(Table(), [0, 46])
+    assert asked[0][0] <= 5000 * 16 < asked[0][1]
+    assert asked[0][0] > 4700 * 16
+    assert asked[1][0] <= (5000 + 46 * 64) * 16
+    assert asked[1][1] <= 8000 * 16

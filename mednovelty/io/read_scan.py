@@ -61,7 +61,7 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
         ScanError: Says which file cannot be used and why.
         SettingsError: The folder holds several scans.
     """
-    files = files if isinstance(files, ScanFiles) else _one_scan(Path(files))
+    files = scan_files(files)
     source = open_image(files.image, options.nifti)
     gradients, warnings = gradients_of_scan(files, source, options)
     mask, mask_source, more = _mask(files, source, gradients, options)
@@ -96,12 +96,29 @@ def check_sha256(files: ScanFiles, source: VolumeSource) -> None:
                         code="file.checksum")  # fmt: skip
 
 
-def _one_scan(path: Path) -> ScanFiles:
+def scan_files(files: ScanFiles | str | Path) -> ScanFiles:
+    """Return the files of one scan: those given, or those found beside an image.
+
+    Raises:
+        SettingsError: The folder holds several scans.
+    """
+    if isinstance(files, ScanFiles):
+        return files
+    path = Path(files)
     found = scan_folder(path)
     if len(found) > 1:
         what = f"holds {len(found)} scans, {found[0].id} and {found[1].id} among them; read_scan reads one"
         raise SettingsError(f"{shown(path)}: {what}: give its image, or an element of scan_folder(...)")
     return found[0]
+
+
+def gradients_of(files: ScanFiles, options: ReadOptions = DEFAULTS) -> GradientTable | None:
+    """Return the gradient table of a scan; of its image, only the header is read.
+
+    Raises:
+        ScanError: Image or gradient files cannot be used.
+    """
+    return gradients_of_scan(files, open_image(files.image, options.nifti), options)[0]
 
 
 def gradients_of_scan(

@@ -51,6 +51,28 @@ class GradientScheme:
         bvalues, directions = _cleaned(gradients)
         return cls(tuple(bvalues), tuple(map(tuple, directions)), **tolerances)
 
+    @classmethod
+    def usual(cls, tables: Sequence[GradientTable], **tolerances: float) -> GradientScheme:
+        """Return the scheme that most of some gradient tables fit; of equals, the first one's."""
+        schemes: list[GradientScheme] = []
+        count: list[int] = []
+        for table in tables:
+            fits = (i for i, scheme in enumerate(schemes) if scheme.accepts(table))
+            found = next(fits, len(schemes))
+            if found == len(schemes):
+                schemes.append(cls.of(table, **tolerances))
+                count.append(0)
+            count[found] += 1
+        return schemes[int(np.argmax(count))]
+
+    def accepts(self, gradients: GradientTable) -> bool:
+        """Return whether a scan with these gradients can be put in order."""
+        try:
+            self.order_of(gradients, "")
+        except SchemeError:
+            return False
+        return True
+
     def __call__(self, scan: Scan) -> Scan:
         """Return the scan with its channels in the detector's order.
 

@@ -1,0 +1,138 @@
+"""The ``fit`` command: refuse early, read, train, write."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mednovelty import console
+from mednovelty.errors import DetectorError, OutputError, SettingsError
+from mednovelty.settings import read_toml
+
+log = logging.getLogger("mednovelty")
+RECIPES = ("qspace",)
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What ``fit`` was asked for."""
+
+    folder: Path
+    output: Path
+    recipe: str = "qspace"
+    seed: int = 0
+    settings: Path | None = None
+    overrides: dict[str, Any] | None = None
+    brain_masks: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    threads: int | None = None
+    as_json: bool = False
+
+
+def fit(request: FitRequest) -> int:
+    """Train a detector and write its folder; return the exit code."""
+    from mednovelty.detector import Detector
+    from mednovelty.io.scan_folder import scan_folder
+    from mednovelty.model_folder import fit_settings
+    from mednovelty.train import CHECKPOINT_NAME
+
+    if request.recipe not in RECIPES:
+        raise SettingsError(f"no recipe is called {request.recipe!r}; known: {', '.join(RECIPES)}")
+    _refuse_what_is_there(request)
+    layers = [read_toml(request.settings)] if request.settings else []
+    settings = fit_settings(*layers, request.overrides or {}, str(request.settings or "--set"))
+    scans = scan_folder(request.folder, brain_masks=request.brain_masks)
+    scans = scans.with_roles("normal", "validation")
+    console.say_skipped(scans)
+    _refuse_folder_of_scans(scans, request.output)
+    _make_writable(request.output)
+    console.set_threads(request.threads)
+    failures: list[dict[str, str]] = []
+
+    def on_scan(scan_id: str, message: str) -> None:
+        if message:
+            failures.append({"id": scan_id, "message": message})
+            log.warning("%s", message)
+        else:
+            log.info("read %s", scan_id)
+
+    console.log_to_folder(request.output)
+    with console.training_progress(settings.train.max_epochs) as on_epoch:
+        detector = Detector.fit(
+            scans,
+            recipe=request.recipe,
+            seed=request.seed,
+            settings=settings,
+            folder=request.output,
+            resume=request.resume,
+            on_epoch=on_epoch,
+            on_scan=on_scan,
+        )
+    detector = detector.save(request.output)
+    (request.output / CHECKPOINT_NAME).unlink(missing_ok=True)
+    _tell(detector, request, failures)
+    return 6 if failures else 0
+
+
+def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:
+    summary = detector.fitted.summary
+    for note in detector.notes:
+        log.info("%s", note)
+    say = log.warning if summary["collapsed"] else log.info
+    say("%s", summary["verdict"])
+    log.info("wrote %s", request.output)
+    if request.as_json:
+        told = {"folder": str(request.output), "sha256": detector.sha256, "summary": summary}
+        console.print_json(told | {"notes": detector.notes, "failures": failures})
+
+
+def _refuse_what_is_there(request: FitRequest) -> None:
+    """Raise where the folder holds a detector, a checkpoint, or somebody's files that would be replaced."""
+    from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
+    from mednovelty.store import RECORD, REFERENCE, WEIGHTS
+    from mednovelty.train import CHECKPOINT_NAME
+
+    output, checkpoint = request.output, request.output / CHECKPOINT_NAME
+    if request.resume and not checkpoint.is_file():
+        raise DetectorError(f"{output}: nothing to resume: it holds no {CHECKPOINT_NAME}; leave --resume out")
+    if request.overwrite:
+        with suppress(OSError):
+            if not request.resume:
+                checkpoint.unlink(missing_ok=True)
+        return
+    if (output / RECORD).exists():
+        raise OutputError(
+            f"{output / RECORD}: a detector is there already; choose another folder or pass --overwrite"
+        )
+    if checkpoint.exists() and not request.resume:
+        raise OutputError(
+            f"{checkpoint}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
+        )
+    theirs = [name for name in (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE) if (output / name).exists()]
+    if theirs and not checkpoint.exists():
+        raise OutputError(
+            f"{output / theirs[0]}: would be replaced, and {output} holds no detector; "
+            "choose another folder or pass --overwrite"
+        )
+
+
+def _refuse_folder_of_scans(scans: Any, output: Path) -> None:
+    inputs = {os.path.realpath(files.image.parent) for files in scans} | {os.path.realpath(scans.root)}
+    if os.path.realpath(output) in inputs:
+        raise OutputError(f"{output}: is a folder that scans are read from; choose another for the detector")
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the folder, and find out whether it can be written before hours are spent."""
+    probe = folder / f".mednovelty-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
