@@ -115,7 +115,7 @@ def score(
 @app.command()
 def evaluate(
     output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
-    masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks, by scan id, or a manifest.")],
+    masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks by scan id, or manifest.")],
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the threshold's fifth.")] = 0,
     as_json: Json = False,
 ) -> None:

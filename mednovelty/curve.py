@@ -11,6 +11,9 @@ from typing import Any
 
 from mednovelty.io.atomic import write_bytes_atomic
 
+TIMES = ("seconds", "voxels_per_second")
+"""The fields of an epoch that tell of the machine and the hour, not of the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class EpochRow:
@@ -20,16 +23,16 @@ class EpochRow:
         epoch: From 1; 0 is the state before the first step.
         train_loss: Mean over the epoch's voxels, while the weights moved; ``None`` in epoch 0.
         learning_rate: Adam's.
-        seconds: Of the steps, without validation.
-        voxels_per_second: In the steps.
+        seconds: Of the steps, without validation; ``None`` where nobody knows any more.
+        voxels_per_second: In the steps; ``None`` likewise.
         validation: The method's means over the validation voxels; ``loss`` decides.
     """
 
     epoch: int
     train_loss: float | None
     learning_rate: float
-    seconds: float
-    voxels_per_second: float
+    seconds: float | None = None
+    voxels_per_second: float | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
 
     def flat(self) -> dict[str, float | None]:
@@ -64,17 +67,25 @@ class TrainingRecord:
         return self.rows[self.best_epoch]
 
     @property
-    def seconds(self) -> float:
-        """Return the time spent in steps."""
-        return sum(row.seconds for row in self.rows)
+    def seconds(self) -> float | None:
+        """Return the time spent in steps; ``None`` where it is not known of every epoch."""
+        known = [row.seconds for row in self.rows if row.seconds is not None]
+        return sum(known) if len(known) == len(self.rows) else None
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return JSON types; ``from_json`` makes the record again."""
-        return [asdict(row) for row in self.rows]
+    def as_json(self, *, times: bool = True) -> list[dict[str, Any]]:
+        """Return JSON types; ``from_json`` makes the record again.
+
+        Args:
+            times: Whether to tell how long each epoch took, in which no two runs agree.
+        """
+        left_out = () if times else TIMES
+        return [
+            {name: value for name, value in asdict(row).items() if name not in left_out} for row in self.rows
+        ]
 
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> TrainingRecord:
-        """Return the record that ``as_json`` was called on."""
+        """Return the record that ``as_json`` was called on; times that were left out are ``None``."""
         return cls(tuple(EpochRow(**row) for row in rows))
 
 

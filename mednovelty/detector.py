@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mednovelty.errors import DetectorError, ScanError, SettingsError
-from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method
+from mednovelty.errors import DetectorError, SettingsError
+from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method
 from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
 from mednovelty.maps import NoveltyMap
 from mednovelty.plugins import plugin
@@ -21,12 +21,11 @@ from mednovelty.protocols import Preprocessor
 from mednovelty.reference import Reference
 from mednovelty.scan import Scan
 from mednovelty.scoring import Scoring, describe_score, needs_signal
+from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import ScanFiles
-
-RECIPES = ("qspace", "voxels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ class Detector:
     @classmethod
     def fit(  # noqa: PLR0913 - all but the scans are by keyword
         cls,
-        scans: Iterable[ScanFiles | Scan | str | Path],
+        scans: str | Path | Iterable[ScanFiles | Scan | str | Path],
         *,
         recipe: str = "qspace",
         seed: int = 0,
@@ -72,26 +71,32 @@ class Detector:
         """Return a detector trained on healthy scans.
 
         Args:
-            scans: What ``scan_folder`` lists, or scans in memory.
+            scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
+                or any iterable of such files, of images with their gradients beside them, and of scans in
+                memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
             recipe: ``qspace``.
             seed: Same seed, same scans, same machine: same bits.
             settings: Network, training, reference; None: the defaults.
             options: How scans are read.
             folder: Where checkpoints and large training tables lie; None: no checkpoints.
             resume: Go on from the checkpoint in that folder.
-            on_epoch: Told each row of the training curve.
+            on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
             on_scan: Told ``(scan id, message)`` for each scan; the message is empty where all went well.
 
         Raises:
             ScanError: No scan can be used.
-            SettingsError: Unknown recipe, method or score.
+            SettingsError: Unknown recipe, or a setting is wrong; ``UnknownPluginError``: an unknown name.
+            DetectorError: The checkpoint to resume from is damaged.
+            OutputError: The folder cannot be written.
+            StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
         """
         if recipe != "qspace":
             raise SettingsError(f"scans are fitted with the recipe 'qspace', got {recipe!r}")
         settings = settings or FitSettings()
+        check_plugins(settings)
         folder = None if folder is None else Path(folder)
         with gather_scans(
-            scans, settings, seed, options=options, folder=folder, on_scan=on_scan
+            _listed(scans), settings, seed, options=options, folder=folder, on_scan=on_scan
         ) as gathered:
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                                resume=resume, on_epoch=on_epoch)  # fmt: skip
@@ -130,24 +135,26 @@ class Detector:
             self.model, self.reference, self.settings.draws, self.seed, self.settings.batch_voxels, is_b0
         )
 
-    def score_voxels(self, y: np.ndarray, scores: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return ``{score: (m,) float32}`` for ``(m, C)`` voxels, normalised as those it was fitted on.
+    def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return ``{score: (m,) float32}``, higher is more novel.
+
+        Args:
+            y: ``(m, C)`` real numbers, normalised as those it was fitted on.
+            scores: Which scores, a text is the one of that name; None: those it was fitted for.
 
         Raises:
-            ScanError: Wrong number of channels, or values that are not finite.
+            ScanError: Wrong number of channels, or values that are no numbers, not finite or too large.
+            SettingsError: A score needs what is not there; ``UnknownPluginError``: there is no such score.
         """
-        y = np.asarray(y)
-        channels = self.model.channels
-        if y.ndim != 2 or y.shape[1] != channels:
-            raise ScanError(f"voxels must be (m, {channels}), got {y.shape}", code="voxels.channels")
-        if not np.isfinite(y).all():
-            raise ScanError(f"{int((~np.isfinite(y)).any(1).sum())} of {len(y)} voxels are not finite",
-                            code="voxels.not_finite")  # fmt: skip
-        names = list(scores or self.settings.scores)
+        y = checked_voxels(y, self.model.channels)
+        names = self._names(scores)
         return self.scoring().run(names, lambda start, stop: (y[start:stop], None), len(y))
 
     def prepare(self, scan: Scan) -> tuple[Scan, Scan]:
         """Return the scan after all preprocessing, and as measured but with channels in order.
+
+        Both have the scan's own voxels; the first is what the network sees, without a unit, the second is in
+        the scan's.
 
         Raises:
             SchemeError: Acquired otherwise than the training scans.
@@ -163,22 +170,25 @@ class Detector:
     def score(
         self,
         scan: Scan,
-        scores: Sequence[str] | None = None,
+        scores: str | Sequence[str] | None = None,
         advance: Callable[[int], Any] = lambda n: None,
     ) -> dict[str, NoveltyMap]:
         """Return the novelty maps of a scan, on the scan's own voxels.
 
         Args:
             scan: From ``read_scan``.
-            scores: Which scores; None: those it was fitted for.
+            scores: Which scores, a text is the one of that name; None: those it was fitted for.
             advance: Told after each batch how many voxels were scored.
 
         Raises:
             SchemeError: Acquired otherwise than the training scans.
+            ScanError: Cannot be normalised.
+            SettingsError: A score needs what is not there; ``UnknownPluginError``: there is no such score.
+            DetectorError: It was fitted on arrays and knows no scans.
         """
         if not self.preprocessing:
             raise DetectorError("this detector was fitted on arrays and knows no scans; use score_voxels")
-        names = list(scores or self.settings.scores)
+        names = self._names(scores)
         prepared, measured = self.prepare(scan)
         with_signal = needs_signal(names)
 
@@ -194,8 +204,13 @@ class Detector:
 
     @cached_property
     def view(self) -> Any:
-        """How scans are cut into samples."""
-        return plugin("views", "voxel")()
+        """How scans are cut into samples: the ``View`` that the settings name."""
+        return plugin("views", self.settings.view)()
+
+    def _names(self, scores: str | Sequence[str] | None) -> list[str]:
+        """Return the names of scores, each once."""
+        asked = (scores,) if isinstance(scores, str) else scores
+        return list(dict.fromkeys(asked or self.settings.scores))
 
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.
@@ -238,30 +253,40 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     Nothing is normalised but inside the network: bring the voxels of all scans to one scale first.
 
     Args:
-        x: ``(n, C)`` finite numbers.
+        x: ``(n, C)`` finite real numbers of at most 1e15 in magnitude, C at least 1, of any one unit.
         scans: ``(n,)`` which scan each voxel is from, so that validation scans are held out whole.
         seed: Same seed, same voxels, same machine: same bits.
         settings: Network, training, reference; None: the defaults.
         folder: Where checkpoints lie; None: none are written.
         resume: Go on from the checkpoint in that folder.
-        on_epoch: Told each row of the training curve.
+        on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
 
     Raises:
-        ScanError: Wrong shape, or values that are not finite.
+        ScanError: Wrong shape, or values that are no numbers, not finite or too large.
+        SettingsError: A setting is wrong; ``UnknownPluginError``: an unknown name.
+        DetectorError: The checkpoint to resume from is damaged.
+        OutputError: The folder cannot be written.
+        StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
     settings = settings or FitSettings()
+    check_plugins(settings)
+    x = checked_voxels(x)
     folder = None if folder is None else Path(folder)
     with gather_voxels(x, scans, settings, seed, folder=folder) as gathered:
-        fitted = fit_model(
-            gathered.training,
-            gathered.validation,
-            settings,
-            seed,
-            folder=folder,
-            resume=resume,
-            on_epoch=on_epoch,
-        )
+        fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
+                           resume=resume, on_epoch=on_epoch)  # fmt: skip
         return Detector._of("voxels", fitted, settings, seed, gathered)
+
+
+def _listed(scans: Any) -> Any:
+    """Return what can be gone through one by one; scans that a manifest keeps for tests are left out."""
+    from mednovelty.io.scan_folder import ScanFiles, ScanList, scan_folder
+
+    if isinstance(scans, str | Path):
+        scans = scan_folder(scans)
+    if isinstance(scans, ScanList):
+        return scans.with_roles("normal", "validation")
+    return [scans] if isinstance(scans, Scan | ScanFiles) else scans
 
 
 __all__ = ["Detector", "FitSettings", "fit_voxels", "make_method"]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from mednovelty.errors import SettingsError
-from mednovelty.methods.vae_comparison import compare_with_ppca
 from mednovelty.plugins import names, plugin
 from mednovelty.reference import Reference, bytes_a_voxel
 from mednovelty.scoring import reference_parts
@@ -27,6 +26,9 @@ DEFAULT_SCORES = (
     "reconstruction_likelihood",
     "negative_elbo",
 )
+
+LARGEST = {"draws": 10_000, "batch_voxels": 1 << 22}
+"""Above these a setting is a slip of the pen, or a file that wants all our memory."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class FitSettings:
         scores: What ``score`` computes when it is not told.
         reference_bytes: Budget of the reference; voxels are drawn evenly over scans to fit.
         neighbours: Plug-in of group ``neighbours``; ``auto``: faiss where it is installed.
-        draws: Draws of stochastic scores.
-        batch_voxels: Voxels a batch when scoring.
+        view: Plug-in of group ``views``: how a scan is cut into samples.
+        draws: Draws of stochastic scores, 1 to 10,000.
+        batch_voxels: Voxels a batch when scoring, 1 to 4,194,304.
         cache_bytes: Training voxels beyond this lie in a memory-mapped file.
     """
 
@@ -62,20 +65,28 @@ class FitSettings:
     scores: tuple[str, ...] = DEFAULT_SCORES
     reference_bytes: int = 32 << 20
     neighbours: str = "auto"
+    view: str = "voxel"
     draws: int = 8
     batch_voxels: int = 1 << 14
     cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", tuple(self.scores))
-        object.__setattr__(self, "preprocessors", tuple(self.preprocessors))
+        for name in ("scores", "preprocessors"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if not 0 < self.validation_fraction < 1:
             raise SettingsError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
             )
         for name in ("reference_bytes", "draws", "batch_voxels", "cache_bytes"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value, most = getattr(self, name), LARGEST.get(name)
+            if not value >= 1:
+                raise SettingsError(f"{name} must be at least 1, got {value}")
+            if most is not None and value > most:
+                raise SettingsError(f"{name} must be at most {most}, got {value}")
+        for name, limit in (("bvalue_tolerance", 1.0), ("angle_tolerance_deg", 90.0)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise SettingsError(f"{name} must lie between 0 and {limit:g}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +98,8 @@ class Fitted:
         model: Trained, in evaluation mode, its weights frozen.
         reference: The training voxels as the model sees them.
         record: The training curve.
-        summary: Held-out ELBO, probabilistic PCA beside it, active latents: JSON types.
+        summary: What the method's ``assess`` says of the model: JSON types, at least ``verdict`` and
+            ``collapsed``. The VAE tells its held-out ELBO, probabilistic PCA beside it, active latents.
     """
 
     method: Any
@@ -105,6 +117,24 @@ def make_method(settings: FitSettings) -> Any:
     """
     kind = plugin("methods", settings.method)
     return kind(settings.method_settings or kind.Settings())
+
+
+def check_plugins(settings: FitSettings) -> None:
+    """Look for every plug-in that settings name, before hours are spent on reading scans.
+
+    Raises:
+        UnknownPluginError: One is not installed; the nearest is suggested.
+    """
+    named = {
+        "methods": (settings.method,),
+        "preprocessors": settings.preprocessors,
+        "neighbours": (chosen_neighbours(settings.neighbours),),
+        "views": (settings.view,),
+        "scorers": settings.scores,
+    }
+    for group, chosen in named.items():
+        for name in chosen:
+            plugin(group, name)
 
 
 def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
@@ -126,11 +156,14 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         seed: Same seed, same machine: same bits.
         folder: Where checkpoints lie; None: none are written.
         resume: Go on from the checkpoint in the folder.
-        on_epoch: Told each row of the curve as it comes.
+        on_epoch: Told the record so far after each epoch, and once before the first.
+
+    Raises:
+        UnknownPluginError: The settings name a plug-in that is not installed.
+        SettingsError: The loss is not finite, or the checkpoint is of another run.
+        StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
     method = make_method(settings)
-    neighbours = _neighbours(settings.neighbours)
-    plugin("neighbours", neighbours)
     parts = reference_parts(settings.scores)
     model = method.build(training.channels)
     record = train(
@@ -145,13 +178,13 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         on_epoch=on_epoch,
     )
     model.eval().requires_grad_(False)
-    draws = generator(seed, "held-out elbo")
-    comparison = compare_with_ppca(model, training, validation, generator=draws)
-    reference = _draw_reference(model, training, parts, settings, neighbours, seed)
-    return Fitted(method, model, reference, record, comparison.as_json())
+    summary = method.assess(model, training, validation, generator(seed, "held-out elbo"))
+    reference = _draw_reference(model, training, parts, settings, seed)
+    return Fitted(method, model, reference, record, dict(summary))
 
 
-def _neighbours(name: str) -> str:
+def chosen_neighbours(name: str) -> str:
+    """Return which plug-in ``auto`` is here: faiss where it is installed; other names as they are."""
     if name != "auto":
         return name
     try:
@@ -162,7 +195,7 @@ def _neighbours(name: str) -> str:
 
 
 def _draw_reference(
-    model: Any, training: VoxelCache, parts: set[str], settings: FitSettings, neighbours: str, seed: int
+    model: Any, training: VoxelCache, parts: set[str], settings: FitSettings, seed: int
 ) -> Reference:
     (latent,) = model.prior.event_shape
     cost = bytes_a_voxel(parts, training.channels, latent)
@@ -171,4 +204,5 @@ def _draw_reference(
         training.sample_rows(max(count, 1), numpy_generator(seed, "reference")) if cost else np.empty(0, int)
     )
     normals = torch.from_numpy(training.take(rows))
+    neighbours = chosen_neighbours(settings.neighbours)
     return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))

@@ -9,7 +9,12 @@ if TYPE_CHECKING:
 
 
 def model_card(detector: Detector, sha256: str) -> str:
-    """Return the model card of a detector, Markdown."""
+    """Return the model card of a detector, Markdown.
+
+    Args:
+        detector: What it is about.
+        sha256: Of the record that lies beside the card, 64 hexadecimal digits.
+    """
     summary, settings = detector.fitted.summary, detector.settings
     roles = [scan.role for scan in detector.scans]
     voxels = sum(scan.n_voxels for scan in detector.scans)
@@ -30,8 +35,8 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB), neighbours by `{detector.reference.neighbours}`",
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
-        f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}, "
-        f"{record.seconds:.0f} s",
+        f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
+        + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
         "",
         "## How well it describes held-out voxels",
         "",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mednovelty import store
+import torch
+
+from mednovelty import record_checks, store
 from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
-from mednovelty.errors import DetectorError, MedNoveltyError
+from mednovelty.errors import DetectorError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
 from mednovelty.gathering import SeenScan
 from mednovelty.io.atomic import write_text_atomic
@@ -25,7 +29,11 @@ PACKAGES = ("mednovelty", "torch", "numpy")
 
 
 def save(detector: Detector, folder: Path) -> str:
-    """Write a detector into a folder and return its sha256; the record is written last."""
+    """Write a detector into a folder and return its sha256; the record is written after the tensors.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
     record = record_of(detector)
     sha256 = store.write(folder, record, dict(detector.model.state_dict()), detector.reference.parts)
     write_curve_csv(detector.fitted.record, folder / CURVE_CSV)
@@ -47,8 +55,8 @@ def record_of(detector: Detector) -> store.DetectorRecord:
             store.StepRecord(name=name, state=store.json_types(step.state()))
             for name, step in detector.preprocessing
         ],
-        view="voxel",
-        seed=detector.seed,
+        view=settings.view,
+        seed=int(detector.seed),
         reference=store.ReferenceRecord(
             n_voxels=len(reference),
             drawn_from=reference.drawn_from,
@@ -59,7 +67,9 @@ def record_of(detector: Detector) -> store.DetectorRecord:
         scans=[store.ScanRecord(**vars(scan)) for scan in detector.scans],
         notes=list(detector.notes),
         summary=store.json_types(detector.fitted.summary),
-        curve=store.json_types(detector.fitted.record.as_json()),
+        curve=[
+            store.EpochRecord(**row) for row in store.json_types(detector.fitted.record.as_json(times=False))
+        ],
         versions={package: version(package) for package in PACKAGES},
     )
 
@@ -71,23 +81,21 @@ def load(folder: Path) -> dict[str, Any]:
         DetectorError: Nothing there, damaged, or made by plug-ins that are not installed.
     """
     record, weights, parts, sha256 = store.read(folder)
-    try:
-        settings = fit_settings(record.settings, str(folder / store.RECORD))
-        method = make_method(settings)
+    with _as_damage(folder / store.RECORD):
+        settings = fit_settings(record.settings, "settings")
         steps = tuple((s.name, plugin("preprocessors", s.name)(**s.state)) for s in record.preprocessing)
+        record_checks.check_record(record, settings)
+        record_checks.check_steps(record, settings, steps)
+        method = make_method(settings)
+        with torch.device("meta"):  # What the file asks for is compared before any memory is taken.
+            sketch = method.build(record.channels)
+        record_checks.check_weights(sketch, weights)
+        record_checks.check_reference(record, settings, sketch, parts)
         model = method.build(record.channels)
         model.load_state_dict(weights)
-    except (MedNoveltyError, TypeError, ValueError, RuntimeError) as error:
-        raise DetectorError(f"{folder}: cannot be put together: {error}") from error
-    model.eval().requires_grad_(False)
-    if sorted(parts) != record.reference.parts or {len(p) for p in parts.values()} - {
-        record.reference.n_voxels
-    }:
-        raise DetectorError(
-            f"{folder / store.REFERENCE}: does not hold the reference that {store.RECORD} tells of"
-        )
-    reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
-    curve = TrainingRecord.from_json(record.curve)
+        model.eval().requires_grad_(False)
+        reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
+        curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     return {
         "recipe": record.recipe,
         "fitted": Fitted(method, model, reference, curve, record.summary),
@@ -98,6 +106,17 @@ def load(folder: Path) -> dict[str, Any]:
         "notes": tuple(record.notes),
         "sha256": sha256,
     }
+
+
+@contextmanager
+def _as_damage(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong into a ``DetectorError`` of one line that names the file."""
+    try:
+        yield
+    except (StoppedError, MemoryError):
+        raise
+    except Exception as error:  # Plug-ins answer a state they do not understand with any error there is.
+        raise DetectorError(f"{path}: cannot be put together: {store.one_line(error)}") from error
 
 
 def fit_settings(*trees: dict[str, Any] | str) -> FitSettings:

@@ -1,4 +1,4 @@
-"""What scoring leaves on disk: names, sidecars, and whether a map is done.
+"""The files of one scored scan: their names, what a sidecar tells, and whether they are done.
 
 ``OUT/<subject>/[<session>/]dwi/<id>_desc-<score>_novelty.nii.gz`` with a ``.json`` beside it that is
 written last: its presence, with hashes that match, means done.
@@ -6,6 +6,7 @@ written last: its presence, with hashes that match, means done.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,26 +14,26 @@ import resource
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.guard import GuardedFile
 from mednovelty.preprocess.qspace import describe
 from mednovelty.scan import Scan
+from mednovelty.store import json_types
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
+    from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import ScanFiles
     from mednovelty.maps import NoveltyMap
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
 BLOCK_BYTES = 1 << 20
-BIDSIGNORE = (
-    "*_novelty.nii.gz\n*_novelty.json\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\nlogs\nevaluation\n"
-)
+ENDINGS = ("_novelty.json", "_novelty.nii.gz")
+"""Of a scan's sidecars and maps; sidecars first, since a map without one counts as unfinished."""
 
 
 @dataclass(frozen=True)
@@ -67,41 +68,75 @@ class OutputNames:
         """The brain mask that was used."""
         return self.folder / f"{self.stem}_desc-brain_mask.nii.gz"
 
+    def sidecars(self) -> list[Path]:
+        """Return the sidecars that stand, of whatever score."""
+        return [path for path in self._standing(ENDINGS[0]) if path.is_file()]
 
-def key_of(detector: Detector, files: ScanFiles, image_sha256: str) -> dict[str, str]:
+    def clear(self) -> None:
+        """Remove every map and sidecar of the scan, of whatever score; an ``OSError`` goes through."""
+        for path in [path for ending in ENDINGS for path in self._standing(ending)]:
+            path.unlink(missing_ok=True)
+
+    def _standing(self, ending: str) -> list[Path]:
+        # Not by a pattern: the maps of sub-01_desc-preproc begin as those of sub-01 do.
+        entries = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+        names = [name for name in entries if name.endswith(ending)]
+        return [self.folder / name for name in names if name.rpartition("_desc-")[0] == self.stem]
+
+
+def settings_of(detector: Detector, options: ReadOptions) -> dict[str, Any]:
+    """Return the settings that shape a scan's scores, as JSON types.
+
+    Limits on what is read, as ``options.nifti`` has them, are left out: they refuse a scan or do nothing.
+    """
+    names = ("draws", "batch_voxels", "neighbours")
+    scoring = {name: getattr(detector.settings, name) for name in names} | {"seed": detector.seed}
+    reading = asdict(options)
+    del reading["nifti"]
+    return json_types({"scoring": scoring, "reading": reading})
+
+
+def settings_sha256(detector: Detector, options: ReadOptions) -> str:
+    """Return the sha256 of ``settings_of`` as JSON with sorted keys and no blanks."""
+    text = json.dumps(settings_of(detector, options), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key_of(detector: Detector, files: ScanFiles, options: ReadOptions, image_sha256: str) -> dict[str, str]:
     """Return the hashes that a finished map must carry to count as done."""
     beside = [path for path in (files.bval, files.bvec, files.grad_b, files.mask) if path is not None]
     return {
         "InputSha256": image_sha256,
         "BesideSha256": " ".join(sha256_of_file(path) for path in beside),
         "DetectorSha256": detector.sha256,
+        "SettingsSha256": settings_sha256(detector, options),
     }
 
 
 def state_of(place: OutputNames, wanted: Sequence[str], key: dict[str, str]) -> str:
-    """Return ``done``, ``absent``, or ``other``: there are maps, but made from something else."""
-    states = [_map_state(place, name, key) for name in wanted]
-    if "other" in states:
+    """Return ``done``, ``absent``, or ``other``: there are maps, of any score, made from something else."""
+    told = {path: _told(path) for path in place.sidecars()}
+    known = [facts for facts in told.values() if facts is not None]
+    if any(facts.get(field) != value for facts in known for field, value in key.items()):
         return "other"
-    finished = (
-        all(state == "done" for state in states) and place.mask.is_file() and place.background.is_file()
-    )
-    return "done" if finished else "absent"
+    whole = all(_is_whole(place.map(name), told.get(place.sidecar(name))) for name in wanted)
+    return "done" if whole and place.mask.is_file() and place.background.is_file() else "absent"
 
 
-def _map_state(place: OutputNames, name: str, key: dict[str, str]) -> str:
-    path = place.map(name)
-    if not place.sidecar(name).is_file():
-        # A map without a sidecar is what an unfinished run leaves: it is done again.
-        return "absent"
+def _told(sidecar: Path) -> dict[str, Any] | None:
+    """Return what a sidecar tells; None where it cannot be read, as after a crash."""
     try:
-        told = json.loads(place.sidecar(name).read_text())
+        told = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return "absent"
-    if not isinstance(told, dict) or any(told.get(field) != value for field, value in key.items()):
-        return "other"
-    whole = path.is_file() and not path.is_symlink() and sha256_of_file(path) == told.get("MapSha256")
-    return "done" if whole else "absent"
+        return None
+    return told if isinstance(told, dict) else {}
+
+
+def _is_whole(path: Path, told: dict[str, Any] | None) -> bool:
+    """Whether a map is the one that its sidecar tells of: one without is what an unfinished run leaves."""
+    if told is None or path.is_symlink() or not path.is_file():
+        return False
+    return sha256_of_file(path) == told.get("MapSha256")
 
 
 def sidecar_of(
@@ -168,20 +203,7 @@ def peak_mib() -> float:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-
-
-def write_folder_facts(out: Path) -> None:
-    """Write ``dataset_description.json`` and ``.bidsignore``."""
-    generated = {"Name": "mednovelty", "Version": version("mednovelty")}
-    described = {
-        "Name": "Novelty maps",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [generated],
-    }
-    write_text_atomic(out / "dataset_description.json", json.dumps(described, indent=2) + "\n")
-    write_text_atomic(out / ".bidsignore", BIDSIGNORE)
+    return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
 
 
 def command_line() -> str:

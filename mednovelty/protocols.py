@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class ProbabilisticAutoencoder(Protocol):
     """A VAE as the scorers see it: two maps between spaces, and a prior."""
 
+    channels: int
+    """C."""
+
     @property
     def prior(self) -> Independent:
         """p(z), event shape ``(Z,)``."""
@@ -34,14 +37,21 @@ class ProbabilisticAutoencoder(Protocol):
 
 
 class Method(Protocol):
-    """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``."""
+    """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``.
+
+    ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
+    """
 
     Settings: ClassVar[type]
     """A frozen dataclass whose defaults work; ``Method(settings)`` makes the method."""
     settings: Any
 
     def build(self, channels: int) -> Any:
-        """Return the ``nn.Module`` for C channels; its weights are set by ``start`` or read from disk."""
+        """Return the ``nn.Module`` for C channels; its weights are set by ``start`` or read from disk.
+
+        It is a ``ProbabilisticAutoencoder``. Under ``torch.device("meta")`` nothing of it is allocated:
+        that is how the shapes in a file are checked before memory is taken.
+        """
 
     def start(self, model: Any, normals: Any, generator: Generator) -> None:
         """Set the weights before training, from the training voxels (a ``VoxelCache``)."""
@@ -51,6 +61,21 @@ class Method(Protocol):
 
     def validate(self, model: Any, batches: Iterable[Samples], generator: Generator) -> Mapping[str, float]:
         """Return means over all samples; lower ``loss`` is better."""
+
+    def assess(self, model: Any, training: Any, validation: Any, generator: Generator) -> Mapping[str, Any]:
+        """Say how well a trained model describes voxels that it was not trained on.
+
+        Args:
+            model: Trained, in evaluation mode.
+            training: The ``VoxelCache`` it was trained on.
+            validation: A ``VoxelCache`` of voxels held out, ``(n, C)`` of the same channels.
+            generator: Of whatever is random, on the CPU; same state, same answer.
+
+        Returns:
+            JSON types by name, kept in the detector's record and shown on its card. ``verdict`` (str) is
+            one sentence for the user; ``collapsed`` (bool) says that the scores are not to be relied on,
+            and the verdict then says what to do. Log likelihoods are in nats per voxel.
+        """
 
 
 @runtime_checkable

@@ -88,6 +88,9 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
         return TypeAdapter(kind).validate_python(dict(tree))
     except ValidationError as error:
         first = error.errors()[0]
+        own = first.get("ctx", {}).get("error")
+        if isinstance(own, SettingsError):  # It says itself which setting is wrong.
+            raise SettingsError(f"{where}: {own}") from error
         place = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from error
 

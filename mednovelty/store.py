@@ -5,7 +5,8 @@
 ``reference.safetensors``  the normals as the network sees them
 
 Reading never runs anything from the files: JSON is checked against the schema, tensors are checked for
-names, shapes and finite values, and both against the hashes in the record.
+names, shapes and finite values, and both against the hashes in the record. What the record says is held
+against itself in ``mednovelty.record_checks``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mednovelty.errors import DetectorError, OutputError
+from mednovelty.errors import DetectorError, MedNoveltyError, OutputError
 from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
 
 SCHEMA_VERSION = 1
@@ -32,7 +33,7 @@ LARGEST_RECORD_BYTES = 64 << 20
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class StepRecord(_Strict):
@@ -61,8 +62,17 @@ class ReferenceRecord(_Strict):
     parts: list[str]
 
 
+class EpochRecord(_Strict):
+    """One epoch of the training curve; what it took in time is in ``training.csv`` alone."""
+
+    epoch: int = Field(ge=0)
+    train_loss: float | None
+    learning_rate: float
+    validation: dict[str, float | None]
+
+
 class DetectorRecord(_Strict):
-    """All of a detector but its tensors."""
+    """All of a detector but its tensors; two fits that agree in every bit have the same record."""
 
     schema_version: Literal[1] = 1
     recipe: str
@@ -75,8 +85,8 @@ class DetectorRecord(_Strict):
     reference: ReferenceRecord
     scans: list[ScanRecord]
     notes: list[str]
-    summary: dict[str, Any] = Field(description="held-out ELBO, probabilistic PCA beside it, active latents")
-    curve: list[dict[str, Any]]
+    summary: dict[str, Any] = Field(description="what the method says of its model on held-out voxels")
+    curve: list[EpochRecord] = Field(min_length=1)
     versions: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
 
@@ -114,18 +124,39 @@ def read(folder: Path) -> tuple[DetectorRecord, dict[str, Tensor], dict[str, Ten
         DetectorError: Nothing there, damaged, or written by a newer version.
     """
     path = folder / RECORD
-    if not path.is_file():
-        raise DetectorError(f"{folder}: no detector here: {RECORD} is missing")
-    if path.stat().st_size > LARGEST_RECORD_BYTES:
-        raise DetectorError(f"{path}: {path.stat().st_size} bytes are too many for a record of settings")
     try:
+        if not path.is_file():
+            raise DetectorError(f"{folder}: no detector here: {RECORD} is missing")
+        if path.stat().st_size > LARGEST_RECORD_BYTES:
+            raise DetectorError(f"{path}: {path.stat().st_size} bytes are too many for a record of settings")
         text = path.read_bytes()
-        content = json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DetectorError(f"{path}: not readable as JSON: {error}") from error
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DetectorError(f"{path}: not readable as JSON: {one_line(error)}") from error
     record = _validated(path, content)
     weights, reference = (_tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE))
     return record, weights, reference, hashlib.sha256(text).hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    r"""Return an error's words without line breaks; its kind where it has none.
+
+    Examples:
+        >>> one_line(RuntimeError("size\n\tmismatch")), one_line(KeyError("a")), one_line(ValueError())
+        ('size mismatch', "KeyError: 'a'", 'ValueError')
+    """
+    words = " ".join(str(error).split())
+    if isinstance(error, LookupError) and not isinstance(error, MedNoveltyError):
+        return f"{type(error).__name__}: {words}"
+    return words or type(error).__name__
+
+
+def _finite(text: str) -> float:
+    """Return a number as JSON spells it; NaN, infinities and what only they can hold are refused."""
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return value
 
 
 def _validated(path: Path, content: Any) -> DetectorRecord:
@@ -137,7 +168,8 @@ def _validated(path: Path, content: Any) -> DetectorRecord:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise DetectorError(f"{path}: not a detector's record: {place}: {first['msg']}") from error
+        words = " ".join(f"{place}: {first['msg']}".split())
+        raise DetectorError(f"{path}: not a detector's record: {words}") from error
 
 
 def _tensors(path: Path, hashes: dict[str, str]) -> dict[str, Tensor]:
@@ -146,8 +178,8 @@ def _tensors(path: Path, hashes: dict[str, str]) -> dict[str, Tensor]:
         if hashlib.sha256(data).hexdigest() != hashes.get(path.name):
             raise DetectorError(f"{path}: damaged: its sha256 is not the one in {RECORD}")
         tensors = load_tensors(data)
-    except (OSError, SafetensorError) as error:
-        raise DetectorError(f"{path}: cannot be read: {error}") from error
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise DetectorError(f"{path}: cannot be read: {one_line(error)}") from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DetectorError(f"{path}: tensor {name!r} holds values that are not finite")

@@ -25,7 +25,7 @@ from mednovelty.checkpoint import read_checkpoint, write_checkpoint
 from mednovelty.curve import EpochRow, TrainingRecord
 from mednovelty.errors import SettingsError, StoppedError
 from mednovelty.schedule import TrainSettings, exhausted, learning_rate
-from mednovelty.seeds import generator, numpy_generator, stream_seed
+from mednovelty.seeds import generator, numpy_generator
 from mednovelty.voxel_cache import VoxelCache
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -187,7 +187,7 @@ class _Loop:
         return scores
 
     def _noise(self, *purpose: str | int) -> Generator:
-        return Generator(device=self.device).manual_seed(stream_seed(self.seed, *purpose))
+        return generator(self.seed, *purpose, device=self.device)
 
     def _add(self, row: EpochRow) -> None:
         self.record = replace(self.record, rows=(*self.record.rows, row))

@@ -217,7 +217,8 @@ def test_a_stopped_score_is_no_failed_scan(tmp_path, monkeypatch):
     result = run("score", tiny_detector()[1], tiny_cohort().patients, "-o", tmp_path / "out")
     assert result.exit_code == 143
     assert "stopped by SIGTERM" in result.stderr
-    assert not (tmp_path / "out" / "run.json").exists()
+    run_record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run_record["ExitCode"], run_record["Scans"]) == (143, [])
 
 
 def test_a_surprise_with_one_scan_is_that_scans_failure(tmp_path, monkeypatch):

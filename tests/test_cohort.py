@@ -1,8 +1,8 @@
 """Folders of scans: names, sidecars, resuming, and one bad scan among good ones."""
 
 import json
-import os
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,8 +10,7 @@ import pytest
 from cohorts import tiny_cohort, tiny_detector
 
 from mednovelty.cohort import CohortSettings, score_cohort
-from mednovelty.errors import OutputError, UnknownPluginError
-from mednovelty.io.read_scan import ReadOptions
+from mednovelty.errors import DetectorError, ScanError, UnknownPluginError
 from mednovelty.io.scan_folder import scan_folder
 
 BASELINES = {"raw_b0", "raw_dwi", "raw_attenuation"}
@@ -25,7 +24,7 @@ def patients(tmp_path):
 def score(patients, out, *scores, overwrite=False):
     detector, _ = tiny_detector()
     settings = CohortSettings(scores, overwrite)
-    return score_cohort(detector, scan_folder(patients), out, settings, ReadOptions())
+    return score_cohort(detector, scan_folder(patients), out, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -115,47 +114,6 @@ def test_the_run_leaves_its_record(scored):
     assert not any(line.endswith("/") for line in (out / ".bidsignore").read_text().splitlines())
 
 
-def test_scoring_again_does_nothing(patients, tmp_path):
-    out = tmp_path / "out"
-    score(patients, out, "vae_regularizer")
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_novelty.*")}
-    result = score(patients, out, "vae_regularizer")
-    assert {status for _, status in statuses(result)} == {"up to date"}
-    assert result.exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*_novelty.*")} == before
-
-
-def test_what_is_not_whole_is_done_again(patients, tmp_path):
-    out = tmp_path / "out"
-    score(patients, out, "vae_regularizer")
-    expected = maps_of(out)
-    cut, orphan = sorted(out.rglob("*vae_regularizer_novelty.nii.gz"))
-    cut.write_bytes(cut.read_bytes()[:100])
-    orphan.with_name(orphan.name.replace(".nii.gz", ".json")).unlink()
-    result = score(patients, out, "vae_regularizer")
-    assert {status for _, status in statuses(result)} == {"done"}
-    assert maps_of(out) == expected
-
-
-def test_another_detectors_maps_are_not_replaced_unasked(patients, tmp_path):
-    out = tmp_path / "out"
-    score(patients, out, "vae_regularizer")
-    for path in out.rglob("*_novelty.json"):
-        path.write_text(path.read_text().replace(tiny_detector()[0].sha256, "0" * 64))
-    with pytest.raises(OutputError, match=r"holds maps of sub-p01.* by another detector.*pass --overwrite"):
-        score(patients, out, "vae_regularizer")
-    assert {s for _, s in statuses(score(patients, out, "vae_regularizer", overwrite=True))} == {"done"}
-
-
-def test_a_changed_scan_is_not_up_to_date(patients, tmp_path):
-    out = tmp_path / "out"
-    score(patients, out, "vae_regularizer")
-    first, second = (patients / f"sub-p0{i}" / "dwi" / f"sub-p0{i}_dwi.nii.gz" for i in (1, 2))
-    shutil.copy(second, first)
-    with pytest.raises(OutputError, match="from another file"):
-        score(patients, out, "vae_regularizer")
-
-
 def test_one_bad_scan_stops_nobody(scored, patients, tmp_path):
     bad = patients / "sub-p01" / "dwi" / "sub-p01_dwi.nii.gz"
     bad.write_bytes(bad.read_bytes()[:-9])
@@ -208,45 +166,29 @@ def test_channels_in_another_order_give_the_same_maps(scored, patients, tmp_path
         )
 
 
-def test_unknown_scores_are_refused_before_anything_is_read(patients, tmp_path):
-    with pytest.raises(UnknownPluginError, match="did you mean 'negative_elbo'"):
-        score(patients, tmp_path / "out", "negativ_elbo")
+@pytest.mark.parametrize(
+    ("name", "near"), [("negativ_elbo", "negative_elbo"), ("raw_attenuatoin", "raw_attenuation")]
+)
+def test_unknown_scores_are_refused_before_anything_is_read(patients, tmp_path, name, near):
+    with pytest.raises(UnknownPluginError, match=f"did you mean '{near}'"):
+        score(patients, tmp_path / "out", name)
     assert not (tmp_path / "out").exists()
 
 
-def test_maps_never_go_where_scans_are_read(patients):
-    with pytest.raises(OutputError, match="is a folder that scans are read from"):
-        score(patients, patients)
-    with pytest.raises(OutputError, match="is a folder that scans are read from"):
-        score(patients, patients / "sub-p01" / "dwi")
+def test_a_text_is_one_score():
+    assert CohortSettings("latent_euclidean").scores == ("latent_euclidean",)
+    assert CohortSettings(["raw_b0", "raw_dwi"]).scores == ("raw_b0", "raw_dwi")
 
 
-def test_two_runs_do_not_share_a_folder(patients, tmp_path):
-    import fcntl
-
-    (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / ".mednovelty.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another run is writing here"):
-            score(patients, tmp_path / "out")
+def test_nothing_to_score_makes_no_folder(patients, tmp_path):
+    scans = replace(scan_folder(patients), scans=())
+    with pytest.raises(ScanError, match="patients: no scan was found to score"):
+        score_cohort(tiny_detector()[0], scans, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_link_at_an_outputs_name_is_replaced_and_its_target_left(patients, tmp_path):
-    out = tmp_path / "out"
-    score(patients, out, "vae_regularizer")
-    path = next(out.rglob("*vae_regularizer_novelty.nii.gz"))
-    precious = tmp_path / "precious"
-    precious.write_bytes(path.read_bytes())
-    path.unlink()
-    path.symlink_to(precious)
-    kept = precious.read_bytes()
-    score(patients, out, "vae_regularizer")
-    assert not path.is_symlink()
-    assert precious.read_bytes() == kept
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_said_at_once(patients, tmp_path):
-    (tmp_path / "out").mkdir(mode=0o555)
-    with pytest.raises(OutputError, match="cannot be written"):
-        score(patients, tmp_path / "out")
+def test_a_detector_of_arrays_scores_no_scans(patients, tmp_path):
+    detector = replace(tiny_detector()[0], preprocessing=())
+    with pytest.raises(DetectorError, match="fitted on arrays and knows no scans; use score_voxels"):
+        score_cohort(detector, scan_folder(patients), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

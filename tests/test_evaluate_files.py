@@ -114,3 +114,12 @@ def test_a_map_or_brain_mask_that_is_gone_is_named(study):
     next(out.rglob("*desc-brain_mask.nii.gz")).unlink()
     with pytest.raises(ScanError, match=r"sub-01_desc-brain_mask.nii.gz: gone from .*; score sub-01 again"):
         find_maps(out)
+
+
+def test_the_runs_own_files_are_known_behind_a_link(tmp_path):
+    own = write(tmp_path / "study" / "out" / "sub-1_mask.nii.gz", lesion_of(1))
+    lesion = write(tmp_path / "study" / "masks" / "sub-2_mask.nii.gz", lesion_of(2))
+    (tmp_path / "link").symlink_to(tmp_path / "study")
+    found, strangers = find_masks(tmp_path / "link", ["sub-1", "sub-2"], besides=own.parent)
+    assert [path.resolve() for path in found.values()] == [lesion.resolve()]
+    assert strangers == []

@@ -89,7 +89,9 @@ def test_the_reference_keeps_to_its_budget(voxels, scans):
 def test_a_single_scan_holds_out_its_end(voxels):
     detector = fit_voxels(voxels, settings=FAST)
     assert detector.reference.drawn_from == 960
-    assert detector.notes == ("a single scan: its last voxels are held out for validation, not a scan",)
+    assert detector.notes == (
+        "a single scan: its last voxels in the file's order are held out for validation, not a scan",
+    )
 
 
 def test_scores_that_need_no_reference_keep_none(voxels, scans):

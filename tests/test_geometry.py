@@ -8,7 +8,6 @@ from cohorts import FAST
 
 import mednovelty as mn
 from mednovelty.cohort import CohortSettings, score_cohort
-from mednovelty.io.read_scan import ReadOptions
 
 SHAPE = (11, 13, 7)
 SPACING_MM = np.array([2.0, 1.5, 3.0])
@@ -79,7 +78,7 @@ def test_a_planted_lesion_comes_out_at_its_world_position(detector, tmp_path, or
     planted_mm = nib.affines.apply_affine(matrix, TARGET)
 
     settings = CohortSettings(("nearest_normal", "latent_euclidean"))
-    score_cohort(detector, mn.scan_folder(tmp_path / "patients"), tmp_path / "out", settings, ReadOptions())
+    score_cohort(detector, mn.scan_folder(tmp_path / "patients"), tmp_path / "out", settings=settings)
 
     for name in ("nearest_normal", "latent_euclidean", "raw_attenuation"):
         (path,) = (tmp_path / "out").rglob(f"*_desc-{name}_novelty.nii.gz")
@@ -98,7 +97,7 @@ def test_a_planted_lesion_comes_out_at_its_world_position(detector, tmp_path, or
 def test_the_background_and_the_mask_lie_on_the_same_voxels(detector, tmp_path):
     write_scan(tmp_path / "patients", "sub-p", AFFINES["LAS"], lesion=TARGET, seed=7)
     score_cohort(detector, mn.scan_folder(tmp_path / "patients"), tmp_path / "out",
-                 CohortSettings(("vae_regularizer",)), ReadOptions())  # fmt: skip
+                 settings=CohortSettings("vae_regularizer"))  # fmt: skip
     scan = nib.load(tmp_path / "patients" / "sub-p_dwi.nii.gz")
     given = nib.load(tmp_path / "patients" / "sub-p_desc-brain_mask.nii.gz").get_fdata()
     (background,) = (tmp_path / "out").rglob("*_desc-background.nii.gz")

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import mednovelty as mn
-from mednovelty.cohort import CohortSettings, score_cohort
+from mednovelty.cohort import score_cohort
 from mednovelty.fitting import FitSettings
-from mednovelty.io.read_scan import ReadOptions
 from mednovelty.train import TrainSettings
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
@@ -38,9 +37,7 @@ def test_two_shells_fit_on_one_slice_score_the_other(slices, tmp_path):
     assert detector.scheme.describe() == "103 volumes: 13 at b=0, 30 at b=1000, 60 at b=2000"
     assert not detector.fitted.summary["collapsed"]
 
-    result = score_cohort(
-        detector, mn.scan_folder(slices / "slice1"), tmp_path / "out", CohortSettings(), ReadOptions()
-    )
+    result = score_cohort(detector, mn.scan_folder(slices / "slice1"), tmp_path / "out")
     assert result.exit_code == 0
     original = nib.load(slices / "slice1" / "slice1.nii.gz")
     mask = nib.load(slices / "slice1" / "slice1_mask.nii.gz").get_fdata() > 0
@@ -69,7 +66,7 @@ def test_the_whole_brain_scan_is_another_acquisition(slices, real_data, tmp_path
     settings = FitSettings(train=TrainSettings(max_epochs=1), scores=("vae_regularizer",))
     detector = mn.Detector.fit(mn.scan_folder(slices / "slice0"), settings=settings).save(tmp_path / "model")
     scans = mn.scan_folder(real_data / "dwi" / "single_shell")
-    result = score_cohort(detector, scans, tmp_path / "out", CohortSettings(), ReadOptions())
+    result = score_cohort(detector, scans, tmp_path / "out")
     assert result.exit_code == 3
     assert "33 volumes: 1 at b=0, 32 at b=1000; the detector knows 103 volumes" in result.failures[0].message
     assert json.loads((tmp_path / "out" / "run.json").read_text())["ExitCode"] == 3

@@ -47,7 +47,7 @@ class Rounds:
     def __call__(self, record: TrainingRecord) -> None:
         """Note the epoch that has ended, then run the bare passes."""
         row, voxels = record.rows[-1], sum(len(x) for x in self.batches)
-        if row.epoch > 1:  # The first epoch warms up.
+        if row.epoch > 1 and row.voxels_per_second is not None:  # The first epoch warms up.
             self.loop.append(row.voxels_per_second)
             self.loop_with_validation.append(voxels / (time.perf_counter() - self.left))
         started = time.perf_counter()

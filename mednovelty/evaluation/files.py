@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mednovelty.errors import ScanError
+from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.guard import shown
+from mednovelty.io.manifest import Manifest
 from mednovelty.io.names import is_image, stem
 
 LARGEST_SIDECAR_BYTES = 16 << 20
@@ -155,6 +158,30 @@ def find_masks(folder: Path, ids: Iterable[str], besides: Path) -> tuple[dict[st
     return found, strangers
 
 
+def manifest_masks(manifest: Manifest, ids: Iterable[str]) -> tuple[dict[str, Path], list[Path]]:
+    """Find lesion masks where a data manifest says they are.
+
+    Args:
+        manifest: Its ``files.masks`` is the pattern.
+        ids: Of the scans that masks are wanted for.
+
+    Returns:
+        Scan id to mask; and the files that fit the pattern but none of the scans.
+
+    Raises:
+        SettingsError: It names no lesion masks.
+    """
+    if not manifest.masks:
+        raise SettingsError(
+            f"{shown(manifest.path)}: names no lesion masks; add files.masks, for example "
+            'masks = "lesions/{id}_mask.nii.gz", or give the folder of the masks'
+        )
+    found = {id: path for id in ids if (path := manifest.lesion_mask_of(id)) is not None}
+    pattern = "*".join(glob.escape(part) for part in manifest.masks.split("{id}"))
+    others = set(manifest.root.glob(pattern)) - set(found.values())
+    return found, sorted(path for path in others if path.is_file())
+
+
 def _add(scans: dict[str, ScoredScan], sidecar: Path) -> None:
     content = read_sidecar(sidecar)
     id, score = content["ScanId"], content["Score"]["name"]
@@ -208,14 +235,15 @@ def _sidecar_of(image: Path) -> Path:
 
 
 def _images(folder: Path, besides: Path) -> list[Path]:
-    besides = besides.resolve()
+    # os.path, since Path.resolve raises where links lead in a circle.
+    own = Path(os.path.realpath(besides))
     return sorted(
         path
         for path in folder.rglob("*")
         if is_image(path)
         and not path.name.startswith(".")
         and not _BRAIN.search(stem(path))
-        and not path.resolve().is_relative_to(besides)
+        and not Path(os.path.realpath(path)).is_relative_to(own)
         and path.is_file()
     )
 

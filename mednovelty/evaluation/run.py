@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks
+from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks, manifest_masks
 from mednovelty.evaluation.result import Curve, EvaluateSettings, Evaluation, Row
 from mednovelty.evaluation.truth import Truth, read_truth
 from mednovelty.io.guard import shown
+from mednovelty.io.manifest import read_manifest
 from mednovelty.metrics import (
     Ranking,
     dice_at,
@@ -29,12 +30,13 @@ DRAWN_SCORES = 2000
 """How many scores of each class a histogram is drawn from, at most, a scan."""
 
 
-def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None) -> Evaluation:
+def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings | None = None) -> Evaluation:
     """Compare the maps of a score run with lesion masks, inside each scan's brain mask.
 
     Args:
         out: The folder that ``score`` wrote to.
-        masks: The folder of lesion masks; their names tell which scan each belongs to.
+        masks: The folder of lesion masks, whose names tell which scan each belongs to; or a data manifest
+            (``*.toml``), which says where each lies.
         settings: Seed and bootstrap.
 
     A scan whose masks cannot be used, and a map that cannot, is left out with a warning.
@@ -42,16 +44,11 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
     Raises:
         ScanError: No maps, no mask for any scan, or no scan with masks and a map that can be used; where
             only one thing was wrong, its own error (``GeometryError`` for other voxels).
+        SettingsError: The manifest is wrong, or names no lesion masks.
     """
     settings, out, masks = settings or EvaluateSettings(), Path(out), Path(masks)
     found, warnings = find_maps(out)
-    owned, strangers = find_masks(masks, found, besides=out)
-    if not owned:
-        raise ScanError(
-            f"{masks}: no lesion mask fits a scan of {out}: scans {_some(found)}; "
-            f"masks {_some(shown(path) for path in strangers)}; call them <scan>_mask.nii.gz",
-            code="masks.none",
-        )
+    owned, strangers = _masks(masks, found, out)
     errors: list[ScanError] = []
     truths = _truths({id: (found[id], owned[id]) for id in found if id in owned}, warnings, errors)
     study = _Study(truths, settings, errors)
@@ -60,7 +57,7 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
     if not rated:
         raise _nothing_left(out, errors)
     without = tuple(id for id in found if id not in owned)
-    names = tuple(shown(path) for path in strangers)
+    unknown = tuple(shown(path) for path in strangers)
     return Evaluation(
         scans={
             id: {score: rows[id] for score, (rows, _) in rated.items() if id in rows}
@@ -69,9 +66,9 @@ def evaluate(out: Path, masks: Path, *, settings: EvaluateSettings | None = None
         curves={score: curves for score, (_, curves) in rated.items()},
         settings=settings,
         fifth=study.fifth,
-        warnings=(*warnings, *study.warnings(), *_left_out(without, names)),
+        warnings=(*warnings, *study.warnings(), *_left_out(without, unknown)),
         scans_without_mask=without,
-        masks_without_scan=names,
+        masks_without_scan=unknown,
     )
 
 
@@ -168,6 +165,24 @@ class _Study:
         inside = draw_fifth(truth.n, [self.seed, *truth.id.encode()])
         parts = [Ranking.of(scores[part], lesion[part], truth.id) for part in (inside, ~inside)]
         return Ranking.pooled(parts), parts[0], parts[1]
+
+
+def _masks(masks: Path, found: dict[str, ScoredScan], out: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Return the lesion masks by scan id, at least one, and those that fit no scan."""
+    if masks.suffix == ".toml" and not masks.is_dir():
+        manifest = read_manifest(masks)
+        owned, strangers = manifest_masks(manifest, found)
+        names = str(manifest.root / manifest.masks)
+    else:
+        owned, strangers = find_masks(masks, found, besides=out)
+        names = "<scan>_mask.nii.gz"
+    if not owned:
+        raise ScanError(
+            f"{masks}: no lesion mask fits a scan of {out}: scans {_some(found)}; "
+            f"masks {_some(shown(path) for path in strangers)}; call them {names}",
+            code="masks.none",
+        )
+    return owned, strangers
 
 
 def _truths(

@@ -21,71 +21,24 @@ p(x|z) is at least -10 (here: of the standardised channels; here also of q(z|x),
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mednovelty.errors import SettingsError
+from mednovelty.methods.vae_settings import NETS, VAESettings
 from mednovelty.methods.vae_start import start_at_pca
 from mednovelty.nn.mlp import GaussianMLP
 from mednovelty.papers import equation
 from mednovelty.protocols import ProbabilisticAutoencoder
 from mednovelty.types import Latents, Samples
 
-NETS: Mapping[int, tuple[int, ...]] = {8: (64, 32, 16), 16: (128, 64, 32), 24: (128, 64, 48)}
-"""The paper's three nets: latent size to the encoder's hidden widths; the decoder mirrors them."""
-
 ACTIVE_NATS = 0.01
 """A latent is active when its KL, averaged over voxels, exceeds this many nats."""
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True, slots=True)
-class VAESettings:
-    """Architecture, loss and start of the VAE.
-
-    Args:
-        hidden: Widths of the encoder's hidden layers; the decoder mirrors them.
-        latent: Number of latent dimensions, Z.
-        kl_weight: Weight of the KL term in the training loss; 1 is the ELBO.
-        kl_warmup_epochs: The weight rises linearly from 0 over this many epochs; 0: none.
-        log_sigma_floor: Smallest log sigma of p(x|z) and q(z|x), in standardised units.
-        log_sigma_ceiling: Largest. It is out of reach of what is trained on; it keeps the scores of voxels
-            that are far from anything seen finite.
-        start: ``pca``, the exact linear optimum; ``random``, the usual small weights.
-    """
-
-    hidden: tuple[int, ...] = NETS[16]
-    latent: int = 16
-    kl_weight: float = 1.0
-    kl_warmup_epochs: int = 0
-    log_sigma_floor: float = -10.0
-    log_sigma_ceiling: float = 10.0
-    start: Literal["pca", "random"] = "pca"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if not self.hidden or min(self.hidden) < 1 or self.latent < 1:
-            raise SettingsError(
-                f"a VAE needs layers of at least 1 unit, not hidden={self.hidden}, latent={self.latent}"
-            )
-        if not self.kl_weight >= 0 or self.kl_warmup_epochs < 0:
-            raise SettingsError(
-                f"kl_weight={self.kl_weight}, kl_warmup_epochs={self.kl_warmup_epochs}: must not be negative"
-            )
-        if self.start not in ("pca", "random"):
-            raise SettingsError(f"start={self.start!r} is neither 'pca' nor 'random'")
-
-    def kl_weight_in(self, epoch: int) -> float:
-        """Return the weight of the KL term in an epoch, counted from 1."""
-        if not self.kl_warmup_epochs:
-            return self.kl_weight
-        return self.kl_weight * min(1.0, epoch / self.kl_warmup_epochs)
 
 
 class VAE(nn.Module):
@@ -238,6 +191,22 @@ class VAEMethod:
             "kl": kl.sum().item() / count,
             "active_latents": float((kl / count > ACTIVE_NATS).sum()),
         }
+
+    def assess(self, model: VAE, training: Any, validation: Any, generator: Generator) -> dict[str, Any]:
+        """Return the held-out ELBO beside the exact likelihood of probabilistic PCA, as JSON types.
+
+        The numbers are those of ``vae_comparison.Comparison``, nats a voxel.
+
+        Args:
+            model: Trained.
+            training: The ``VoxelCache`` it was trained on.
+            validation: One of other scans.
+            generator: On the CPU.
+        """
+        # Imported here: the comparison is about this module's model.
+        from mednovelty.methods.vae_comparison import compare_with_ppca
+
+        return compare_with_ppca(model, training, validation, generator=generator).as_json()
 
 
 def closed_forms(model: VAE, x: Samples, generator: Generator) -> tuple[Tensor, Tensor]:

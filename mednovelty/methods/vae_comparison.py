@@ -36,7 +36,8 @@ class Comparison:
         pca_space: ``as given`` or ``standardised``: which of the two it was.
         pca_as_given: Fitted to the voxels as they are.
         pca_standardised: Fitted to channels divided by their spread.
-        components: Of the PCA.
+        components: Of the PCA: as many as latents, at most C - 1. A single channel has none: what is left
+            of the PCA is a Gaussian.
         latents: Of the VAE.
         active_latents: Mean KL over voxels above ``ACTIVE_NATS``.
         active_by_variance: Variance of the posterior mean above ``ACTIVE_VARIANCE``.
@@ -67,18 +68,24 @@ class Comparison:
         return not self.gain > 0
 
     @property
+    def rival(self) -> str:
+        """Name what the VAE is compared with."""
+        if not self.components:
+            return f"a Gaussian ({self.pca:.2f}; one channel has no principal components)"
+        return f"probabilistic PCA with {self.components} components ({self.pca:.2f}, {self.pca_space})"
+
+    @property
     def verdict(self) -> str:
         """Say in one sentence how the VAE compares."""
-        pca = f"probabilistic PCA with {self.components} components ({self.pca:.2f}, {self.pca_space})"
         active = f"{self.active_latents} of {self.latents} latents active"
         if self.collapsed:
             return (
-                f"WARNING: the VAE loses to {pca} by {-self.gain:.2f} nats per voxel on held-out scans (ELBO "
-                f"{self.elbo:.2f}, {active}): it has collapsed or was trained too little; its scores are no "
-                "better than a linear model's. Train longer, or with start='pca'."
+                f"WARNING: the VAE loses to {self.rival} by {-self.gain:.2f} nats per voxel on held-out "
+                f"scans (ELBO {self.elbo:.2f}, {active}): it has collapsed or was trained too little; its "
+                "scores are no better than a linear model's. Train longer, or with start='pca'."
             )
         return (
-            f"the VAE beats {pca} by {self.gain:.2f} nats per voxel on held-out scans "
+            f"the VAE beats {self.rival} by {self.gain:.2f} nats per voxel on held-out scans "
             f"(ELBO {self.elbo:.2f}, {active})"
         )
 
@@ -101,7 +108,7 @@ def compare_with_ppca(
 
     PCA is not indifferent to the channels' units, so it is fitted twice, to the voxels as given and
     to standardised ones; the better on the held-out voxels is the one to beat. That choice favours
-    PCA.
+    PCA. A single channel has no principal components: there the exact likelihood is a Gaussian's.
 
     Args:
         model: Trained.
@@ -115,22 +122,9 @@ def compare_with_ppca(
     choice, draws = torch.randint(2**62, (2,), generator=generator).tolist()
     x = validation.take(validation.sample_rows(voxels, np.random.default_rng(choice)))
     components = min(model.latent, len(moments.mean) - 1)
-    pcas = {
-        name: np.concatenate([_log_likelihood(moments, components, block, units) for block in _blocks(x)])
-        for name, units in (("as given", np.ones_like(moments.mean)), ("standardised", moments.spread))
-    }
-    space = max(pcas, key=lambda name: pcas[name].mean())
     elbo, kl, spread = _held_out(model, x, samples, draws)
-    gain = elbo - pcas[space]
     return Comparison(
-        elbo=float(elbo.mean()),
-        elbo_error=_error(elbo),
-        gain=float(gain.mean()),
-        gain_error=_error(gain),
-        pca=float(pcas[space].mean()),
-        pca_space=space,
-        pca_as_given=float(pcas["as given"].mean()),
-        pca_standardised=float(pcas["standardised"].mean()),
+        **_likelihoods(elbo, moments, components, x),
         components=components,
         latents=model.latent,
         active_latents=int((kl > ACTIVE_NATS).sum()),
@@ -141,8 +135,31 @@ def compare_with_ppca(
     )
 
 
+def _likelihoods(elbo: np.ndarray, moments: Moments, components: int, x: np.ndarray) -> dict[str, Any]:
+    """Return the fields of a ``Comparison`` that are means over the voxels, and their errors."""
+    pcas = {
+        name: np.concatenate([_log_likelihood(moments, components, block, units) for block in _blocks(x)])
+        for name, units in (("as given", np.ones_like(moments.mean)), ("standardised", moments.spread))
+    }
+    space = max(pcas, key=lambda name: pcas[name].mean())
+    gain = elbo - pcas[space]
+    return {
+        "elbo": float(elbo.mean()),
+        "elbo_error": _error(elbo),
+        "gain": float(gain.mean()),
+        "gain_error": _error(gain),
+        "pca": float(pcas[space].mean()),
+        "pca_space": space,
+        "pca_as_given": float(pcas["as given"].mean()),
+        "pca_standardised": float(pcas["standardised"].mean()),
+    }
+
+
 def _log_likelihood(moments: Moments, components: int, x: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Return the log density of x of a PCA fitted to channels divided by ``units``."""
+    if not components:  # One channel.
+        deviation = (x - moments.mean) / moments.spread
+        return (-0.5 * (deviation**2 + np.log(2 * np.pi)) - np.log(moments.spread)).sum(1)
     pca = ProbabilisticPCA.fit(moments.mean / units, moments.covariance / units / units[:, None], components)
     return pca.log_likelihood(x / units) - np.log(units).sum()
 

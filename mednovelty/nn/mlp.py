@@ -58,7 +58,8 @@ class GaussianMLP(nn.Module):
 
 
 def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
-    layer = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
+    # On whatever device is the default: under torch.device("meta") nothing is allocated.
+    layer = nn.Linear(n_in, n_out, device="meta").to_empty(device=torch.get_default_device())
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

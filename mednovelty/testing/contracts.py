@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch
-from mednovelty.protocols import Neighbours, Scorer
+from mednovelty.protocols import Method, Neighbours, ProbabilisticAutoencoder, Scorer
+from mednovelty.seeds import generator, numpy_generator
+from mednovelty.voxel_cache import VoxelCache
 
 MakeBatch = Callable[[Tensor], Batch]
 """Wraps samples into a batch, with the noise and the signal that some scorers look at."""
@@ -88,3 +93,68 @@ def check_neighbours(make: Callable[[Tensor], Neighbours], vectors: Tensor, quer
     torch.testing.assert_close(found.double(), every.sort(dim=1).values[:, :k], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(every.gather(1, indices), found.double(), rtol=1e-5, atol=1e-6)
     assert all(len(set(row.tolist())) == k for row in indices), "a neighbour was returned twice"
+
+
+def check_takes_no_memory(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """A model built on the meta device has the tensors of a real one, and holds none of them."""
+    with torch.device("meta"):
+        sketch = method.build(training.channels)
+    real = method.build(training.channels).state_dict()
+    assert {tensor.device.type for tensor in sketch.state_dict().values()} == {"meta"}
+    told = {name: (tensor.shape, tensor.dtype) for name, tensor in sketch.state_dict().items()}
+    assert told == {name: (tensor.shape, tensor.dtype) for name, tensor in real.items()}
+
+
+def check_same_start(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """The same settings, voxels and generator give the same bits to start from."""
+    first = _started(method, training).state_dict()
+    second = _started(type(method)(method.settings), training).state_dict()  # type: ignore[call-arg]
+    assert all(torch.equal(value, second[name]) for name, value in first.items()), "start() is not repeatable"
+
+
+def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """The model maps samples to latents and back, as the scorers expect."""
+    model = _started(method, training)
+    assert isinstance(model, ProbabilisticAutoencoder)
+    assert model.channels == training.channels
+    x = torch.from_numpy(held_out.take(held_out.sample_rows(5, _numpy_any())))
+    posterior = model.encode(x)
+    assert posterior.event_shape == model.prior.event_shape
+    likelihood = model.decode(posterior.mean)
+    assert (likelihood.batch_shape, likelihood.event_shape) == (x.shape[:1], x.shape[1:])
+
+
+def check_loss(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """The loss is a finite mean whose gradient reaches the weights; validation gives one in numbers."""
+    model = _started(method, training)
+    x = torch.from_numpy(training.take(training.sample_rows(64, _numpy_any())))
+    loss = method.loss(model, x, 1, generator(0, "loss"))["loss"]
+    loss.backward()
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters()), "no weight has a gradient"
+    assert torch.isfinite(torch.tensor(method.validate(model, [x], generator(0, "validate"))["loss"]))
+
+
+def check_assessment(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """What a method says of its model is JSON, with a verdict in words, and the same when asked again."""
+    model = _started(method, training).eval().requires_grad_(False)
+    said, again = (dict(method.assess(model, training, held_out, generator(0, "assess"))) for _ in range(2))
+    assert isinstance(said["verdict"], str)
+    assert said["verdict"]
+    assert isinstance(said["collapsed"], bool)
+    assert json.loads(json.dumps(said, allow_nan=False)) == said == again
+
+
+METHOD_CHECKS = (check_takes_no_memory, check_same_start, check_model, check_loss, check_assessment)
+
+
+def _started(method: Method, training: VoxelCache) -> Any:
+    model = method.build(training.channels)
+    with torch.no_grad():
+        method.start(model, training, generator(0, "start"))
+    return model
+
+
+def _numpy_any() -> np.random.Generator:
+    return numpy_generator(0, "rows")

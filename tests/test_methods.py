@@ -1,0 +1,61 @@
+"""Every installed method keeps every promise, and fitting knows no method by name."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strangers
+from cohorts import FAST
+
+from mednovelty import fitting
+from mednovelty.detector import Detector, fit_voxels
+from mednovelty.errors import DetectorError
+from mednovelty.plugins import names, plugin
+from mednovelty.testing.contracts import METHOD_CHECKS
+from mednovelty.voxel_cache import VoxelCache
+
+CHANNELS = 7
+
+
+def voxels(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        3 + rng.normal(size=(n, 2)) @ rng.normal(size=(2, CHANNELS)) + rng.normal(size=(n, CHANNELS))
+    ).astype("f4")
+
+
+@pytest.fixture(params=[*names("methods"), "affine"])
+def method(request, monkeypatch):
+    strangers.install(monkeypatch)
+    return plugin("methods", request.param)()
+
+
+@pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
+def test_contract(method, check):
+    check(method, VoxelCache.from_array(voxels()), VoxelCache.from_array(voxels(200, seed=1)))
+
+
+def test_a_strangers_method_is_fitted_kept_and_scored(monkeypatch, tmp_path):
+    strangers.install(monkeypatch)
+    settings = replace(FAST, method="affine", method_settings=None)
+    detector = fit_voxels(voxels(), scans=np.arange(600) // 200, settings=settings)
+    assert detector.fitted.summary["verdict"].startswith("an affine map, ")
+    assert detector.settings.method_settings == strangers.AffineSettings(axes=2)
+    detector.save(tmp_path)
+    assert "an affine map" in (tmp_path / "README.md").read_text()
+    again, x = Detector.load(tmp_path), voxels(50, seed=2)
+    for name, scores in detector.score_voxels(x).items():
+        np.testing.assert_array_equal(scores, again.score_voxels(x)[name], err_msg=name)
+    monkeypatch.undo()
+    with pytest.raises(
+        DetectorError, match=r"detector\.json: cannot be put together: no method is called 'aff"
+    ):
+        Detector.load(tmp_path)
+
+
+def test_fitting_names_no_method():
+    tree = ast.parse(Path(fitting.__file__).read_text())
+    imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in imported if name.startswith("mednovelty.methods")]
