@@ -30,6 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, o
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
 Scores = Annotated[str | None, typer.Option("--scores", help="Scores by name, separated by commas.")]
+Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda or cuda:1.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads; default: all cores.")
 ]
@@ -67,26 +68,47 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
     recipe: Annotated[str, typer.Option(help="What scans are: qspace.")] = "qspace",
     latent: Annotated[
-        int | None, typer.Option(help="Latents of one of the paper's nets: 8, 16 or 24.")
+        str | None,
+        typer.Option(
+            help="Latents of the paper's nets: 8, 16 or 24; of several, 8,16,24, the best on held-out scans."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bits.")] = 0,
     settings: Annotated[Path | None, typer.Option("--settings", help="Settings file, TOML.")] = None,
     assignments: Set = None,
     scores: Scores = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Which normals to keep beyond the budget: even or coreset.")
+    ] = None,
     brain_masks: BrainMasks = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
+    device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector on healthy scans."""
-    from mednovelty import commands, fit_command
+    from mednovelty import fit_command
 
-    over = commands.overrides(latent, scores, assignments)
-    request = fit_command.FitRequest(
-        folder, output, recipe, seed, settings, over, brain_masks, resume, overwrite, threads, as_json
-    )
-    _end(console.run(lambda: fit_command.fit(request), as_json))
+    def fit_scans() -> int:
+        over = fit_command.overrides(assignments, latent=latent, scores=scores, reference=reference)
+        request = fit_command.FitRequest(
+            folder,
+            output,
+            recipe,
+            seed,
+            settings,
+            over,
+            brain_masks,
+            resume,
+            overwrite,
+            device,
+            threads,
+            as_json,
+        )
+        return fit_command.fit(request)
+
+    _end(console.run(fit_scans, as_json))
 
 
 @app.command()
@@ -100,6 +122,7 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +130,7 @@ def score(
     from mednovelty import commands
 
     request = commands.ScoreRequest(
-        model, folder, output, scores, brain_masks, overwrite, dry_run, threads, as_json
+        model, folder, output, scores, brain_masks, overwrite, dry_run, device, threads, as_json
     )
     _end(console.run(lambda: commands.score(request), as_json))
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
 from mednovelty.errors import ScanError
-from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
@@ -32,29 +31,9 @@ class ScoreRequest:
     brain_masks: Path | None = None
     overwrite: bool = False
     dry_run: bool = False
+    device: str = "auto"
     threads: int | None = None
     as_json: bool = False
-
-
-def overrides(latent: int | None, scores: str | None, assignments: list[str] | None) -> dict[str, Any]:
-    """Return the settings that flags ask for; flags win over ``--set``."""
-    tree = parse_assignments(assignments or [])
-    if latent is not None:
-        from mednovelty.methods.vae import NETS
-
-        if latent not in NETS:
-            raise typer_error(f"--latent must be one of {', '.join(map(str, NETS))}, got {latent}")
-        tree.setdefault("method_settings", {}).update(hidden=list(NETS[latent]), latent=latent)
-    if scores is not None:
-        tree["scores"] = names_of(scores)
-    return tree
-
-
-def typer_error(message: str) -> Exception:
-    """Return the error that typer shows as a wrong use of the command line."""
-    import typer
-
-    return typer.BadParameter(message)
 
 
 def names_of(scores: str | None) -> list[str]:
@@ -82,7 +61,7 @@ def score(request: ScoreRequest) -> int:
     from mednovelty.detector import Detector
     from mednovelty.io.scan_folder import scan_folder
 
-    detector = Detector.load(request.model)
+    detector = Detector.load(request.model).to(request.device)
     _refuse_absent(request.folder)
     scans = scan_folder(request.folder, brain_masks=request.brain_masks)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans

@@ -146,6 +146,34 @@ def training_progress(max_epochs: int) -> Iterator[Callable[[Any], None]]:
         yield show
 
 
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback ``(done, in all)``: a bar on a terminal, a line a tenth elsewhere."""
+    told = {"tenth": 0}
+
+    def say(done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth > told["tenth"]:
+            told["tenth"] = tenth
+            log.info("%s: %s of %s", what, f"{done:,}", f"{total:,}")
+
+    if not on_terminal():
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        tasks: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(progress.add_task(what, total=total))
+            progress.update(tasks[0], completed=done, total=total)
+
+        yield show
+
+
 def epoch_line(record: Any, max_epochs: int) -> str:
     """Return the last epoch of a training record in one line."""
     row = record.rows[-1]

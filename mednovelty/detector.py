@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method
 from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
@@ -67,6 +68,8 @@ class Detector:
         resume: bool = False,
         on_epoch: Callable[[Any], Any] | None = None,
         on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
+        on_reference: Callable[[int, int], Any] = lambda chosen, count: None,
+        device: str | torch.device = "cpu",
     ) -> Detector:
         """Return a detector trained on healthy scans.
 
@@ -82,6 +85,8 @@ class Detector:
             resume: Go on from the checkpoint in that folder.
             on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
             on_scan: Told ``(scan id, message)`` for each scan; the message is empty where all went well.
+            on_reference: Told how many voxels of a coreset are chosen, and of how many.
+            device: Where to train and score, as torch names it, or ``auto``; see ``devices.chosen``.
 
         Raises:
             ScanError: No scan can be used.
@@ -99,7 +104,8 @@ class Detector:
             _listed(scans), settings, seed, options=options, folder=folder, on_scan=on_scan
         ) as gathered:
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
-                               resume=resume, on_epoch=on_epoch)  # fmt: skip
+                               resume=resume, on_epoch=on_epoch, on_reference=on_reference,
+                               device=chosen(device))  # fmt: skip
             return cls._of(recipe, fitted, settings, seed, gathered)
 
     @classmethod
@@ -211,6 +217,15 @@ class Detector:
         """Return the names of scores, each once."""
         asked = (scores,) if isinstance(scores, str) else scores
         return list(dict.fromkeys(asked or self.settings.scores))
+
+    def to(self, device: str | torch.device) -> Detector:
+        """Move the network to a device, as torch names it, or ``auto``, and return the detector.
+
+        Raises:
+            SettingsError: This machine has no such device.
+        """
+        self.model.to(chosen(device))
+        return self
 
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.

@@ -11,7 +11,7 @@ from typing import Any
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, SettingsError
-from mednovelty.settings import read_toml
+from mednovelty.settings import parse_assignments, read_toml
 
 log = logging.getLogger("mednovelty")
 RECIPES = ("qspace",)
@@ -30,19 +30,59 @@ class FitRequest:
     brain_masks: Path | None = None
     resume: bool = False
     overwrite: bool = False
+    device: str = "auto"
     threads: int | None = None
     as_json: bool = False
 
 
+def overrides(
+    assignments: list[str] | None,
+    *,
+    latent: str | None = None,
+    scores: str | None = None,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """Return the settings that flags ask for; flags win over ``--set``.
+
+    Raises:
+        SettingsError: An assignment, or a number of latents, cannot be understood.
+    """
+    tree = parse_assignments(assignments or [])
+    if latent is not None:
+        nets = [_net(text) for text in latent.split(",") if text.strip()]
+        if len(nets) == 1:
+            tree.setdefault("method_settings", {}).update(nets[0])
+        else:
+            tree["candidates"] = nets
+    if scores is not None:
+        tree["scores"] = [name.strip() for name in scores.split(",") if name.strip()]
+    if reference is not None:
+        tree["reference"] = reference
+    return tree
+
+
+def _net(text: str) -> dict[str, Any]:
+    """Return the settings of one of the paper's nets."""
+    from mednovelty.methods.vae_settings import NETS
+
+    known = {str(latent): latent for latent in NETS}
+    if text.strip() not in known:
+        raise SettingsError(f"--latent: one or several of {', '.join(known)}, not {text.strip()!r}")
+    latent = known[text.strip()]
+    return {"hidden": list(NETS[latent]), "latent": latent}
+
+
 def fit(request: FitRequest) -> int:
     """Train a detector and write its folder; return the exit code."""
+    from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
+    from mednovelty.devices import chosen
     from mednovelty.io.scan_folder import scan_folder
     from mednovelty.model_folder import fit_settings
-    from mednovelty.train import CHECKPOINT_NAME
 
     if request.recipe not in RECIPES:
         raise SettingsError(f"no recipe is called {request.recipe!r}; known: {', '.join(RECIPES)}")
+    device = chosen(request.device)
     _refuse_what_is_there(request)
     layers = [read_toml(request.settings)] if request.settings else []
     settings = fit_settings(*layers, request.overrides or {}, str(request.settings or "--set"))
@@ -62,7 +102,10 @@ def fit(request: FitRequest) -> int:
             log.info("read %s", scan_id)
 
     console.log_to_folder(request.output)
-    with console.training_progress(settings.train.max_epochs) as on_epoch:
+    with (
+        console.training_progress(settings.train.max_epochs) as on_epoch,
+        console.counting("choosing the reference") as on_reference,
+    ):
         detector = Detector.fit(
             scans,
             recipe=request.recipe,
@@ -72,9 +115,11 @@ def fit(request: FitRequest) -> int:
             resume=request.resume,
             on_epoch=on_epoch,
             on_scan=on_scan,
+            on_reference=on_reference,
+            device=device,
         )
     detector = detector.save(request.output)
-    (request.output / CHECKPOINT_NAME).unlink(missing_ok=True)
+    remove_checkpoints(request.output)
     _tell(detector, request, failures)
     return 6 if failures else 0
 
@@ -84,6 +129,8 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
     for note in detector.notes:
         log.info("%s", note)
     say = log.warning if summary["collapsed"] else log.info
+    if "choice" in summary:
+        log.info("%s", summary["choice"])
     say("%s", summary["verdict"])
     log.info("wrote %s", request.output)
     if request.as_json:
@@ -93,28 +140,28 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
 
 def _refuse_what_is_there(request: FitRequest) -> None:
     """Raise where the folder holds a detector, a checkpoint, or somebody's files that would be replaced."""
+    from mednovelty.candidates import checkpoints, remove_checkpoints
     from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
     from mednovelty.store import RECORD, REFERENCE, WEIGHTS
-    from mednovelty.train import CHECKPOINT_NAME
 
-    output, checkpoint = request.output, request.output / CHECKPOINT_NAME
-    if request.resume and not checkpoint.is_file():
-        raise DetectorError(f"{output}: nothing to resume: it holds no {CHECKPOINT_NAME}; leave --resume out")
+    output, standing = request.output, checkpoints(request.output)
+    if request.resume and not standing:
+        raise DetectorError(f"{output}: nothing to resume: it holds no checkpoint; leave --resume out")
     if request.overwrite:
-        with suppress(OSError):
-            if not request.resume:
-                checkpoint.unlink(missing_ok=True)
+        if not request.resume:
+            with suppress(OSError):  # What cannot be removed cannot be written either, and that is told.
+                remove_checkpoints(output)
         return
     if (output / RECORD).exists():
         raise OutputError(
             f"{output / RECORD}: a detector is there already; choose another folder or pass --overwrite"
         )
-    if checkpoint.exists() and not request.resume:
+    if standing and not request.resume:
         raise OutputError(
-            f"{checkpoint}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
+            f"{standing[0]}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
         )
     theirs = [name for name in (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE) if (output / name).exists()]
-    if theirs and not checkpoint.exists():
+    if theirs and not standing:
         raise OutputError(
             f"{output / theirs[0]}: would be replaced, and {output} holds no detector; "
             "choose another folder or pass --overwrite"

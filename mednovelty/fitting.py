@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from mednovelty.candidates import Training, train_best
+from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
 from mednovelty.plugins import names, plugin
 from mednovelty.reference import Reference, bytes_a_voxel
 from mednovelty.scoring import reference_parts
 from mednovelty.seeds import generator, numpy_generator
-from mednovelty.train import TrainingRecord, TrainSettings, train
+from mednovelty.settings import checked, overlaid, tree_of
+from mednovelty.train import TrainingRecord, TrainSettings
 from mednovelty.voxel_cache import VoxelCache
 
 DEFAULT_SCORES = (
@@ -38,6 +41,8 @@ class FitSettings:
     Attributes:
         method: Plug-in of group ``methods``.
         method_settings: That method's ``Settings``; None: its defaults.
+        candidates: Settings that replace some of those, one mapping a network; the network with the lowest
+            validation loss is kept. Empty: one network.
         train: The loop's settings.
         validation_fraction: Share of the scans held out for early stopping, at least one scan.
         preprocessors: Further plug-ins of group ``preprocessors``, applied in this order before the scan is
@@ -46,7 +51,9 @@ class FitSettings:
         bvalue_tolerance: Relative difference of b-values that counts as the same gradient.
         angle_tolerance_deg: Angle between directions that counts as the same gradient.
         scores: What ``score`` computes when it is not told.
-        reference_bytes: Budget of the reference; voxels are drawn evenly over scans to fit.
+        reference: ``even``: where training voxels exceed the budget, they are drawn evenly over scans;
+            ``coreset``: chosen so that no training voxel is far from a chosen one (greedy k-center).
+        reference_bytes: Budget of the reference.
         neighbours: Plug-in of group ``neighbours``; ``auto``: faiss where it is installed.
         view: Plug-in of group ``views``: how a scan is cut into samples.
         draws: Draws of stochastic scores, 1 to 10,000.
@@ -56,6 +63,7 @@ class FitSettings:
 
     method: str = "vae"
     method_settings: Any = None
+    candidates: tuple[dict[str, Any], ...] = ()
     train: TrainSettings = field(default_factory=TrainSettings)
     validation_fraction: float = 0.2
     preprocessors: tuple[str, ...] = ()
@@ -63,7 +71,8 @@ class FitSettings:
     bvalue_tolerance: float = 0.05
     angle_tolerance_deg: float = 5.0
     scores: tuple[str, ...] = DEFAULT_SCORES
-    reference_bytes: int = 32 << 20
+    reference: Literal["even", "coreset"] = "even"
+    reference_bytes: int = 1 << 30
     neighbours: str = "auto"
     view: str = "voxel"
     draws: int = 8
@@ -74,6 +83,9 @@ class FitSettings:
         for name in ("scores", "preprocessors"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        object.__setattr__(self, "candidates", tuple(dict(tree) for tree in self.candidates))
+        if self.reference not in ("even", "coreset"):
+            raise SettingsError(f"reference={self.reference!r} is neither 'even' nor 'coreset'")
         if not 0 < self.validation_fraction < 1:
             raise SettingsError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
@@ -119,6 +131,20 @@ def make_method(settings: FitSettings) -> Any:
     return kind(settings.method_settings or kind.Settings())
 
 
+def make_candidates(settings: FitSettings) -> list[Any]:
+    """Return one method for each candidate; the one of ``method_settings`` where there are none.
+
+    Raises:
+        UnknownPluginError: There is no such method.
+        SettingsError: A candidate has settings that the method does not know.
+    """
+    method = make_method(settings)
+    base = tree_of(method.settings)
+    kinds = type(method).Settings
+    trees = [overlaid(base, tree, f"candidates.{i}") for i, tree in enumerate(settings.candidates)]
+    return [type(method)(checked(kinds, tree, "candidates")) for tree in trees] or [method]
+
+
 def check_plugins(settings: FitSettings) -> None:
     """Look for every plug-in that settings name, before hours are spent on reading scans.
 
@@ -146,6 +172,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     folder: Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[Any], Any] | None = None,
+    on_reference: Callable[[int, int], Any] = lambda chosen, count: None,
+    device: str | torch.device = "cpu",
 ) -> Fitted:
     """Train a model on normal voxels and draw its reference.
 
@@ -157,30 +185,21 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         folder: Where checkpoints lie; None: none are written.
         resume: Go on from the checkpoint in the folder.
         on_epoch: Told the record so far after each epoch, and once before the first.
+        on_reference: Told how many voxels of a coreset are chosen, and of how many.
+        device: Where to train; the model stays there.
 
     Raises:
         UnknownPluginError: The settings name a plug-in that is not installed.
         SettingsError: The loss is not finite, or the checkpoint is of another run.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
-    method = make_method(settings)
     parts = reference_parts(settings.scores)
-    model = method.build(training.channels)
-    record = train(
-        method,
-        model,
-        training,
-        validation,
-        settings.train,
-        seed=seed,
-        folder=folder,
-        resume=resume,
-        on_epoch=on_epoch,
-    )
-    model.eval().requires_grad_(False)
-    summary = method.assess(model, training, validation, generator(seed, "held-out elbo"))
-    reference = _draw_reference(model, training, parts, settings, seed)
-    return Fitted(method, model, reference, record, dict(summary))
+    how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device)
+    best, choice = train_best(make_candidates(settings), how)
+    held_out = generator(seed, "held-out elbo")
+    summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
+    reference = _draw_reference(best.model, training, parts, settings, seed, on_reference)
+    return Fitted(best.method, best.model, reference, best.record, summary)
 
 
 def chosen_neighbours(name: str) -> str:
@@ -195,14 +214,22 @@ def chosen_neighbours(name: str) -> str:
 
 
 def _draw_reference(
-    model: Any, training: VoxelCache, parts: set[str], settings: FitSettings, seed: int
+    model: Any,
+    training: VoxelCache,
+    parts: set[str],
+    settings: FitSettings,
+    seed: int,
+    advance: Callable[[int, int], Any],
 ) -> Reference:
     (latent,) = model.prior.event_shape
     cost = bytes_a_voxel(parts, training.channels, latent)
-    count = settings.reference_bytes // cost if cost else 0
-    rows = (
-        training.sample_rows(max(count, 1), numpy_generator(seed, "reference")) if cost else np.empty(0, int)
-    )
+    count = min(max(settings.reference_bytes // cost, 1), len(training)) if cost else 0
+    if not count:
+        rows = np.empty(0, np.int64)
+    elif settings.reference == "coreset":
+        rows = k_center(training.array(), count, advance=lambda chosen: advance(chosen, count))
+    else:
+        rows = training.sample_rows(count, numpy_generator(seed, "reference"))
     normals = torch.from_numpy(training.take(rows))
     neighbours = chosen_neighbours(settings.neighbours)
     return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))

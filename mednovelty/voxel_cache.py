@@ -183,6 +183,10 @@ class VoxelCache:
         for start in range(0, len(table), rows):
             yield table[start : start + rows]
 
+    def array(self) -> np.ndarray:
+        """Return the table itself, ``(n, C)`` float32, in memory or on disk; do not write into it."""
+        return self._read()
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the rows at sorted or unsorted ``indices`` as a new ``(m, C)`` float32 array."""
         return np.array(self._read()[indices])

@@ -6,12 +6,12 @@ from pathlib import Path
 import mednovelty
 
 LAYERS = [
-    "errors types papers seeds settings text scratch voxel_arrays",
+    "errors types papers seeds settings text scratch voxel_arrays devices",
     "scan protocols plugins metrics maps",
-    "io preprocess views nn neighbours reference voxel_cache checkpoint curve schedule",
+    "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",
     "methods",
-    "train scoring store",
+    "train scoring store candidates",
     "fitting",
     "gathering",
     "detector model_folder model_card record_checks",
