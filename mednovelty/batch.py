@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, kl_divergence
 
 from mednovelty.protocols import ProbabilisticAutoencoder
-from mednovelty.reference import Reference
+from mednovelty.reference import Reference, Space, sigma_of
 from mednovelty.types import Samples
 
 T = TypeVar("T")
+
+
+class OverDraws(NamedTuple):
+    """A quantity of each sample over its draws."""
+
+    mean: Tensor
+    """``(B,)``"""
+    least: Tensor
+    """``(B,)``: the smallest; never above the mean, for both see the same draws."""
+
+
+class EncoderDraws(NamedTuple):
+    """What the decoder makes of z_i ~ q(z|x), one pass a draw."""
+
+    error: OverDraws
+    """``||x - E p(x|z_i)||^2``"""
+    misfit: OverDraws
+    """``-log p(x|z_i)``, in nats"""
+    sampled_error: OverDraws | None
+    """``||x - x_i||^2``, x_i ~ p(x|z_i); None where the batch has no decoder noise."""
 
 
 class Batch:
@@ -23,12 +43,21 @@ class Batch:
         x: ``(B, C)`` preprocessed samples.
         noise: ``(L, Z)`` standard normal draws for stochastic scores. All samples share them, so that a
             score depends neither on the batch nor on its place in it.
+        decoder_noise: ``(L, C)`` the same for scores that draw from p(x|z).
         signal: ``(B, C)`` the same samples as measured, before any normalisation; None where unknown.
     """
 
-    def __init__(self, x: Samples, *, noise: Tensor | None = None, signal: Samples | None = None) -> None:
+    def __init__(
+        self,
+        x: Samples,
+        *,
+        noise: Tensor | None = None,
+        decoder_noise: Tensor | None = None,
+        signal: Samples | None = None,
+    ) -> None:
         self.x = x
         self.noise = noise
+        self.decoder_noise = decoder_noise
         self.signal = signal
         self._shared: dict[Any, Any] = {}
 
@@ -53,40 +82,126 @@ class Batch:
         """Return p(x | E q(z|x)): the decoder at the latent mean, batch ``(B,)``, event ``(C,)``."""
         return self.once(("likelihood", model), lambda: model.decode(self.posterior(model).mean))
 
-    def misfits(self, model: ProbabilisticAutoencoder) -> Tensor:
-        """Return ``(L, B)`` -log p(x | z_i) for z_i ~ q(z|x), one row for each of the L draws."""
-        return self.once(("misfits", model), lambda: self._misfits(model))
+    def encoder_draws(self, model: ProbabilisticAutoencoder) -> EncoderDraws:
+        """Return what the decoder makes of z_i ~ q(z|x): one pass a draw gives all that is asked of it.
 
-    def _misfits(self, model: ProbabilisticAutoencoder) -> Tensor:
-        if self.noise is None:
-            raise ValueError("a stochastic score needs draws; give the batch its noise")
-        posterior = self.posterior(model)
-        mean, sigma = posterior.mean, posterior.stddev
-        return torch.stack([-model.decode(mean + sigma * draw).log_prob(self.x) for draw in self.noise])
+        Raises:
+            ValueError: The batch has no noise.
+        """
+        return self.once(("encoder draws", model), lambda: self._encoder_draws(model))
 
-    def nearest_input(self, reference: Reference) -> Tensor:
-        """Return ``(B,)`` squared distance to the nearest normal sample."""
-        return self.once(("input", reference), lambda: reference.nearest("input", self.x)[0][:, 0])
+    def decoder_draws(self, model: ProbabilisticAutoencoder) -> OverDraws:
+        """Return ||x - x_i||^2 over x_i ~ p(x | E q(z|x)).
 
-    def nearest_latent_mean(self, model: ProbabilisticAutoencoder, reference: Reference) -> Tensor:
-        """Return ``(B,)`` squared distance between the latent mean and the nearest normal's."""
+        Raises:
+            ValueError: The batch has no decoder noise.
+        """
+        return self.once(("decoder draws", model), lambda: self._decoder_draws(model))
+
+    def part(self, model: ProbabilisticAutoencoder, name: str) -> Tensor:
+        """Return what a model makes of the samples, under the name that a ``Reference`` has for it."""
+        if name == "input":
+            return self.x
+        space, _, moment = name.rpartition("_")
+        gaussian = self.posterior(model) if space == "latent" else self.likelihood(model)
+        return gaussian.mean if moment == "mean" else sigma_of(gaussian)
+
+    def nearest(
+        self, model: ProbabilisticAutoencoder, reference: Reference, points: str, part: str
+    ) -> Tensor:
+        """Return ``(B,)`` squared distances from these samples' ``points`` to the nearest normal's ``part``.
+
+        Both are named as a ``Reference`` names its parts.
+        """
         return self.once(
-            ("latent_mean", model, reference),
-            lambda: reference.nearest("latent_mean", self.posterior(model).mean)[0][:, 0],
+            ("nearest", model, reference, points, part),
+            lambda: reference.nearest(part, self.part(model, points))[0][:, 0],
         )
 
+    def nearest_gaussian(self, model: ProbabilisticAutoencoder, reference: Reference, space: Space) -> Tensor:
+        """Return ``(B,)`` Bhattacharyya distances to the nearest normal's Gaussian, in nats."""
+        mean, sigma = self.part(model, f"{space}_mean"), self.part(model, f"{space}_sigma")
+        return self.once(
+            ("nearest gaussian", model, reference, space),
+            lambda: reference.nearest_gaussian(space, mean, sigma),
+        )
 
-def antithetic_noise(draws: int, latent: int, generator: Generator) -> Tensor:
-    """Return ``(draws, Z)`` draws with mean 0 and mean square 1 in every latent, in pairs of opposite sign.
+    def log_density(
+        self, model: ProbabilisticAutoencoder, reference: Reference, points: str, space: Space
+    ) -> Tensor:
+        """Return ``(B,)`` log densities of the normals' Gaussians, at these samples' ``points``."""
+        return self.once(
+            ("log density", model, reference, points, space),
+            lambda: reference.log_density(space, self.part(model, points)),
+        )
+
+    def _encoder_draws(self, model: ProbabilisticAutoencoder) -> EncoderDraws:
+        noise = _given(self.noise, "noise")
+        posterior = self.posterior(model)
+        mean, sigma = posterior.mean, sigma_of(posterior)
+        error, misfit, sampled = _Tally(), _Tally(), _Tally()
+        for i, draw in enumerate(noise):
+            likelihood = model.decode(mean + sigma * draw)
+            residual = self.x - likelihood.mean
+            error.add(residual.square().sum(1))
+            misfit.add(-likelihood.log_prob(self.x))
+            if self.decoder_noise is not None:
+                sampled.add(_sampled_error(residual, sigma_of(likelihood), self.decoder_noise[i]))
+        return EncoderDraws(error.result(), misfit.result(), sampled.result() if sampled.count else None)
+
+    def _decoder_draws(self, model: ProbabilisticAutoencoder) -> OverDraws:
+        noise = _given(self.decoder_noise, "decoder_noise")
+        likelihood = self.likelihood(model)
+        residual, sigma = self.x - likelihood.mean, sigma_of(likelihood)
+        errors = _Tally()
+        for draw in noise:
+            errors.add(_sampled_error(residual, sigma, draw))
+        return errors.result()
+
+
+class _Tally:
+    """Mean and least over draws, without keeping them."""
+
+    total: Tensor
+    least: Tensor
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, value: Tensor) -> None:
+        # A copy: of float64, double() would be the value itself, and the sum would write into it.
+        self.total = self.total.add_(value) if self.count else value.to(torch.float64, copy=True)
+        self.least = torch.minimum(self.least, value) if self.count else value
+        self.count += 1
+
+    def result(self) -> OverDraws:
+        # A mean of equal values may round to below them.
+        mean = (self.total / self.count).to(self.least.dtype)
+        return OverDraws(torch.maximum(mean, self.least), self.least)
+
+
+def _sampled_error(residual: Tensor, sigma: Tensor, draw: Tensor) -> Tensor:
+    """Return ``(B,)`` ||x - (mean + sigma draw)||^2, where residual is x - mean."""
+    return torch.addcmul(residual, sigma, draw, value=-1).square_().sum(1)
+
+
+def _given(noise: Tensor | None, name: str) -> Tensor:
+    if noise is None:
+        raise ValueError(f"a stochastic score needs draws; give the batch its {name}")
+    return noise
+
+
+def antithetic_noise(draws: int, width: int, generator: Generator) -> Tensor:
+    """Return ``(draws, width)`` draws, in pairs of opposite sign, with mean square 1 in every column.
 
     All samples of a run share them, so their error does not average out over voxels; with these two moments
-    exact, what a score does linearly or quadratically along a latent has no error at all.
+    exact, what a score does linearly or quadratically along a latent or channel has no error at all.
 
     Examples:
         >>> noise = antithetic_noise(4, 3, torch.Generator().manual_seed(0))
         >>> noise.sum(0).tolist(), noise.square().mean(0).round(decimals=5).tolist()
         ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     """
-    half = torch.randn((draws + 1) // 2, latent, generator=generator)
+    half = torch.randn((draws + 1) // 2, width, generator=generator)
     half = half / half.square().mean(0).sqrt()
     return torch.stack([half, -half], dim=1).flatten(0, 1)[:draws]

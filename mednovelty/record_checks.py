@@ -20,6 +20,7 @@ from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
+from mednovelty.reference import part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
 from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, json_types
@@ -221,13 +222,15 @@ def check_reference(
             "reference that the record tells of"
         )
     (latent,) = sketch.prior.event_shape
-    widths = {"input": record.channels, "latent_mean": latent}
+    widths = part_widths(record.channels, latent)
     for name, part in parts.items():
         if part.dim() != 2 or not len(part) or part.shape[1] != widths.get(name) or _dtype(part) != "float32":
             raise DetectorError(
                 f"{REFERENCE}: part {name!r} is {_shown(part)}, which does not fit the model: "
                 f"{record.channels} channels, {latent} latents"
             )
+        if name.endswith("_sigma") and not (part > 0).all():
+            raise DetectorError(f"{REFERENCE}: part {name!r} has a standard deviation that is not above 0")
     missing = sorted(reference_parts(settings.scores) - set(parts))
     if missing:
         raise DetectorError(f"{REFERENCE}: has no part {missing[0]!r}, which the detector's scores need")

@@ -1,25 +1,41 @@
-"""What the model makes of the normals: everything a scorer may compare with."""
+"""What the model makes of the normals: everything a scorer may compare with.
+
+Parts, ``(N, .)`` float32 each, of N normals y; sigma is a standard deviation:
+
+``input``                 y itself
+``latent_mean``           mean of q(z|y)
+``latent_sigma``          sigma of q(z|y)
+``reconstruction_mean``   mean of p(x | E q(z|y))
+``reconstruction_sigma``  sigma of p(x | E q(z|y))
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Independent
 
 from mednovelty.errors import SettingsError
+from mednovelty.neighbours.bhattacharyya import ExactBhattacharyya
+from mednovelty.neighbours.density import ExactDensity
 from mednovelty.plugins import plugin
 from mednovelty.protocols import Neighbours, ProbabilisticAutoencoder
 
 ENCODE_ROWS = 1 << 15
+
+Space = Literal["latent", "reconstruction"]
+"""Where normals are Gaussians: ``<space>_mean`` and ``<space>_sigma``."""
 
 
 class Reference:
     """The normals as one model sees them; built once, then frozen.
 
     Args:
-        parts: Name to ``(N, D)`` float32: ``input`` (the samples), ``latent_mean`` (E q(z|y)).
+        parts: Name to ``(N, D)`` float32; the module's docstring lists them.
         neighbours: The plug-in that searches them.
         drawn_from: How many training voxels the N were drawn from.
     """
@@ -32,6 +48,8 @@ class Reference:
         self.neighbours = neighbours
         self.drawn_from = drawn_from
         self._indices: dict[str, Neighbours] = {}
+        self._gaussians: dict[str, ExactBhattacharyya] = {}
+        self._densities: dict[str, ExactDensity] = {}
 
     @classmethod
     def of(
@@ -43,18 +61,19 @@ class Reference:
         neighbours: str = "exact",
         drawn_from: int | None = None,
     ) -> Reference:
-        """Return what a model makes of ``(N, C)`` normals, keeping only the parts that are wanted."""
+        """Return what a model makes of ``(N, C)`` normals, keeping only the parts that are wanted.
+
+        Raises:
+            SettingsError: There is no such part.
+        """
         wanted = set(wanted)
-        unknown = sorted(wanted - {"input", "latent_mean"})
+        known = part_widths(0, 0)
+        unknown = sorted(wanted - set(known))
         if unknown:
-            raise SettingsError(f"no part of a reference is called {unknown[0]!r}; known: input, latent_mean")
-        parts: dict[str, Tensor] = {}
-        if "input" in wanted:
-            parts["input"] = normals
-        if "latent_mean" in wanted:
-            with torch.no_grad():
-                means = [model.encode(rows).mean for rows in normals.split(ENCODE_ROWS)]
-            parts["latent_mean"] = torch.cat(means)
+            raise SettingsError(f"no part of a reference is called {unknown[0]!r}; known: {', '.join(known)}")
+        with torch.no_grad():
+            blocks = [_parts_of(model, rows, wanted) for rows in normals.split(ENCODE_ROWS)]
+        parts = {name: torch.cat([block[name] for block in blocks]).float() for name in blocks[0]}
         return cls(parts, neighbours, len(normals) if drawn_from is None else drawn_from)
 
     def __len__(self) -> int:
@@ -71,17 +90,82 @@ class Reference:
         Raises:
             SettingsError: The reference was built without that part.
         """
-        if part not in self.parts:
+        if part not in self._indices:
+            self._indices[part] = plugin("neighbours", self.neighbours)(self._part(part))
+        return self._indices[part].search(queries, k)
+
+    def nearest_gaussian(self, space: Space, mean: Tensor, sigma: Tensor) -> Tensor:
+        """Return ``(B,)`` Bhattacharyya distances, in nats, to the nearest normal's Gaussian.
+
+        Args:
+            space: Where.
+            mean: ``(B, D)``.
+            sigma: ``(B, D)`` standard deviations.
+
+        Raises:
+            SettingsError: The reference was built without that space's parts.
+        """
+        if space not in self._gaussians:
+            self._gaussians[space] = ExactBhattacharyya(*self._gaussian(space))
+        return self._gaussians[space].search(mean, sigma, 1)[0][:, 0]
+
+    def log_density(self, space: Space, points: Tensor) -> Tensor:
+        """Return ``(B,)`` log of the mean, over the normals, of their Gaussians' densities at points.
+
+        Args:
+            space: Where.
+            points: ``(B, D)``.
+
+        Raises:
+            SettingsError: The reference was built without that space's parts.
+        """
+        if space not in self._densities:
+            self._densities[space] = ExactDensity(*self._gaussian(space))
+        return self._densities[space].log_density(points)
+
+    def _gaussian(self, space: Space) -> tuple[Tensor, Tensor]:
+        return self._part(f"{space}_mean"), self._part(f"{space}_sigma")
+
+    def _part(self, name: str) -> Tensor:
+        if name not in self.parts:
             raise SettingsError(
-                f"the reference holds {', '.join(self.parts) or 'nothing'}, but not {part!r}; "
+                f"the reference holds {', '.join(self.parts) or 'nothing'}, but not {name!r}; "
                 "fit with the scores that need it"
             )
-        if part not in self._indices:
-            self._indices[part] = plugin("neighbours", self.neighbours)(self.parts[part])
-        return self._indices[part].search(queries, k)
+        return self.parts[name]
+
+
+def sigma_of(distribution: Independent) -> Tensor:
+    """Return standard deviations, of the shape of the mean.
+
+    ``distribution.stddev`` is the root of a square: two passes over the array, and a range half as wide.
+    """
+    return distribution.base_dist.stddev
+
+
+def part_widths(channels: int, latent: int) -> dict[str, int]:
+    """Return how wide each part of a reference is, by name."""
+    return {
+        "input": channels,
+        "latent_mean": latent,
+        "latent_sigma": latent,
+        "reconstruction_mean": channels,
+        "reconstruction_sigma": channels,
+    }
 
 
 def bytes_a_voxel(wanted: Iterable[str], channels: int, latent: int) -> int:
     """Return what one voxel costs in a reference with these parts."""
-    width = {"input": channels, "latent_mean": latent}
-    return 4 * sum(width[part] for part in set(wanted))
+    widths = part_widths(channels, latent)
+    return 4 * sum(widths[part] for part in set(wanted))
+
+
+def _parts_of(model: ProbabilisticAutoencoder, rows: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+    parts = {"input": rows}
+    if wanted - {"input"}:
+        posterior = model.encode(rows)
+        parts |= {"latent_mean": posterior.mean, "latent_sigma": sigma_of(posterior)}
+    if wanted & {"reconstruction_mean", "reconstruction_sigma"}:
+        likelihood = model.decode(parts["latent_mean"])
+        parts |= {"reconstruction_mean": likelihood.mean, "reconstruction_sigma": sigma_of(likelihood)}
+    return {name: part for name, part in parts.items() if name in wanted}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch, antithetic_noise
-from mednovelty.errors import SettingsError
+from mednovelty.errors import SettingsError, UnknownPluginError
 from mednovelty.papers import homes
+from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.protocols import ProbabilisticAutoencoder, Scorer
 from mednovelty.reference import Reference
@@ -86,11 +89,16 @@ class Scoring:
         """
         scorers = self.scorers(names)
         scores = {name: np.empty(count, np.float32) for name in names}
-        noise = self._noise()
+        noise, decoder_noise = self._noise(), self._decoder_noise()
         for start in range(0, count, self.batch_voxels):
             stop = min(start + self.batch_voxels, count)
             x, signal = cut(start, stop)
-            batch = Batch(_tensor(x), noise=noise, signal=None if signal is None else _tensor(signal))
+            batch = Batch(
+                _tensor(x),
+                noise=noise,
+                decoder_noise=decoder_noise,
+                signal=None if signal is None else _tensor(signal),
+            )
             for name, scorer in scorers.items():
                 scores[name][start:stop] = scorer.score(batch).cpu().numpy()
             advance(stop - start)
@@ -99,6 +107,62 @@ class Scoring:
     def _noise(self) -> Tensor:
         (latent,) = self.model.prior.event_shape
         return antithetic_noise(self.draws, latent, generator(self.seed, "score draws"))
+
+    def _decoder_noise(self) -> Tensor:
+        noise = antithetic_noise(self.draws, self.model.channels, generator(self.seed, "decoder draws"))
+        # Out of step with the pairs of the latent draws: of a pair of pairs, the products of both would all
+        # have one sign, and their mean twice the variance.
+        return noise.roll(1, 0)
+
+
+def resolve_names(asked: Sequence[str]) -> list[str]:
+    """Return the scores that were asked for, groups spelled out, each once, in the order of asking.
+
+    Args:
+        asked: Names of scores, of groups (``latent``: the scores whose ``group`` that is, in the order of
+            their equations), ``all`` (every score but the group ``raw``, which looks at no model) or ``fast``
+            (``all`` without the group ``generated``, which optimises for every sample).
+
+    Raises:
+        UnknownPluginError: There is no such score or group; the nearest is suggested.
+    """
+    known = plugin_names("scorers")
+    if set(asked) <= set(known):  # Only a group needs to know, and import, every scorer.
+        return list(dict.fromkeys(asked))
+    groups = score_groups()
+    for name in asked:
+        if name not in known and name not in groups:
+            near = get_close_matches(name, [*known, *groups], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"groups: {', '.join(groups)}; known: "
+            raise UnknownPluginError(
+                f"no scorer is called {name!r}; {hint}" + ("" if near else ", ".join(known))
+            )
+    return list(dict.fromkeys(name for entry in asked for name in groups.get(entry, [entry])))
+
+
+def score_groups() -> dict[str, list[str]]:
+    """Return group -> scores in the order of their equations, ``all`` and ``fast`` among the groups.
+
+    A score that is called like a group, or names none, is in no group but those two.
+    """
+    kinds = {name: plugin("scorers", name) for name in plugin_names("scorers")}
+    group_of = {name: getattr(kind, "group", "") for name, kind in kinds.items()}
+    ordered = sorted(kinds, key=lambda name: (_equation_number(name), name))
+    groups: dict[str, list[str]] = {
+        "all": [name for name in ordered if group_of[name] != "raw"],
+        "fast": [name for name in ordered if group_of[name] not in ("raw", "generated")],
+    }
+    for name in ordered:
+        if group_of[name] and group_of[name] not in kinds:
+            groups.setdefault(group_of[name], []).append(name)
+    return groups
+
+
+def _equation_number(name: str) -> int:
+    # What a paper only names, its baseline, comes first; what is in no paper comes last.
+    label = describe_score(name)["equation"]
+    number = re.match(r"Eq\. \((\d+)", label)
+    return int(number[1]) if number else 0 if label else 1_000_000
 
 
 def needs_signal(names: Iterable[str]) -> bool:
@@ -122,7 +186,7 @@ def describe_score(name: str) -> Mapping[str, str]:
         "paper": paper,
         "unit": kind.unit,
         "direction": "higher is more novel",
-        "description": (kind.__doc__ or "").strip().splitlines()[0],
+        "description": (kind.__doc__ or "").strip().partition("\n")[0],
     }
 
 

@@ -85,7 +85,7 @@ def test_every_module_has_a_layer():
 
 
 def test_methods_import_each_other_only_where_they_share_a_model():
-    shared = {"vae", "vae_settings", "vae_start", "vae_comparison", "ppca"}
+    shared = {"sample_scorers", "vae", "vae_settings", "vae_start", "vae_comparison", "ppca"}
     found = []
     for path in (ROOT / "methods").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,11 +1,16 @@
-"""Novelty scores of a VAE (Vasilev et al. 2018), in the order of the paper's equations.
+"""Novelty scores of a VAE (Vasilev et al. 2018): latent space, deterministic reconstruction, ELBO.
 
 baseline   NearestNormal            distance to the nearest normal sample
 Eq. (2)    VAERegularizer           distance of the posterior from the prior
 Eq. (3)    LatentEuclidean          distance to the nearest normal's latent mean
+Eq. (4)    LatentBhattacharyya      distance to the nearest normal's posterior
+Eq. (5)    LatentDensity            how thin the normals' posteriors are at the latent mean
 Eq. (6)    ReconstructionError      squared error of the deterministic reconstruction
 Eq. (7)    ReconstructionLikelihood negative log-likelihood of the same
 Eq. (20)   NegativeELBO             negative evidence lower bound
+Eq. (21)   NegativeELBOMin          the same at the best of its draws
+
+Eq. (8) to (11) are in ``vae_stochastic_scores``, (12) to (17) in ``vae_reference_scores``.
 
 The paper's released code returns roots of squared distances, leaves the sign of log-likelihoods as it
 is and takes standard deviations for variances; here every score is what its equation prints, and higher
@@ -14,39 +19,19 @@ is more novel.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 
 from mednovelty.batch import Batch
+from mednovelty.methods.sample_scorers import ReferenceScorer, SampleScorer
 from mednovelty.papers import equation
-from mednovelty.protocols import ProbabilisticAutoencoder
-from mednovelty.reference import Reference
 from mednovelty.types import SampleScores
 
 
-class _SampleScorer:
-    level: ClassVar[Literal["sample"]] = "sample"
-    needs: ClassVar[tuple[str, ...]] = ("model",)
-    reference_parts: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, model: ProbabilisticAutoencoder) -> None:
-        self.model = model
-
-
-class _ReferenceScorer(_SampleScorer):
-    needs: ClassVar[tuple[str, ...]] = ("model", "reference")
-
-    def __init__(self, model: ProbabilisticAutoencoder, reference: Reference) -> None:
-        super().__init__(model)
-        self.reference = reference
-
-
 @equation("vasilev2018", "N_x-y")
-class NearestNormal(_ReferenceScorer):
+class NearestNormal(ReferenceScorer):
     """Distance to the nearest normal sample, the paper's baseline.
 
-    ``s(x) = min_y ||x - y||^2``, in squared units of the normalised signal.
+    ``s(x) = min_y ||x - y||^2``: squared like the paper's other distances, which changes no ranking.
     """
 
     reference_parts = ("input",)
@@ -56,14 +41,15 @@ class NearestNormal(_ReferenceScorer):
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
         """Return ``(B,)`` scores; 0 for a copy of a normal."""
-        return batch.nearest_input(self.reference)
+        return batch.nearest(self.model, self.reference, points="input", part="input")
 
 
 @equation("vasilev2018", "Eq. (2)")
-class VAERegularizer(_SampleScorer):
+class VAERegularizer(SampleScorer):
     """How far the posterior is from the prior.
 
-    ``s(x) = KL(q(z|x) || p(z)) = 1/2 sum_j (sigma_j^2 + mu_j^2 - 1 - ln sigma_j^2)``, in nats.
+    ``s(x) = KL(q(z|x) || p(z)) = 1/2 sum_j (sigma_j^2 + mu_j^2 - 1 - ln sigma_j^2)``, in nats. The released
+    code multiplies it by the weight that KL had in training.
     """
 
     unit = "nats"
@@ -76,7 +62,7 @@ class VAERegularizer(_SampleScorer):
 
 
 @equation("vasilev2018", "Eq. (3)")
-class LatentEuclidean(_ReferenceScorer):
+class LatentEuclidean(ReferenceScorer):
     """Distance between a sample's latent mean and the nearest normal's.
 
     ``s(x) = min_y ||E q(z|x) - E q(z|y)||^2``; the released code returns the root of it.
@@ -89,11 +75,50 @@ class LatentEuclidean(_ReferenceScorer):
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
         """Return ``(B,)`` scores; 0 for a copy of a normal."""
-        return batch.nearest_latent_mean(self.model, self.reference)
+        return batch.nearest(self.model, self.reference, points="latent_mean", part="latent_mean")
+
+
+@equation("vasilev2018", "Eq. (4)")
+class LatentBhattacharyya(ReferenceScorer):
+    """Bhattacharyya distance between a sample's posterior and the nearest normal's.
+
+    ``s(x) = min_y D_B(q(z|x), q(z|y))``, in nats; with v the variances and vbar their mean over the two,
+    ``D_B = 1/8 sum_j (mu_j - mu'_j)^2 / vbar_j + 1/2 sum_j [ln vbar_j - (ln v_j + ln v'_j) / 2]``. The
+    released code takes standard deviations for v, multiplies the Z terms before it takes their log, and
+    returns the root.
+    """
+
+    reference_parts = ("latent_mean", "latent_sigma")
+    unit = "nats"
+    group = "latent"
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> SampleScores:
+        """Return ``(B,)`` scores; 0 for a copy of a normal."""
+        return batch.nearest_gaussian(self.model, self.reference, "latent")
+
+
+@equation("vasilev2018", "Eq. (5)")
+class LatentDensity(ReferenceScorer):
+    """How thinly the normals' posteriors cover a sample's latent mean.
+
+    ``s(x) = -ln 1/N sum_y N(E q(z|x); mu_y, diag sigma_y^2)``, in nats, sigma_y that of the normal's q(z|y).
+    The paper's ``-q_Y`` is ``-exp(-s)``: the same ranking, but 0 in float32 for whatever is novel. The
+    released code takes the sample's sigma for the normal's and leaves the sign as it is.
+    """
+
+    reference_parts = ("latent_mean", "latent_sigma")
+    unit = "nats"
+    group = "latent"
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> SampleScores:
+        """Return ``(B,)`` scores."""
+        return -batch.log_density(self.model, self.reference, points="latent_mean", space="latent")
 
 
 @equation("vasilev2018", "Eq. (6)")
-class ReconstructionError(_SampleScorer):
+class ReconstructionError(SampleScorer):
     """Squared error of the deterministic reconstruction.
 
     ``s(x) = ||x - E p(x | E q(z|x))||^2``; the released code returns the root of it.
@@ -109,7 +134,7 @@ class ReconstructionError(_SampleScorer):
 
 
 @equation("vasilev2018", "Eq. (7)")
-class ReconstructionLikelihood(_SampleScorer):
+class ReconstructionLikelihood(SampleScorer):
     """Negative log-likelihood of a sample under its deterministic reconstruction.
 
     ``s(x) = -log p(x | E q(z|x))``, in nats; the released code leaves the sign as it is.
@@ -125,11 +150,12 @@ class ReconstructionLikelihood(_SampleScorer):
 
 
 @equation("vasilev2018", "Eq. (20)")
-class NegativeELBO(_SampleScorer):
+class NegativeELBO(SampleScorer):
     """Negative evidence lower bound: on average over draws, an upper bound of -log p(x).
 
     ``s(x) = mean_i -log p(x|z_i) + KL(q(z|x) || p(z))``, z_i ~ q(z|x), in nats. The draws are those of
-    the batch, the same for every sample.
+    the batch, the same for every sample. The released code has the two terms apart, the first without
+    its sign.
     """
 
     unit = "nats"
@@ -138,4 +164,21 @@ class NegativeELBO(_SampleScorer):
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
         """Return ``(B,)`` scores."""
-        return batch.misfits(self.model).mean(0) + batch.divergence(self.model)
+        return batch.encoder_draws(self.model).misfit.mean + batch.divergence(self.model)
+
+
+@equation("vasilev2018", "Eq. (21)")
+class NegativeELBOMin(SampleScorer):
+    """Negative evidence lower bound at the best of its draws; no bound of anything any more.
+
+    ``s(x) = min_i -log p(x|z_i) + KL(q(z|x) || p(z))``, in nats, over the draws of ``negative_elbo``. The
+    paper prints ``+log p``, by which the worst draw would count as the best; the released code lacks it.
+    """
+
+    unit = "nats"
+    group = "elbo"
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> SampleScores:
+        """Return ``(B,)`` scores; at most those of ``negative_elbo``."""
+        return batch.encoder_draws(self.model).misfit.least + batch.divergence(self.model)

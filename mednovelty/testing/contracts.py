@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mednovelty.batch import Batch
 from mednovelty.protocols import Method, Neighbours, ProbabilisticAutoencoder, Scorer
+from mednovelty.reference import part_widths
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.voxel_cache import VoxelCache
 
@@ -63,10 +64,14 @@ def check_no_gradient(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
 
 
 def check_describes_itself(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
-    """A scorer tells its unit, and in a first line what it measures."""
+    """A scorer tells its unit, what it needs, and in a first line, one sentence, what it measures."""
     assert scorer.unit
-    assert (type(scorer).__doc__ or "").strip()
+    first, *rest = (type(scorer).__doc__ or "").strip().splitlines()
+    assert first.endswith(".")
+    assert not rest or not rest[0].strip(), "the first sentence of the docstring runs over its line"
     assert set(scorer.needs) <= {"model", "reference", "is_b0"}
+    assert set(scorer.reference_parts) <= set(part_widths(1, 1))
+    assert "reference" in scorer.needs or not scorer.reference_parts
 
 
 def check_upwards(scorer: Scorer, make: MakeBatch, normal: Tensor, novel: Tensor) -> None:

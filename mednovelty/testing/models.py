@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from mednovelty.scan import Scan, Volume
 from mednovelty.types import Latents, Samples
@@ -49,6 +49,56 @@ class LinearGaussianVAE:
         """Return N(W z + b, diag t^2)."""
         mean = (z[:, None] * self.decoder).sum(-1) + self.decoder_shift
         return Independent(Normal(mean, self.signal_sigma.expand_as(mean)), 1)
+
+
+class HeteroscedasticVAE(LinearGaussianVAE):
+    """The same with widths that differ from sample to sample, by up to a factor of 1.65 either way.
+
+    With constant widths, a sample's sigma and a normal's are one, and taking one for the other goes unseen.
+    """
+
+    def encode(self, x: Samples) -> Independent:
+        """Return N(A x + a, diag s(x)^2)."""
+        return _rippled(super().encode(x).mean, self.latent_sigma)
+
+    def decode(self, z: Latents) -> Independent:
+        """Return N(W z + b, diag t(z)^2)."""
+        return _rippled(super().decode(z).mean, self.signal_sigma)
+
+
+class ExactLinearVAE(LinearGaussianVAE):
+    """A linear model whose q(z|x) is the true posterior, so that -ELBO is -log p(x); float64.
+
+    ``x = W z + b + t eps`` with ``W = diag(t) Q diag(g)`` and orthonormal columns in Q: then
+    ``W' diag(t)^-2 W = diag(g^2)``, and the posterior is diagonal: variance ``1 / (1 + g^2)``, mean
+    ``g Q' diag(t)^-1 (x - b) / (1 + g^2)``.
+
+    Args:
+        channels: C.
+        latent: Z, at most C.
+        seed: Draws the maps.
+    """
+
+    def __init__(self, channels: int, latent: int, seed: int = 0) -> None:
+        super().__init__(channels, latent, seed)
+        noise = self.signal_sigma.double()
+        axes = torch.linalg.qr(self.decoder.double()).Q
+        gain = torch.linspace(0.6, 2.3, latent, dtype=torch.float64)
+        self.signal_sigma = noise
+        self.decoder = noise[:, None] * axes * gain
+        self.decoder_shift = self.decoder_shift.double()
+        self.latent_sigma = (1 + gain.square()).rsqrt()
+        self.encoder = (gain / (1 + gain.square()))[:, None] * axes.T / noise
+        self.encoder_shift = -self.encoder @ self.decoder_shift
+
+    def log_evidence(self, x: Samples) -> Tensor:
+        """Return ``(B,)`` log p(x), of N(b, W W' + diag t^2)."""
+        covariance = self.decoder @ self.decoder.T + self.signal_sigma.square().diag()
+        return MultivariateNormal(self.decoder_shift, covariance).log_prob(x)
+
+
+def _rippled(mean: Tensor, sigma: Tensor) -> Independent:
+    return Independent(Normal(mean, sigma * (mean.sin() / 2).exp()), 1)
 
 
 def tiny_scan(seed: int = 0, channels: int = 5, shape: tuple[int, int, int] = (4, 3, 6)) -> Scan:

@@ -1,0 +1,38 @@
+"""What scorers of samples share: they hold a model, and some a reference; a ``Batch`` does the rest."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from mednovelty.protocols import ProbabilisticAutoencoder
+from mednovelty.reference import Reference
+
+
+class SampleScorer:
+    """Scores each sample by what a model makes of it.
+
+    Args:
+        model: Trained, in evaluation mode.
+    """
+
+    level: ClassVar[Literal["sample"]] = "sample"
+    needs: ClassVar[tuple[str, ...]] = ("model",)
+    reference_parts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, model: ProbabilisticAutoencoder) -> None:
+        self.model = model
+
+
+class ReferenceScorer(SampleScorer):
+    """Scores each sample by what a model makes of it and of the normals.
+
+    Args:
+        model: Trained, in evaluation mode.
+        reference: What that model makes of the normals; it holds at least ``reference_parts``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("model", "reference")
+
+    def __init__(self, model: ProbabilisticAutoencoder, reference: Reference) -> None:
+        super().__init__(model)
+        self.reference = reference
