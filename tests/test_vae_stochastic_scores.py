@@ -182,3 +182,16 @@ def test_what_is_missing_is_named():
     for kind in (DecoderStochasticError, FullyStochasticError):
         with pytest.raises(ValueError, match="needs draws; give the batch its decoder_noise"):
             kind(model).score(Batch(random_samples(7, 5), noise=noise(4, 3)))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_samples_are_decoded_in_blocks(monkeypatch, rows):
+    model, x = HeteroscedasticVAE(5, 3), random_samples(7, 5)
+    drawn, decoder_drawn = noise(4, 3), noise(4, 5)
+    for name in MEANS:
+        kind = plugin("scorers", name)
+        whole = kind(model).score(Batch(x, noise=drawn, decoder_noise=decoder_drawn))
+        with monkeypatch.context() as patched:
+            patched.setattr("mednovelty.batch.CPU_ROWS", rows)
+            blocks = kind(model).score(Batch(x, noise=drawn, decoder_noise=decoder_drawn))
+        torch.testing.assert_close(whole, blocks, rtol=0, atol=0)

@@ -2,9 +2,10 @@
 
     python -m mednovelty.benchmarks.score_cost [--latent 16] [--channels 33] [--draws 8] [--rounds 15]
 
-Rounds go through all scores, each on batches of its own, then through all of them on shared batches; medians of
-the rounds are compared. ``bare`` is the least that the dearest could do: the decoder at each draw, one squared
-error and nothing shared. The net is the paper's with random weights, on which no time depends. Prints JSON.
+Rounds go through all scores, each on batches of its own, then through all of them on shared batches; medians
+of the rounds are compared. ``bare`` is the least that the dearest could do: the decoder at each draw, one
+squared error, nothing shared. The net is the paper's with random weights, on which no time depends. Prints
+JSON.
 """
 
 from __future__ import annotations
