@@ -29,7 +29,9 @@ BrainMasks = Annotated[Path | None, typer.Option("--brain-masks", help="Folder o
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
-Scores = Annotated[str | None, typer.Option("--scores", help="Scores by name, separated by commas.")]
+Scores = Annotated[
+    str | None, typer.Option("--scores", help="Scores or groups by name, separated by commas; all, fast.")
+]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda or cuda:1.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads; default: all cores.")

@@ -39,6 +39,7 @@ from mednovelty.outputs import (
 )
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, write_record
 from mednovelty.scan import Volume
+from mednovelty.scoring import resolve_names
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class CohortSettings:
     """How a cohort is scored.
 
     Attributes:
-        scores: Which scores; none: those that the detector was fitted for. A text is the one score of that
-            name. The trivial baselines are added where the scan has gradients.
+        scores: Which scores, names or groups; none: those that the detector was fitted for. A text is the one
+            of that name. The trivial baselines are added where the scan has gradients.
         overwrite: Whether maps that another detector or other settings made are replaced.
         baselines: Whether the ``raw_*`` baselines are written too.
     """
@@ -157,7 +158,7 @@ def check_run(detector: Detector, scans: ScanList, out: Path, settings: CohortSe
         raise DetectorError("the detector has no hash to tell its maps by; save it, or load it, first")
     if not detector.preprocessing:
         raise DetectorError("the detector was fitted on arrays and knows no scans; use score_voxels")
-    names = settings.scores or tuple(detector.settings.scores)
+    names = tuple(resolve_names(settings.scores or detector.settings.scores))
     detector.scoring().scorers(names)
     if not len(scans):
         raise ScanError(f"{scans.root}: no scan was found to score", code="folder.no_scan")

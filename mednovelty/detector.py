@@ -21,7 +21,7 @@ from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
 from mednovelty.reference import Reference
 from mednovelty.scan import Scan
-from mednovelty.scoring import Scoring, describe_score, needs_signal
+from mednovelty.scoring import Scoring, describe_score, needs_signal, resolve_names
 from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class Detector:
         """
         if recipe != "qspace":
             raise SettingsError(f"scans are fitted with the recipe 'qspace', got {recipe!r}")
-        settings = settings or FitSettings()
-        check_plugins(settings)
+        settings = checked_settings(settings)
         folder = None if folder is None else Path(folder)
         with gather_scans(
             _listed(scans), settings, seed, options=options, folder=folder, on_scan=on_scan
@@ -146,7 +145,8 @@ class Detector:
 
         Args:
             y: ``(m, C)`` real numbers, normalised as those it was fitted on.
-            scores: Which scores, a text is the one of that name; None: those it was fitted for.
+            scores: Which scores, names or groups such as ``all``; a text is one name; None: those it was
+                fitted for.
 
         Raises:
             ScanError: Wrong number of channels, or values that are no numbers, not finite or too large.
@@ -183,7 +183,8 @@ class Detector:
 
         Args:
             scan: From ``read_scan``.
-            scores: Which scores, a text is the one of that name; None: those it was fitted for.
+            scores: Which scores, names or groups such as ``all``; a text is one name; None: those it was
+                fitted for.
             advance: Told after each batch how many voxels were scored.
 
         Raises:
@@ -214,9 +215,9 @@ class Detector:
         return plugin("views", self.settings.view)()
 
     def _names(self, scores: str | Sequence[str] | None) -> list[str]:
-        """Return the names of scores, each once."""
+        """Return the names of scores, groups spelled out, each once."""
         asked = (scores,) if isinstance(scores, str) else scores
-        return list(dict.fromkeys(asked or self.settings.scores))
+        return resolve_names(asked or self.settings.scores)
 
     def to(self, device: str | torch.device) -> Detector:
         """Move the network to a device, as torch names it, or ``auto``, and return the detector.
@@ -283,14 +284,25 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
         OutputError: The folder cannot be written.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
-    settings = settings or FitSettings()
-    check_plugins(settings)
+    settings = checked_settings(settings)
     x = checked_voxels(x)
     folder = None if folder is None else Path(folder)
     with gather_voxels(x, scans, settings, seed, folder=folder) as gathered:
         fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                            resume=resume, on_epoch=on_epoch)  # fmt: skip
         return Detector._of("voxels", fitted, settings, seed, gathered)
+
+
+def checked_settings(settings: FitSettings | None) -> FitSettings:
+    """Return settings, or the defaults, with groups of scores spelled out and every plug-in found.
+
+    Raises:
+        UnknownPluginError: One is not installed; the nearest is suggested.
+    """
+    settings = settings or FitSettings()
+    settings = replace(settings, scores=tuple(resolve_names(settings.scores)))
+    check_plugins(settings)
+    return settings
 
 
 def _listed(scans: Any) -> Any:

@@ -40,7 +40,11 @@ def model_card(detector: Detector, sha256: str) -> str:
         "",
         "## How well it describes held-out voxels",
         "",
-        *[f"* {name.replace('_', ' ')}: {_shown(value)}" for name, value in summary.items()],
+        *[
+            f"* {name.replace('_', ' ')}: {_shown(value)}"
+            for name, value in summary.items()
+            if name != "candidates"
+        ],
         "",
         "## What fitting had to say",
         "",

@@ -89,15 +89,16 @@ class Scoring:
         """
         scorers = self.scorers(names)
         scores = {name: np.empty(count, np.float32) for name in names}
-        noise, decoder_noise = self._noise(), self._decoder_noise()
+        device = self.model.prior.mean.device
+        noise, decoder_noise = self._noise().to(device), self._decoder_noise().to(device)
         for start in range(0, count, self.batch_voxels):
             stop = min(start + self.batch_voxels, count)
             x, signal = cut(start, stop)
             batch = Batch(
-                _tensor(x),
+                _tensor(x).to(device),
                 noise=noise,
                 decoder_noise=decoder_noise,
-                signal=None if signal is None else _tensor(signal),
+                signal=None if signal is None else _tensor(signal).to(device),
             )
             for name, scorer in scorers.items():
                 scores[name][start:stop] = scorer.score(batch).cpu().numpy()

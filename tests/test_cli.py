@@ -103,7 +103,7 @@ def test_one_bad_scan_gives_exit_code_6(study, tmp_path):
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epoch=3"], 2, "'train.max_epochs'"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epochs=few"], 2, "train.max_epochs"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--recipe", "slices"], 2, "known: qspace"),
-        (["fit", "{controls}", "-o", "{tmp}/m", "--latent", "7"], 2, "--latent must be one of 8, 16, 24"),
+        (["fit", "{controls}", "-o", "{tmp}/m", "--latent", "7"], 2, "--latent: one or several of 8, 16, 24"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--resume"], 4, "nothing to resume"),
         (["evaluate", "{tmp}/none", "--masks", "{lesions}"], 3, "none"),
         (["list", "scorer"], 2, "did you mean 'scorers'"),
