@@ -221,14 +221,20 @@ def _given(noise: Tensor | None, name: str) -> Tensor:
 def antithetic_noise(draws: int, width: int, generator: Generator) -> Tensor:
     """Return ``(draws, width)`` draws, in pairs of opposite sign, with mean square 1 in every column.
 
-    All samples of a run share them, so their error does not average out over voxels; with these two moments
-    exact, what a score does linearly or quadratically along a latent or channel has no error at all.
+    All samples of a run share them, so their error does not average out over voxels. Means are exact, and so
+    is what a score does linearly or quadratically along a latent or channel; from ``2 * width`` draws on,
+    columns are uncorrelated too, and every quadratic has the mean that it has over the normal distribution.
 
     Examples:
-        >>> noise = antithetic_noise(4, 3, torch.Generator().manual_seed(0))
-        >>> noise.sum(0).tolist(), noise.square().mean(0).round(decimals=5).tolist()
-        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+        >>> noise = antithetic_noise(8, 3, torch.Generator().manual_seed(0))
+        >>> noise.sum(0).tolist(), (noise.T @ noise / 8).round(decimals=5).abs().tolist()
+        ([0.0, 0.0, 0.0], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     """
     half = torch.randn((draws + 1) // 2, width, generator=generator)
-    half = half / half.square().mean(0).sqrt()
+    if len(half) < width:
+        half = half / half.square().mean(0).sqrt()
+    else:
+        exact = half.double()
+        factor = torch.linalg.cholesky(exact.T @ exact / len(half))
+        half = torch.linalg.solve_triangular(factor, exact.T, upper=False).T.float()
     return torch.stack([half, -half], dim=1).flatten(0, 1)[:draws]

@@ -6,7 +6,7 @@ import torch
 from mednovelty.batch import Batch, antithetic_noise
 from mednovelty.methods.vae import VAESettings
 from mednovelty.plugins import names, plugin
-from mednovelty.reference import Reference
+from mednovelty.reference import Reference, part_widths
 from mednovelty.testing.contracts import SCORER_CHECKS, check_upwards
 from mednovelty.testing.models import HeteroscedasticVAE, LinearGaussianVAE, random_samples
 
@@ -50,10 +50,13 @@ def test_higher_is_more_novel(name):
 @pytest.mark.parametrize("order", [1, -1])
 def test_scores_of_one_batch_are_those_of_batches_of_their_own(order):
     model, x = HeteroscedasticVAE(CHANNELS, LATENT), random_samples(5, CHANNELS, seed=2)
-    scorers = [made(name, model) for name in names("scorers")[::order]]
+    reference = Reference.of(model, random_samples(NORMALS, CHANNELS, seed=1), part_widths(1, 1))
+    parts = {"model": model, "reference": reference, "is_b0": torch.arange(CHANNELS) < 2}
     shared = make(x)
-    for scorer in scorers:
-        torch.testing.assert_close(scorer.score(shared), scorer.score(make(x)), rtol=0, atol=0)
+    for name in names("scorers")[::order]:
+        kind = plugin("scorers", name)
+        scorer = kind(**{need: parts[need] for need in kind.needs})
+        torch.testing.assert_close(scorer.score(shared), scorer.score(make(x)), rtol=0, atol=0, msg=name)
 
 
 def test_two_references_are_not_taken_for_one():

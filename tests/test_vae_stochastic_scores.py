@@ -83,15 +83,13 @@ def test_the_smallest_is_at_most_the_mean_and_falls_with_more_draws(seed, draws,
 
 
 def test_a_mean_of_equal_draws_is_not_below_them():
-    # Three times a number, over three, may round to below it.
-    model, x = HeteroscedasticVAE(5, 3), random_samples(999, 5)
-    batch = Batch(x, noise=torch.ones(3, 3), decoder_noise=torch.ones(3, 5))
+    # Seven times a number, over seven, may round to below it.
+    model, x = HeteroscedasticVAE(5, 3), random_samples(999, 5).double()
+    batch = Batch(x, noise=torch.ones(7, 3).double(), decoder_noise=torch.ones(7, 5).double())
     for name in MEANS:
-        torch.testing.assert_close(
-            plugin("scorers", name)(model).score(batch),
-            plugin("scorers", f"{name}_min")(model).score(batch),
-            rtol=0, atol=0,
-        )  # fmt: skip
+        mean, least = (plugin("scorers", form)(model).score(batch) for form in (name, f"{name}_min"))
+        torch.testing.assert_close(mean, least, rtol=1e-14, atol=0)
+        assert (mean >= least).all(), name
 
 
 def test_double_precision_is_kept():
@@ -117,14 +115,15 @@ def test_equation_10_is_its_expectation_with_two_draws_already():
         torch.testing.assert_close(DecoderStochasticError(model).score(batch), expected)
 
 
-def test_equations_8_and_11_converge_to_their_expectations():
-    # E |x - M(z)|^2 = |x - M(m)|^2 + sum (W^2 s^2); drawing x_i too adds sum t^2.
+def test_equation_8_is_its_expectation_and_11_converges_to_it():
+    # E |x - M(z)|^2 = |x - M(m)|^2 + sum (W^2 s^2), quadratic in z; drawing x_i too adds sum t^2.
     model, x = LinearGaussianVAE(5, 3), random_samples(7, 5)
     posterior = model.encode(x)
     passed_on = (model.decoder.square() * posterior.variance[:, None]).sum((1, 2))
     expected = (x - model.decode(posterior.mean).mean).square().sum(1) + passed_on
+    few = EncoderStochasticError(model).score(Batch(x, noise=noise(6, 3)))
+    torch.testing.assert_close(few, expected, rtol=1e-5, atol=0)
     batch = Batch(x, noise=noise(20_000, 3), decoder_noise=noise(20_000, 5, seed=1))
-    torch.testing.assert_close(EncoderStochasticError(model).score(batch), expected, rtol=0.02, atol=0)
     added = FullyStochasticError(model).score(batch) - EncoderStochasticError(model).score(batch)
     sum_of_variances = model.signal_sigma.square().sum().expand(7)
     torch.testing.assert_close(added, sum_of_variances, rtol=0.02, atol=0)
@@ -147,7 +146,7 @@ def scoring(draws, batch_voxels=1 << 14, seed=0):
     return Scoring(model, Reference({}, "exact", 0), draws, seed=seed, batch_voxels=batch_voxels)
 
 
-@pytest.mark.parametrize("draws", [5, 6])
+@pytest.mark.parametrize("draws", [4, 5])
 def test_a_map_depends_neither_on_batches_nor_on_the_other_scores(draws):
     x = random_samples(23, 5).numpy()
     asked = [form for name in MEANS for form in (name, f"{name}_min")]
@@ -158,7 +157,7 @@ def test_a_map_depends_neither_on_batches_nor_on_the_other_scores(draws):
         alone = scoring(draws).run([name], lambda a, b: (x[a:b], None), 23)
         assert whole[name].tolist() == alone[name].tolist(), name
         other = scoring(draws, seed=1).run([name], lambda a, b: (x[a:b], None), 23)
-        if name == "decoder_stochastic_error" and draws == 6:  # Its expectation, whatever the draws.
+        if name == "decoder_stochastic_error" and draws == 4:  # Its expectation, whatever the draws.
             assert other[name].tolist() == pytest.approx(whole[name].tolist())
         else:
             assert whole[name].tolist() != pytest.approx(other[name].tolist()), name
