@@ -141,8 +141,8 @@ def test_one_pass_of_the_decoder_a_draw_serves_all():
     assert calls == [7] * (4 + 1)
 
 
-def scoring(draws, batch_voxels=1 << 14, seed=0):
-    model = HeteroscedasticVAE(5, 3)
+def scoring(draws, batch_voxels=1 << 14, seed=0, latent=3):
+    model = HeteroscedasticVAE(5, latent)
     return Scoring(model, Reference({}, "exact", 0), draws, seed=seed, batch_voxels=batch_voxels)
 
 
@@ -172,6 +172,8 @@ def test_the_draws_of_encoder_and_decoder_are_not_in_step():
     assert torch.equal(drawn[0], -drawn[1])
     assert torch.equal(decoder_drawn[1], -decoder_drawn[2])
     assert not torch.equal(decoder_drawn[0], -decoder_drawn[1])
+    square = scoring(8, latent=5)  # As many latents as channels: two streams all the same.
+    assert not torch.allclose(square._noise(), square._decoder_noise().roll(-1, 0))
 
 
 def test_what_is_missing_is_named():
