@@ -36,6 +36,44 @@ class ProbabilisticAutoencoder(Protocol):
         """Return the likelihood p(x|z), batch ``(B,)``, event ``(C,)``, in the units of x."""
 
 
+class Linearised(Protocol):
+    """Gaussians p(x|z) at some latents, in the units of x, with their derivatives by the latents."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Return ``(B, C)`` means."""
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """Return ``(B, C)`` log standard deviations."""
+
+    def pull(self, by_mean: Tensor, by_log_sigma: Tensor | None = None) -> Latents:
+        """Return the gradient by z, ``(B, Z)``, of what has these ``(B, C)`` derivatives by both."""
+
+    def slopes(self, *, mean_only: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return d mean_c / d z and d log_sigma_c / d z at ``[b, z, c]``, ``(B, Z, C)`` each.
+
+        Args:
+            mean_only: Give None for the second.
+        """
+
+
+@runtime_checkable
+class SmoothedDecoder(Protocol):
+    """What an autoencoder may offer beside ``decode``, to make optimising scores faster and better.
+
+    Without it they differentiate ``decode`` automatically, kinks and all.
+    """
+
+    def decode_smoothed(self, z: Latents, smoothing: float) -> Linearised:
+        """Return p(x|z) of a decoder whose kinks, as those of ReLUs, are rounded off.
+
+        Args:
+            z: ``(B, Z)``.
+            smoothing: How widely, above 0; towards 0 the result becomes that of ``decode``.
+        """
+
+
 class Method(Protocol):
     """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``.
 
@@ -160,12 +198,14 @@ class Reader(Protocol):
 
 
 __all__ = [
+    "Linearised",
     "Method",
     "Neighbours",
     "Preprocessor",
     "ProbabilisticAutoencoder",
     "Reader",
     "Scorer",
+    "SmoothedDecoder",
     "View",
     "VolumeSource",
 ]

@@ -31,6 +31,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from mednovelty.methods.vae_settings import NETS, VAESettings
 from mednovelty.methods.vae_start import start_at_pca
 from mednovelty.nn.mlp import GaussianMLP
+from mednovelty.nn.smoothed import SmoothedMLP
 from mednovelty.papers import equation
 from mednovelty.protocols import ProbabilisticAutoencoder
 from mednovelty.types import Latents, Samples
@@ -78,6 +79,10 @@ class VAE(nn.Module):
         mean, log_sigma = self.decode_standardised(z)
         return _normal(mean * self.spread + self.shift, log_sigma.exp() * self.spread)
 
+    def decode_smoothed(self, z: Latents, smoothing: float) -> _SmoothedLikelihood:
+        """Return p(x|z) with rounded kinks and its derivatives, a ``protocols.Linearised``."""
+        return _SmoothedLikelihood(self, SmoothedMLP(self.decoder, z, smoothing))
+
     def standardised(self, x: Samples) -> Tensor:
         """Return x with each channel's mean and spread over the training voxels removed."""
         return (x - self.shift) / self.spread
@@ -91,6 +96,37 @@ class VAE(nn.Module):
         """Return mean and log sigma, ``(B, C)`` each, of p(x|z) for standardised channels."""
         mean, log_sigma = self.decoder(z)
         return mean, log_sigma.clamp(*self.limits)
+
+
+class _SmoothedLikelihood:
+    """p(x|z) in the units of x, from a smoothed decoder of standardised channels."""
+
+    def __init__(self, model: VAE, decoder: SmoothedMLP) -> None:
+        self._model, self._decoder = model, decoder
+        self._limits = model.limits
+
+    @property
+    def mean(self) -> Tensor:
+        return self._decoder.mean * self._model.spread + self._model.shift
+
+    @property
+    def log_sigma(self) -> Tensor:
+        return self._decoder.log_sigma.clamp(*self._limits) + self._model.spread.log()
+
+    def pull(self, by_mean: Tensor, by_log_sigma: Tensor | None = None) -> Tensor:
+        if by_log_sigma is not None:
+            by_log_sigma = by_log_sigma * self._moves()
+        return self._decoder.pull(by_mean * self._model.spread, by_log_sigma)
+
+    def slopes(self, *, mean_only: bool = False) -> tuple[Tensor, Tensor | None]:
+        mean, log_sigma = self._decoder.slopes(mean_only=mean_only)
+        return mean * self._model.spread, None if log_sigma is None else log_sigma * self._moves()[:, None]
+
+    def _moves(self) -> Tensor:
+        # Where sigma is at a limit it has no derivative.
+        low, high = self._limits
+        log_sigma = self._decoder.log_sigma
+        return (log_sigma >= low) & (log_sigma <= high)
 
 
 class ELBOTerms(NamedTuple):
