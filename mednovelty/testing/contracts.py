@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch
+from mednovelty.neighbours.exact import ExactNeighbours
+from mednovelty.neighbours.quality import HeldOut
 from mednovelty.protocols import Method, Neighbours, ProbabilisticAutoencoder, Scorer
 from mednovelty.reference import part_widths
 from mednovelty.seeds import generator, numpy_generator
@@ -89,15 +91,44 @@ SCORER_CHECKS = (
 )
 
 
-def check_neighbours(make: Callable[[Tensor], Neighbours], vectors: Tensor, queries: Tensor, k: int) -> None:
-    """Neighbours are those that comparing every pair finds: squared distances, ascending, with indices."""
+def check_neighbours(
+    make: Callable[[Tensor], Neighbours], vectors: Tensor, queries: Tensor, k: int, recall: float = 1
+) -> None:
+    """Neighbours are those that comparing every pair finds: squared distances, ascending, with indices.
+
+    What an approximate search finds must be as far as it says, and the nearest for a share of the queries.
+    """
     found, indices = make(vectors).search(queries, k)
     every = (queries[:, None].double() - vectors.double()).square().sum(-1)
+    nearest = every.sort(dim=1).values[:, :k]
     assert found.shape == indices.shape == (len(queries), k)
     assert indices.dtype == torch.int64
-    torch.testing.assert_close(found.double(), every.sort(dim=1).values[:, :k], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(every.gather(1, indices), found.double(), rtol=1e-5, atol=1e-6)
+    assert (found.diff(dim=1) >= 0).all(), "distances must ascend"
     assert all(len(set(row.tolist())) == k for row in indices), "a neighbour was returned twice"
+    right = torch.isclose(found.double(), nearest, rtol=1e-5, atol=1e-6).sum().item()
+    assert right >= recall * found.numel(), (
+        f"{right} of {found.numel()} are right, a share of {recall} should be"
+    )
+
+
+def check_tuned_neighbours(family: Any, vectors: Tensor, sample: Tensor, target: float) -> None:
+    """An approximate search reaches its target on held-out queries, says so truly, and can be kept."""
+    truth = HeldOut.of(ExactNeighbours(vectors), sample)
+    index, quality = family.tuned(vectors, truth, target, 7)
+    found = index.search(sample, 1)[0][:, 0]
+    assert quality.recall == (found <= truth.distances).double().mean().item() >= target
+    assert quality.sample == len(sample)
+    assert 0 < quality.share_compared <= 2
+    settings, state = index.settings(), index.state()
+    assert json.loads(json.dumps(settings)) == settings
+    again, _ = family.tuned(vectors, truth, target, 7)
+    kept = family.restored(vectors, settings, {name: tensor.clone() for name, tensor in state.items()})
+    for other in (again, kept):
+        assert other.settings() == settings
+        assert all(torch.equal(tensor, other.state()[name]) for name, tensor in state.items())
+        for one, two in zip(index.search(sample, 3), other.search(sample, 3), strict=True):
+            assert torch.equal(one, two), "the same seed and state must give the same bits"
 
 
 def check_takes_no_memory(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
