@@ -111,9 +111,7 @@ class Detector:
     def _of(
         cls, recipe: str, fitted: Fitted, settings: FitSettings, seed: int, gathered: Gathered
     ) -> Detector:
-        settings = replace(
-            settings, method_settings=fitted.method.settings, neighbours=fitted.reference.neighbours
-        )
+        settings = replace(settings, method_settings=fitted.method.settings)
         return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes)
 
     @property

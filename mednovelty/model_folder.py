@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mednovelty import record_checks, store
+from mednovelty import record_checks, searches, store
 from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
 from mednovelty.errors import DetectorError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
@@ -35,7 +35,12 @@ def save(detector: Detector, folder: Path) -> str:
         OutputError: The folder cannot be written.
     """
     record = record_of(detector)
-    sha256 = store.write(folder, record, dict(detector.model.state_dict()), detector.reference.parts)
+    files = {
+        store.WEIGHTS: detector.model.state_dict(),
+        store.REFERENCE: detector.reference.parts,
+        store.SEARCHES: searches.states_of(detector.reference),
+    }
+    sha256 = store.write(folder, record, files)
     write_curve_csv(detector.fitted.record, folder / CURVE_CSV)
     plot_curve(detector.fitted.record, folder / CURVE_PNG)
     write_text_atomic(folder / CARD, model_card(detector, sha256))
@@ -63,6 +68,10 @@ def record_of(detector: Detector) -> store.DetectorRecord:
             n_bytes=reference.n_bytes,
             neighbours=reference.neighbours,
             parts=sorted(reference.parts),
+            searches=[
+                store.SearchRecord(place=place, **store.json_types(choice.record))
+                for (_, place), choice in reference.chosen.items()
+            ],
         ),
         scans=[store.ScanRecord(**vars(scan)) for scan in detector.scans],
         notes=list(detector.notes),
@@ -80,7 +89,8 @@ def load(folder: Path) -> dict[str, Any]:
     Raises:
         DetectorError: Nothing there, damaged, or made by plug-ins that are not installed.
     """
-    record, weights, parts, sha256 = store.read(folder)
+    record, files, sha256 = store.read(folder)
+    weights, parts = files[store.WEIGHTS], files[store.REFERENCE]
     with _as_damage(folder / store.RECORD):
         settings = fit_settings(record.settings, "settings")
         steps = tuple((s.name, plugin("preprocessors", s.name)(**s.state)) for s in record.preprocessing)
@@ -95,6 +105,8 @@ def load(folder: Path) -> dict[str, Any]:
         model.load_state_dict(weights)
         model.eval().requires_grad_(False)
         reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
+        told = [search.model_dump() for search in record.reference.searches]
+        reference = searches.restored(reference, told, files[store.SEARCHES])
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     return {
         "recipe": record.recipe,

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from mednovelty.errors import DetectorError
-from mednovelty.fitting import FitSettings, check_plugins
+from mednovelty.fitting import FitSettings, check_plugins, fallback_neighbours
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -46,7 +46,7 @@ def check_record(record: DetectorRecord, settings: FitSettings) -> None:
     for name, told, meant in (
         ("method", record.method, settings.method),
         ("view", record.view, settings.view),
-        ("reference.neighbours", record.reference.neighbours, settings.neighbours),
+        ("reference.neighbours", record.reference.neighbours, fallback_neighbours(settings.neighbours)),
     ):
         if told != meant:
             raise DetectorError(f"{name} is {told!r}, but the settings say {meant!r}")

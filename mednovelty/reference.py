@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,11 +21,15 @@ from torch.distributions import Independent
 
 from mednovelty.errors import SettingsError
 from mednovelty.neighbours.bhattacharyya import ExactBhattacharyya
+from mednovelty.neighbours.choice import Chosen
 from mednovelty.neighbours.density import ExactDensity
 from mednovelty.plugins import plugin
-from mednovelty.protocols import Neighbours, ProbabilisticAutoencoder
+from mednovelty.protocols import ProbabilisticAutoencoder
 
 ENCODE_ROWS = 1 << 15
+
+Key = tuple[str, str]
+"""A search: its kind (``neighbours.choice.KINDS``), and the part or space it is among."""
 
 Space = Literal["latent", "reconstruction"]
 """Where normals are Gaussians: ``<space>_mean`` and ``<space>_sigma``."""
@@ -36,20 +40,26 @@ class Reference:
 
     Args:
         parts: Name to ``(N, D)`` float32; the module's docstring lists them.
-        neighbours: The plug-in that searches them.
+        neighbours: The plug-in, an exact one, for Euclidean searches that were not chosen.
         drawn_from: How many training voxels the N were drawn from.
+        chosen: How searches are answered, where that was chosen by measuring; others are exact.
     """
 
-    def __init__(self, parts: Mapping[str, Tensor], neighbours: str, drawn_from: int) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Tensor],
+        neighbours: str,
+        drawn_from: int,
+        chosen: Mapping[Key, Chosen] | None = None,
+    ) -> None:
         sizes = {name: len(part) for name, part in parts.items()}
         if len(set(sizes.values())) > 1:
             raise SettingsError(f"the reference's parts must be of one length, got {sizes}")
         self.parts = dict(parts)
         self.neighbours = neighbours
         self.drawn_from = drawn_from
-        self._indices: dict[str, Neighbours] = {}
-        self._gaussians: dict[str, ExactBhattacharyya] = {}
-        self._densities: dict[str, ExactDensity] = {}
+        self.chosen = dict(chosen or {})
+        self._searchers: dict[Key, Any] = {key: choice.searcher for key, choice in self.chosen.items()}
 
     @classmethod
     def of(
@@ -90,9 +100,7 @@ class Reference:
         Raises:
             SettingsError: The reference was built without that part.
         """
-        if part not in self._indices:
-            self._indices[part] = plugin("neighbours", self.neighbours)(self._part(part))
-        return self._indices[part].search(queries, k)
+        return self._searcher("euclidean", part).search(queries, k)
 
     def nearest_gaussian(self, space: Space, mean: Tensor, sigma: Tensor) -> Tensor:
         """Return ``(B,)`` Bhattacharyya distances, in nats, to the nearest normal's Gaussian.
@@ -105,9 +113,7 @@ class Reference:
         Raises:
             SettingsError: The reference was built without that space's parts.
         """
-        if space not in self._gaussians:
-            self._gaussians[space] = ExactBhattacharyya(*self._gaussian(space))
-        return self._gaussians[space].search(mean, sigma, 1)[0][:, 0]
+        return self._searcher("bhattacharyya", space).search(mean, sigma, 1)[0][:, 0]
 
     def log_density(self, space: Space, points: Tensor) -> Tensor:
         """Return ``(B,)`` log of the mean, over the normals, of their Gaussians' densities at points.
@@ -119,12 +125,25 @@ class Reference:
         Raises:
             SettingsError: The reference was built without that space's parts.
         """
-        if space not in self._densities:
-            self._densities[space] = ExactDensity(*self._gaussian(space))
-        return self._densities[space].log_density(points)
+        return self._searcher("density", space).log_density(points)
 
-    def _gaussian(self, space: Space) -> tuple[Tensor, Tensor]:
-        return self._part(f"{space}_mean"), self._part(f"{space}_sigma")
+    def vectors(self, key: Key) -> tuple[Tensor, ...]:
+        """Return what a search is among: one part, or a space's means and sigmas.
+
+        Raises:
+            SettingsError: The reference was built without it.
+        """
+        kind, place = key
+        names = (place,) if kind == "euclidean" else (f"{place}_mean", f"{place}_sigma")
+        return tuple(self._part(name) for name in names)
+
+    def _searcher(self, kind: str, place: str) -> Any:
+        key = (kind, place)
+        if key not in self._searchers:
+            exact = {"bhattacharyya": ExactBhattacharyya, "density": ExactDensity}
+            make = exact[kind] if kind in exact else plugin("neighbours", self.neighbours)
+            self._searchers[key] = make(*self.vectors(key))
+        return self._searchers[key]
 
     def _part(self, name: str) -> Tensor:
         if name not in self.parts:

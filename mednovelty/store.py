@@ -1,8 +1,9 @@
-"""A detector on disk: one JSON file, two of tensors, every byte accounted for.
+"""A detector on disk: one JSON file, three of tensors, every byte accounted for.
 
 ``detector.json``          ``DetectorRecord``: settings, preprocessing, scheme, training scans, versions
 ``weights.safetensors``    the network
 ``reference.safetensors``  the normals as the network sees them
+``searches.safetensors``   what approximate searches among them need, ``kind/place/name``
 
 Reading never runs anything from the files: JSON is checked against the schema, tensors are checked for
 names, shapes and finite values, and both against the hashes in the record. What the record says is held
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
 
 SCHEMA_VERSION = 1
 RECORD, WEIGHTS, REFERENCE = "detector.json", "weights.safetensors", "reference.safetensors"
+SEARCHES = "searches.safetensors"
 LARGEST_RECORD_BYTES = 64 << 20
 
 
@@ -52,6 +55,19 @@ class ScanRecord(_Strict):
     role: Literal["training", "validation"]
 
 
+class SearchRecord(_Strict):
+    """How one search among the normals is answered: what was chosen, why, and how good it is."""
+
+    place: str = Field(description="the part or space that is searched")
+    kind: str
+    name: str
+    asked: str
+    target: float
+    why: str
+    settings: dict[str, Any]
+    quality: dict[str, Any] | None
+
+
 class ReferenceRecord(_Strict):
     """How the reference was drawn."""
 
@@ -60,6 +76,7 @@ class ReferenceRecord(_Strict):
     n_bytes: int = Field(ge=0)
     neighbours: str
     parts: list[str]
+    searches: list[SearchRecord]
 
 
 class EpochRecord(_Strict):
@@ -91,10 +108,13 @@ class DetectorRecord(_Strict):
     files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
 
 
-def write(
-    folder: Path, record: DetectorRecord, weights: dict[str, Tensor], reference: dict[str, Tensor]
-) -> str:
+def write(folder: Path, record: DetectorRecord, files: Mapping[str, Mapping[str, Tensor]]) -> str:
     """Write a detector; ``detector.json`` comes last, so that a folder with it is whole.
+
+    Args:
+        folder: Made if absent.
+        record: All but the tensors.
+        files: ``WEIGHTS``, ``REFERENCE`` and ``SEARCHES``: tensors by name.
 
     Returns:
         The detector's sha256: that of its ``detector.json``, which holds those of the other files.
@@ -108,7 +128,7 @@ def write(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     hashes = {}
-    for name, tensors in ((WEIGHTS, weights), (REFERENCE, reference)):
+    for name, tensors in files.items():
         data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
         write_bytes_atomic(folder / name, data)
         hashes[name] = hashlib.sha256(data).hexdigest()
@@ -117,8 +137,8 @@ def write(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read(folder: Path) -> tuple[DetectorRecord, dict[str, Tensor], dict[str, Tensor], str]:
-    """Return record, weights, reference parts and sha256 of a detector.
+def read(folder: Path) -> tuple[DetectorRecord, dict[str, dict[str, Tensor]], str]:
+    """Return record, tensors by file and name, and sha256 of a detector.
 
     Raises:
         DetectorError: Nothing there, damaged, or written by a newer version.
@@ -134,8 +154,8 @@ def read(folder: Path) -> tuple[DetectorRecord, dict[str, Tensor], dict[str, Ten
     except (OSError, ValueError, RecursionError) as error:
         raise DetectorError(f"{path}: not readable as JSON: {one_line(error)}") from error
     record = _validated(path, content)
-    weights, reference = (_tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE))
-    return record, weights, reference, hashlib.sha256(text).hexdigest()
+    files = {name: _tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE, SEARCHES)}
+    return record, files, hashlib.sha256(text).hexdigest()
 
 
 def one_line(error: BaseException) -> str:

@@ -144,7 +144,7 @@ def edit(folder, *path, value):
         (("settings", "draws"), DELETED, "settings.draws: missing"),
         (("settings", "draws"), "2", "settings.draws: '2' cannot stand there"),
         (("settings", "scores"), ["nearest_normals"], "no scorer is called 'nearest_normals'; did you"),
-        (("settings", "neighbours"), "exactly", "reference.neighbours is 'faiss_flat', but the settings say"),
+        (("settings", "neighbours"), "exactly", "no neighbour is called 'exactly'; did you mean 'exact'"),
         (("method",), "vea", "method is 'vea', but the settings say 'vae'"),
         (("recipe",), "qspce", "no recipe is called 'qspce'; known: qspace, voxels"),
         (("recipe",), "qspace", "takes the steps gradient_scheme, mean_intensity, channel_mean, not none"),

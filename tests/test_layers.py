@@ -11,7 +11,7 @@ LAYERS = [
     "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",
     "methods",
-    "train scoring store candidates",
+    "train scoring store candidates searches",
     "fitting",
     "gathering",
     "detector model_folder model_card record_checks",

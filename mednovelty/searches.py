@@ -1,0 +1,133 @@
+"""Which searches the scores of a detector make, and how each is answered.
+
+Nobody lists the searches: the scores are asked about some held-out voxels, and a reference that only listens
+notes what they ask it. For each search the cheapest way that is good enough on just these queries is chosen
+and its quality recorded (``neighbours.choice``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mednovelty.errors import DetectorError
+from mednovelty.neighbours.choice import Chosen, choose, restore
+from mednovelty.plugins import plugin
+from mednovelty.reference import Key, Reference
+from mednovelty.scoring import Scoring
+
+DRAWS = 2
+"""Of stochastic scores, while listening: what they are does not matter."""
+
+
+class _Listening(Reference):
+    """Notes queries and answers 0."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(reference.parts, reference.neighbours, reference.drawn_from)
+        self.heard: dict[Key, list[tuple[Tensor, ...]]] = {}
+
+    def nearest(self, part: str, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Note the queries of a Euclidean search."""
+        self._note(("euclidean", part), queries)
+        return queries.new_zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.int64)
+
+    def nearest_gaussian(self, space: Any, mean: Tensor, sigma: Tensor) -> Tensor:
+        """Note the queries of a search among Gaussians."""
+        self._note(("bhattacharyya", space), mean, sigma)
+        return mean.new_zeros(len(mean))
+
+    def log_density(self, space: Any, points: Tensor) -> Tensor:
+        """Note the points of a density."""
+        self._note(("density", space), points)
+        return points.new_zeros(len(points))
+
+    def _note(self, key: Key, *queries: Tensor) -> None:
+        self.vectors(key)  # What is not there cannot be asked.
+        self.heard.setdefault(key, []).append(tuple(query.detach().float().cpu() for query in queries))
+
+
+def queries_of(
+    reference: Reference, model: Any, scores: Iterable[str], sample: Tensor
+) -> dict[Key, tuple[Tensor, ...]]:
+    """Return what the scores ask a reference about some samples: queries, mean and sigma, or points.
+
+    Args:
+        reference: What would be asked.
+        model: That it was made with.
+        scores: By name; those that compare with no normals ask nothing, and are not run.
+        sample: ``(n, C)`` preprocessed voxels.
+    """
+    comparing = [name for name in scores if plugin("scorers", name).reference_parts]
+    listening = _Listening(reference)
+    scoring = Scoring(model, listening, DRAWS, 0, max(len(sample), 1))
+    voxels = sample.cpu().numpy()
+    scoring.run(comparing, lambda start, stop: (voxels[start:stop], None), len(sample))
+    return {
+        key: tuple(torch.cat(parts) for parts in zip(*asked, strict=True))
+        for key, asked in listening.heard.items()
+    }
+
+
+def with_chosen_searches(
+    reference: Reference, model: Any, scores: Sequence[str], sample: Tensor, *, name: str, seed: int
+) -> Reference:
+    """Return a reference whose searches are answered in the way that was chosen for each.
+
+    Args:
+        reference: Its parts are kept.
+        model: That it was made with.
+        scores: Which scores will ask.
+        sample: ``(n, C)`` voxels that are not among the normals: quality is measured on them.
+        name: A plug-in of group ``neighbours``, or ``auto``.
+        seed: Of what is built.
+    """
+    asked = queries_of(reference, model, scores, sample)
+    chosen = {
+        key: choose(key[0], reference.vectors(key), queries, name=name, seed=seed)
+        for key, queries in asked.items()
+    }
+    return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
+
+
+def states_of(reference: Reference) -> dict[str, Tensor]:
+    """Return the tensors of all chosen searches, named ``kind/place/name``."""
+    return {
+        f"{kind}/{place}/{name}": tensor
+        for (kind, place), choice in reference.chosen.items()
+        for name, tensor in choice.state.items()
+    }
+
+
+def restored(
+    reference: Reference, records: Iterable[Mapping[str, Any]], states: Mapping[str, Tensor]
+) -> Reference:
+    """Return a reference whose searches are those of some records.
+
+    Args:
+        reference: With its parts.
+        records: What ``Chosen.record`` says, and the ``place`` of each.
+        states: From ``states_of``.
+
+    Raises:
+        DetectorError: Records and states do not fit each other or the reference.
+    """
+    chosen: dict[Key, Chosen] = {}
+    left = dict(states)
+    for told in records:
+        key = (told["kind"], told["place"])
+        if key in chosen:
+            raise DetectorError(f"reference.searches: {key[0]} among {key[1]} is told of twice")
+        record = {name: value for name, value in told.items() if name != "place"}
+        prefix = "/".join(key) + "/"
+        state = {name.removeprefix(prefix): left.pop(name) for name in states if name.startswith(prefix)}
+        chosen[key] = Chosen(restore(reference.vectors(key), record, state), record, state)
+    if left:
+        raise DetectorError(f"searches: no record tells of {next(iter(left))!r}")
+    return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
+
+
+__all__ = ["queries_of", "restored", "states_of", "with_chosen_searches"]

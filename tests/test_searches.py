@@ -1,0 +1,149 @@
+"""Searches are those that scores make, chosen on held-out voxels, and the same when read back."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cohorts import FAST
+
+import mednovelty as mn
+from mednovelty.errors import DetectorError, SettingsError
+from mednovelty.neighbours import choice
+from mednovelty.reference import Reference
+from mednovelty.searches import queries_of
+from mednovelty.testing.models import HeteroscedasticVAE
+
+COMPARING = ("nearest_normal", "latent_euclidean", "latent_bhattacharyya", "latent_density", "input_density",
+             "reconstruction_euclidean", "input_to_reconstruction_euclidean", "reconstruction_density",
+             "reconstruction_bhattacharyya", "reconstruction_to_input_euclidean")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(9000, 3)) @ rng.normal(size=(3, 6)) + 0.3 * rng.normal(size=(9000, 6))
+    return x.astype(np.float32), np.arange(9000) // 1500
+
+
+@pytest.fixture(scope="module")
+def detector(voxels, tmp_path_factory):
+    x, scans = voxels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "SMALL", 100)
+        made = mn.fit_voxels(
+            x, scans=scans, settings=replace(FAST, scores=COMPARING, reference_bytes=1 << 30)
+        )
+        folder = tmp_path_factory.mktemp("searches") / "model"
+        return made.save(folder), folder
+
+
+def reference_of(model, normals):
+    parts = ["input", "latent_mean", "latent_sigma", "reconstruction_mean", "reconstruction_sigma"]
+    return Reference.of(model, normals, parts)
+
+
+def test_what_scores_ask_is_heard():
+    model = HeteroscedasticVAE(5, 2)
+    sample = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    reference = reference_of(model, torch.randn(30, 5, generator=torch.Generator().manual_seed(1)))
+    with torch.no_grad():
+        posterior = model.encode(sample)
+        likelihood = model.decode(posterior.mean)
+    heard = queries_of(reference, model, [*COMPARING, "vae_regularizer"], sample)
+    assert set(heard) == {
+        ("euclidean", "input"),
+        ("euclidean", "latent_mean"),
+        ("euclidean", "reconstruction_mean"),
+        ("bhattacharyya", "latent"),
+        ("bhattacharyya", "reconstruction"),
+        ("density", "latent"),
+        ("density", "reconstruction"),
+    }
+    # Two scores ask among the inputs: with the samples, and with their reconstructions.
+    (asked,) = heard["euclidean", "input"]
+    torch.testing.assert_close(asked, torch.cat([sample, likelihood.mean]))
+    mean, sigma = heard["bhattacharyya", "latent"]
+    torch.testing.assert_close(mean, posterior.mean)
+    torch.testing.assert_close(sigma, posterior.stddev)
+    assert queries_of(reference, model, ["vae_regularizer"], sample) == {}
+
+
+def test_a_score_whose_normals_are_not_there_cannot_listen():
+    model = HeteroscedasticVAE(5, 2)
+    reference = Reference.of(model, torch.zeros(4, 5), ["input"])
+    with pytest.raises(SettingsError, match="latent_mean"):
+        queries_of(reference, model, ["latent_euclidean"], torch.zeros(3, 5))
+
+
+def test_each_search_is_recorded_with_its_quality(detector):
+    made, folder = detector
+    told = json.loads((folder / "detector.json").read_text())["reference"]["searches"]
+    assert {(one["kind"], one["place"]) for one in told} == set(made.reference.chosen)
+    assert len(told) == 7
+    for one in told:
+        assert one["why"]
+        if one["quality"] is not None:
+            assert one["quality"]["recall"] >= one["target"] == 0.995
+
+
+def test_scores_read_back_are_the_same_to_the_bit(detector, voxels):
+    made, folder = detector
+    again = mn.Detector.load(folder)
+    x = voxels[0][:700]
+    before, after = made.score_voxels(x), again.score_voxels(x)
+    assert list(before) == list(COMPARING)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert again.reference.chosen.keys() == made.reference.chosen.keys()
+
+
+def test_chosen_searches_agree_with_exact_ones(detector, voxels):
+    made, _ = detector
+    exact = Reference(made.reference.parts, "exact", made.reference.drawn_from)
+    plain = replace(made, fitted=replace(made.fitted, reference=exact))
+    held_out = next(int(scan.id) for scan in made.scans if scan.role == "validation")
+    x = voxels[0][voxels[1] == held_out][:1000]
+    found, right = made.score_voxels(x), plain.score_voxels(x)
+    for name in COMPARING:
+        same = np.isclose(found[name], right[name], rtol=1e-4, atol=0.011 if "density" in name else 1e-5)
+        assert same.mean() > 0.985, name
+
+
+def test_a_search_that_nobody_foresaw_is_exact(voxels):
+    x, scans = voxels
+    made = mn.fit_voxels(x, scans=scans, settings=replace(FAST, scores=("nearest_normal", "latent_density")))
+    assert ("euclidean", "latent_mean") not in made.reference.chosen
+    with torch.no_grad():
+        means = made.model.encode(torch.from_numpy(x[:50])).mean
+    every = (means[:, None] - made.reference.parts["latent_mean"]).square().sum(-1).amin(1)
+    np.testing.assert_allclose(made.score_voxels(x[:50], "latent_euclidean")["latent_euclidean"], every,
+                               rtol=1e-4, atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["drop", "add", "twice", "place"])
+def test_records_and_tensors_must_fit(damage, detector, tmp_path):
+    import hashlib
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(detector[1], folder)
+    record = json.loads((folder / "detector.json").read_text())
+    searches = record["reference"]["searches"]
+    states = load_file(folder / "searches.safetensors")
+    if damage == "add":
+        states["euclidean/nowhere/centre"] = torch.zeros(3)
+        save_file(states, folder / "searches.safetensors")
+        digest = hashlib.sha256((folder / "searches.safetensors").read_bytes()).hexdigest()
+        record["files"]["searches.safetensors"] = digest
+    elif damage == "twice":
+        searches.append(searches[0])
+    elif damage == "place":
+        searches[0]["place"] = "elsewhere"
+    else:
+        (folder / "searches.safetensors").unlink()
+    (folder / "detector.json").write_text(json.dumps(record))
+    with pytest.raises(DetectorError, match=str(folder)):
+        mn.Detector.load(folder)
