@@ -10,6 +10,7 @@ from scipy.optimize import minimize as scipy_minimize
 from torch.distributions import Independent, Normal
 
 from mednovelty.batch import Batch
+from mednovelty.methods import generated_scores
 from mednovelty.methods.generated_scores import (
     BOUND,
     ClosestGenerated,
@@ -20,7 +21,8 @@ from mednovelty.methods.generated_scores import (
 )
 from mednovelty.methods.vae import VAEMethod, VAESettings
 from mednovelty.methods.vae_scores import ReconstructionError, ReconstructionLikelihood
-from mednovelty.nn.minimise import ROWS
+from mednovelty.nn.minimise import ROWS, minimise
+from mednovelty.nn.misfits import SquaredError
 from mednovelty.papers import where
 from mednovelty.plugins import plugin
 from mednovelty.testing.contracts import SCORER_CHECKS
@@ -174,6 +176,26 @@ def test_free_is_at_most_bounded_is_at_most_the_score_at_the_encoders_mean(train
     assert pair[0](model).minimum(batch).z.abs().max() > BOUND
 
 
+def test_the_few_outside_the_box_are_sought_again_from_their_own_starts(trained, monkeypatch):
+    model, x = trained
+    asked = []
+    monkeypatch.setattr(
+        generated_scores,
+        "minimise",
+        lambda misfit, x, starts, **how: asked.append((x, starts)) or minimise(misfit, x, starts, **how),
+    )
+    batch = Batch(torch.cat([x[:40], 20 * random_samples(40, 7, seed=1)]))
+    free, boxed = (kind(model).minimum(batch) for kind in PAIRS[0][:2])
+    outside = (free.z.abs() > BOUND).any(1)
+    assert 5 < outside.sum() < 40
+    starts = posterior_starts(model, batch)[:, outside]
+    again = minimise(SquaredError(model), batch.x[outside], starts, bound=BOUND)
+    torch.testing.assert_close(boxed.value[outside], again.value)
+    torch.testing.assert_close(boxed.z[~outside], free.z[~outside])
+    assert torch.equal(asked[1][0], batch.x[outside])
+    assert torch.equal(asked[1][1], starts)
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=["18", "19"])
 def test_most_samples_converge_and_who_has_not_is_known(trained, pair):
     model, x = trained
@@ -222,6 +244,12 @@ def test_starts_are_the_posteriors_mean_and_points_about_it():
     torch.testing.assert_close(draws[1], -draws[2])
     assert (draws[1] - draws[3]).abs().min() > 0
     torch.testing.assert_close(posterior_starts(model, Batch(x[:2])), starts[:, :2])
+    # A short batch goes through the encoder with as many rows as the minimiser pads to.
+    encoded, encode = [], model.encode
+    model.encode = lambda x: encoded.append(len(x)) or encode(x)
+    for count in (1, ROWS - 1, ROWS + 1):
+        posterior_starts(model, Batch(x[:count]))
+    assert encoded == [ROWS, ROWS, ROWS + 1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,18 @@ import torch
 from scipy.optimize import minimize as scipy_minimize
 
 from mednovelty.methods.vae import VAE, VAESettings
-from mednovelty.nn.minimise import ROWS, TILE, Minimum, Schedule, better, minimise
+from mednovelty.nn.minimise import (
+    LESS,
+    MORE,
+    ROWS,
+    TILE,
+    Minimum,
+    Schedule,
+    _damped_inverse,
+    _Descent,
+    better,
+    minimise,
+)
 from mednovelty.nn.misfits import NegativeLogLikelihood, SquaredError
 from mednovelty.testing.models import LinearGaussianVAE, random_samples
 
@@ -180,3 +191,85 @@ def test_extreme_decoders_give_finite_values():
         found = minimise(NegativeLogLikelihood(model), x, starts_of(model, x), bound=bound)
         assert found.value.isfinite().all()
         assert found.z.isfinite().all()
+
+
+def test_an_update_makes_the_estimate_explain_the_step():
+    model, x = relu_vae().double(), random_samples(6 * ROWS, CHANNELS, seed=1).double()
+    descent = _Descent(SquaredError(model), x, starts_of(model, x)[0], math.inf)
+    descent.look(0.05, afresh=True)
+    for _ in range(4):
+        before, gradient = descent.z, descent.gradient
+        good = descent.step(0.05)
+        moved, turned = descent.z - before, descent.gradient - gradient
+        bent = good & ((moved * turned).sum(1) > 1e-6)
+        explained = (descent.inverse @ turned[:, :, None])[:, :, 0]
+        torch.testing.assert_close(explained[bent], moved[bent])
+        torch.testing.assert_close(descent.inverse, descent.inverse.mT)
+        assert bent.sum() > len(x) / 6
+    newton = (descent.inverse @ descent.gradient[:, :, None])[:, :, 0]
+    torch.testing.assert_close(descent.newton, newton)
+
+
+def test_latents_that_a_wall_holds_stand_alone_in_the_inverse():
+    root = torch.randn(5, 4, 4, generator=torch.Generator().manual_seed(0))
+    curvature, free = root @ root.mT + torch.eye(4), torch.tensor([1.0, 0.0, 1.0, 1.0]).expand(5, 4)
+    inverse = _damped_inverse(curvature, free, torch.full((5,), 1e-9))
+    kept = torch.tensor([0, 2, 3])
+    expected = torch.linalg.inv(curvature[:, kept][:, :, kept])
+    torch.testing.assert_close(inverse[:, kept][:, :, kept], expected, rtol=1e-3, atol=1e-4)
+    assert not inverse[:, 1, kept].any()
+    assert (inverse[:, 1, 1] > 0).all()
+
+
+def test_damping_shortens_steps():
+    curvature, free = torch.eye(3).expand(2, 3, 3), torch.ones(2, 3)
+    little, much = _damped_inverse(curvature, free, torch.tensor([1e-6, 9.0]))
+    assert little[0, 0].item() == pytest.approx(1, rel=1e-3)
+    # 1 + 9 (1 + 0.03)
+    assert much[0, 0].item() == pytest.approx(1 / 10.27, rel=1e-3)
+
+
+def test_small_batches_are_padded_so_that_products_keep_their_bits():
+    model, x = relu_vae(), random_samples(TILE + 3, CHANNELS, seed=1)
+    sizes = set()
+
+    class Spy(SquaredError):
+        def near(self, z, x, smoothing):
+            sizes.add(len(z))
+            return super().near(z, x, smoothing)
+
+    short = Schedule(widest=0.05, finest=0.003, widths=2, steps=1, curvatures=1)
+    for rows in (x, x[:1]):
+        found = minimise(Spy(model), rows, starts_of(model, rows), explore=short, refine=short)
+        assert len(found.value) == len(rows)
+    assert sizes == {TILE, ROWS}
+
+
+def test_a_descent_that_ends_above_its_start_has_not_converged():
+    class Misled(Kinked):
+        def near(self, z, x, smoothing):
+            return super().near(z, x + 1, smoothing)
+
+    x = random_samples(7, 2, seed=1)
+    found = minimise(Misled(), x, x[None])
+    assert not found.value.any()
+    assert not found.converged.any()
+    assert minimise(Misled(), x, x[None] + 1).value.min() > 3
+
+
+def test_damping_falls_with_first_steps_that_succeed_and_rises_with_those_that_fail():
+    class Uphill(SquaredError):
+        def near(self, z, x, smoothing):
+            at = super().near(z, x, smoothing)
+            return Local(at.value, -at.gradient, at.curvature())
+
+    model, x = LinearGaussianVAE(7, 3), random_samples(ROWS, 7, seed=1)
+    once = Schedule(widest=0.05, finest=0.003, widths=2, steps=1, curvatures=1)
+    dampings = []
+    for kind in (SquaredError, Uphill):
+        descent = _Descent(kind(model), x, starts_of(model, x)[0], math.inf)
+        before = descent.damping
+        descent.run(once)
+        dampings.append(descent.damping / before)
+    torch.testing.assert_close(dampings[0], torch.full((ROWS,), LESS))
+    torch.testing.assert_close(dampings[1], torch.full((ROWS,), MORE))

@@ -169,10 +169,9 @@ class _Descent:
                     early = self.value
         value = self.misfit.value(self.z, self.x)
         least = value.fmin(self.start.value)
-        # Settled, and not at something above what it came from.
-        converged = (early - self.value <= ENOUGH * self.value.abs()) & (
-            value - least <= ENOUGH * least.abs()
-        )
+        settled = early - self.value <= ENOUGH * self.value.abs()
+        # Not at something above what it came from.
+        converged = settled & (value - least <= ENOUGH * least.abs())
         return better(Minimum(self.z, value, converged), self.start._replace(converged=converged))
 
     def look(self, smoothing: float, *, afresh: bool) -> None:
