@@ -81,7 +81,7 @@ class Schedule:
         return [self.widest * ratio**i for i in range(self.widths)]
 
 
-EXPLORE = Schedule(widest=0.05, finest=0.004, widths=4, steps=5, curvatures=4)
+EXPLORE = Schedule(widest=0.05, finest=0.004, widths=4, steps=6, curvatures=4)
 REFINE = Schedule(widest=0.02, finest=0.0005, widths=4, steps=12, curvatures=1)
 
 
