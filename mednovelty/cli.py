@@ -119,6 +119,9 @@ def score(
     folder: Folder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the maps go.")],
     scores: Scores = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Draws of stochastic scores; default: the detector's.")
+    ] = None,
     brain_masks: BrainMasks = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
@@ -132,7 +135,7 @@ def score(
     from mednovelty import commands
 
     request = commands.ScoreRequest(
-        model, folder, output, scores, brain_masks, overwrite, dry_run, device, threads, as_json
+        model, folder, output, scores, draws, brain_masks, overwrite, dry_run, device, threads, as_json
     )
     _end(console.run(lambda: commands.score(request), as_json))
 

@@ -28,6 +28,7 @@ class ScoreRequest:
     folder: Path
     output: Path
     scores: str | None = None
+    draws: int | None = None
     brain_masks: Path | None = None
     overwrite: bool = False
     dry_run: bool = False
@@ -62,6 +63,8 @@ def score(request: ScoreRequest) -> int:
     from mednovelty.io.scan_folder import scan_folder
 
     detector = Detector.load(request.model).to(request.device)
+    if request.draws is not None:
+        detector = detector.with_draws(request.draws)
     _refuse_absent(request.folder)
     scans = scan_folder(request.folder, brain_masks=request.brain_masks)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans

@@ -226,6 +226,14 @@ class Detector:
         self.model.to(chosen(device))
         return self
 
+    def with_draws(self, draws: int) -> Detector:
+        """Return the detector with another number of draws for stochastic scores.
+
+        Raises:
+            SettingsError: Not from 1 to 10,000.
+        """
+        return replace(self, settings=replace(self.settings, draws=draws))
+
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.
 

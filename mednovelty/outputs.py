@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mednovelty.io.guard import GuardedFile
 from mednovelty.preprocess.qspace import describe
 from mednovelty.scan import Scan
+from mednovelty.searches import told_of
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def sidecar_of(
             "Method": detector.settings.method,
             "ReferenceVoxels": len(reference),
             "ReferenceDrawnFrom": reference.drawn_from,
-            "Neighbours": reference.neighbours,
+            "Neighbours": told_of(reference),
         },
         "Gradients": None if scan.gradients is None else {"Scheme": describe(scan.gradients.bvals)},
         "Mask": {"Source": scan.mask_source, "Voxels": scan.n_voxels},

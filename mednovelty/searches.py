@@ -93,6 +93,16 @@ def with_chosen_searches(
     return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
 
 
+def told_of(reference: Reference) -> dict[str, Any]:
+    """Return how each kind of neighbours was searched, and how surely; what is not listed was exact."""
+    told: dict[str, Any] = {"otherwise": {"Name": reference.neighbours}}
+    for (kind, place), choice in reference.chosen.items():
+        quality = choice.record["quality"]
+        measured = {} if quality is None else {"Recall": quality["recall"], "Sample": quality["sample"]}
+        told[f"{kind} {place}"] = {"Name": choice.record["name"], **measured}
+    return told
+
+
 def states_of(reference: Reference) -> dict[str, Tensor]:
     """Return the tensors of all chosen searches, named ``kind/place/name``."""
     return {
@@ -130,4 +140,4 @@ def restored(
     return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
 
 
-__all__ = ["queries_of", "restored", "states_of", "with_chosen_searches"]
+__all__ = ["queries_of", "restored", "states_of", "told_of", "with_chosen_searches"]

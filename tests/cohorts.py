@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from mednovelty.detector import Detector
 from mednovelty.fitting import FitSettings
@@ -33,17 +33,31 @@ max_epochs = 3
 """
 
 
+_MADE: list[TemporaryDirectory] = []
+
+
+def _folder():
+    _MADE.append(TemporaryDirectory(prefix="mednovelty-test-"))
+    return Path(_MADE[-1].name)
+
+
+def remove_made():
+    """Remove every folder that was made here; the end of a test session calls this."""
+    while _MADE:
+        _MADE.pop().cleanup()
+
+
 @cache
 def tiny_cohort():
     """Return the folders of three controls and two patients with lesions."""
-    folder = Path(mkdtemp(prefix="mednovelty-test-")) / "cohort"
+    folder = _folder() / "cohort"
     return make_cohort(folder, controls=3, patients=2, settings=tiny_settings(), seed=0)
 
 
 @cache
 def tiny_detector():
     """Return a detector trained on them, saved, with its folder."""
-    folder = Path(mkdtemp(prefix="mednovelty-test-")) / "model"
+    folder = _folder() / "model"
     cohort = tiny_cohort()
     detector = Detector.fit(scan_folder(cohort.controls, brain_masks=cohort.brains), settings=FAST, seed=1)
     return detector.save(folder), folder

@@ -12,6 +12,13 @@ settings.load_profile("mednovelty")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_sessionfinish() -> None:
+    """Leave nothing behind in the machine's temporary folder."""
+    from cohorts import remove_made
+
+    remove_made()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder of real scans, or skip."""

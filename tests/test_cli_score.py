@@ -48,6 +48,20 @@ def test_what_cannot_be_done_is_said_before_a_folder_is_made(patients, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_the_number_of_draws_is_chosen_when_scoring(patients, tmp_path):
+    model = tiny_detector()[1]
+    for draws, code in (("2", 0), ("3", 0), ("0", 2)):
+        words = ["-o", tmp_path / draws, "--scores", "encoder_stochastic_error", "--draws", draws]
+        assert run("score", model, patients, *words).exit_code == code
+    name = "sub-p01/dwi/sub-p01_desc-encoder_stochastic_error_novelty"
+    told = [json.loads((tmp_path / f"{draws}/{name}.json").read_text()) for draws in "23"]
+    assert [facts["Environment"]["Draws"] for facts in told] == [2, 3]
+    # Two draws are what the detector was fitted with: the same run as without the option.
+    assert run("score", model, patients, "-o", tmp_path / "2").exit_code == 0
+    assert told[0]["MapSha256"] != told[1]["MapSha256"]
+    assert not (tmp_path / "0").exists()
+
+
 @pytest.mark.parametrize("trap", ["input", "detector", "data set"])
 def test_traps_are_refused_before_even_a_log_is_kept(patients, tmp_path, trap):
     model = shutil.copytree(tiny_detector()[1], tmp_path / "model")

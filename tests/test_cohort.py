@@ -93,6 +93,7 @@ def test_sidecars_tell_what_a_reader_must_know(scored):
     assert told["Score"]["direction"] == "higher is more novel"
     assert told["Detector"]["Sha256"] == told["DetectorSha256"] == tiny_detector()[0].sha256
     assert told["Detector"]["ReferenceVoxels"] == len(tiny_detector()[0].reference)
+    assert told["Detector"]["Neighbours"]["otherwise"] == {"Name": "exact"}
     assert told["Gradients"]["Scheme"] == "15 volumes: 3 at b=0, 12 at b=1200"
     assert told["Mask"]["Source"].startswith("dipy median_otsu")
     assert (path.parent / told["Sources"][0]).resolve().name == "sub-p01_dwi.nii.gz"

@@ -12,7 +12,7 @@ import mednovelty as mn
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.neighbours import choice
 from mednovelty.reference import Reference
-from mednovelty.searches import queries_of
+from mednovelty.searches import queries_of, told_of
 from mednovelty.testing.models import HeteroscedasticVAE
 
 COMPARING = ("nearest_normal", "latent_euclidean", "latent_bhattacharyya", "latent_density", "input_density",
@@ -86,6 +86,17 @@ def test_each_search_is_recorded_with_its_quality(detector):
         assert one["why"]
         if one["quality"] is not None:
             assert one["quality"]["recall"] >= one["target"] == 0.995
+
+
+def test_a_sidecar_tells_which_search_it_was_and_how_sure(detector):
+    made, _ = detector
+    told = told_of(made.reference)
+    assert set(told) == {"otherwise"} | {f"{kind} {place}" for kind, place in made.reference.chosen}
+    for (kind, place), choice in made.reference.chosen.items():
+        facts, quality = told[f"{kind} {place}"], choice.record["quality"]
+        assert facts["Name"] == choice.record["name"]
+        assert facts.get("Recall") == (quality["recall"] if quality else None)
+    assert any("Recall" in facts for facts in told.values())
 
 
 def test_scores_read_back_are_the_same_to_the_bit(detector, voxels):

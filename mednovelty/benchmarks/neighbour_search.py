@@ -5,8 +5,8 @@
 The reference is every voxel of the scans that the detector was trained on, the held-out sample is drawn from
 its validation scans, and the queries are all voxels of the patient in random order: the approximate searches
 answer all, brute force the first 16,384, scikit-learn and the slow exact forms the first 2,000. All run in
-one process, in turn, round by round; given are median microseconds a query, by the clock and of processor time:
-other programs on the machine lengthen the first, and less so the second. Prints JSON.
+one process, in turn, round by round. Given are median microseconds a query, by the clock and of processor
+time: other programs on the machine lengthen the first, and less so the second. Prints JSON.
 """
 
 from __future__ import annotations
