@@ -92,9 +92,9 @@ def test_a_sidecar_tells_which_search_it_was_and_how_sure(detector):
     made, _ = detector
     told = told_of(made.reference)
     assert set(told) == {"otherwise"} | {f"{kind} {place}" for kind, place in made.reference.chosen}
-    for (kind, place), choice in made.reference.chosen.items():
-        facts, quality = told[f"{kind} {place}"], choice.record["quality"]
-        assert facts["Name"] == choice.record["name"]
+    for (kind, place), chosen in made.reference.chosen.items():
+        facts, quality = told[f"{kind} {place}"], chosen.record["quality"]
+        assert facts["Name"] == chosen.record["name"]
         assert facts.get("Recall") == (quality["recall"] if quality else None)
     assert any("Recall" in facts for facts in told.values())
 
