@@ -30,7 +30,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, o
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
 Scores = Annotated[
-    str | None, typer.Option("--scores", help="Scores or groups by name, separated by commas; all, fast.")
+    str | None,
+    typer.Option(
+        "--scores",
+        help="Names or groups: all, fast, latent, reconstruction, stochastic, elbo, ...",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda or cuda:1.")]
 Threads = Annotated[

@@ -37,11 +37,6 @@ class ScoreRequest:
     as_json: bool = False
 
 
-def names_of(scores: str | None) -> list[str]:
-    """Return the names in ``"a,b"``."""
-    return [name.strip() for name in (scores or "").split(",") if name.strip()]
-
-
 def check(folder: Path, deep: bool, brain_masks: Path | None, as_json: bool) -> int:
     """Print what is wrong with a cohort."""
     from mednovelty.io.check import check_folder
@@ -60,6 +55,7 @@ def score(request: ScoreRequest) -> int:
     """Score a folder of scans."""
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
+    from mednovelty.fit_command import names_of
     from mednovelty.io.scan_folder import scan_folder
 
     detector = Detector.load(request.model).to(request.device)
@@ -69,7 +65,8 @@ def score(request: ScoreRequest) -> int:
     scans = scan_folder(request.folder, brain_masks=request.brain_masks)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
     console.say_skipped(scans)
-    settings = CohortSettings(tuple(names_of(request.scores)), request.overwrite)
+    names = () if request.scores is None else tuple(names_of(request.scores))
+    settings = CohortSettings(names, request.overwrite)
     # Before the log is kept there, which makes the folder.
     names = check_run(detector, scans, request.output, settings)
     if request.dry_run:
@@ -159,9 +156,9 @@ def list_plugins(group: str, as_json: bool) -> int:
     if as_json:
         console.print_json(rows)
         return 0
-    width = max((len(row["name"]) for row in rows), default=0)
+    name, source = (max((len(row[key]) for row in rows), default=0) for key in ("name", "equation"))
     for row in rows:
-        print(f"{row['name']:{width}}  {row['address']}  ({row['distribution']})")
+        print(f"{row['name']:{name}}  {row['equation']:{source}}  {row['summary']}  ({row['distribution']})")
     return 0
 
 

@@ -21,7 +21,8 @@ from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
 from mednovelty.reference import Reference
 from mednovelty.scan import Scan
-from mednovelty.scoring import Scoring, describe_score, needs_signal, resolve_names
+from mednovelty.scoring import Scoring, Shares, describe_score, needs_signal, resolve_names
+from mednovelty.searches import moved
 from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
@@ -200,11 +201,12 @@ class Detector:
         def cut(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
             return self.view.cut(prepared, start, stop), measured.voxels(start, stop) if with_signal else None
 
-        values = self.scoring().run(names, cut, self.view.count(prepared), advance)
+        shares = Shares()
+        values = self.scoring().run(names, cut, self.view.count(prepared), advance, shares.add)
         maps = {}
         for name in names:
             volume = self.view.assemble(scan, values.pop(name), f"{name} of {scan.id}")
-            maps[name] = NoveltyMap(name, volume, scan.mask, dict(describe_score(name)))
+            maps[name] = NoveltyMap(name, volume, scan.mask, dict(describe_score(name)) | shares.of(name))
         return maps
 
     @cached_property
@@ -218,13 +220,16 @@ class Detector:
         return resolve_names(asked or self.settings.scores)
 
     def to(self, device: str | torch.device) -> Detector:
-        """Move the network to a device, as torch names it, or ``auto``, and return the detector.
+        """Move network and reference to a device, as torch names it, or ``auto``; return the detector there.
 
         Raises:
             SettingsError: This machine has no such device.
         """
-        self.model.to(chosen(device))
-        return self
+        device = chosen(device)
+        self.model.to(device)
+        if device.type == "cpu":
+            return self
+        return replace(self, fitted=replace(self.fitted, reference=moved(self.reference, device)))
 
     def with_draws(self, draws: int) -> Detector:
         """Return the detector with another number of draws for stochastic scores.

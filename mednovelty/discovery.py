@@ -8,6 +8,7 @@ import platform
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Any
 
 from mednovelty.plugins import available, import_all
@@ -18,8 +19,31 @@ CORE = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
 def listing(group: str) -> list[dict[str, Any]]:
-    """Return the plug-ins of a group as rows; nothing is imported."""
-    return [asdict(info) for info in available(group)]
+    """Return the plug-ins of a group as rows, with equation and summary; no plug-in is imported.
+
+    Both are read in the plug-in's source; they are empty where there is none to be read.
+    """
+    return [asdict(info) | _in_source(info.address) for info in available(group)]
+
+
+def _in_source(address: str) -> dict[str, str]:
+    """Return paper, equation and first line of the class at ``module:name``."""
+    import ast
+
+    told = {"paper": "", "equation": "", "summary": ""}
+    module, _, name = address.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return told
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    kind = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if kind is None:
+        return told
+    told["summary"] = (ast.get_docstring(kind) or "").partition("\n")[0]
+    for mark in kind.decorator_list:
+        if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "equation":
+            told["paper"], told["equation"] = (str(ast.literal_eval(argument)) for argument in mark.args)
+    return told
 
 
 def location(paper: str, label: str) -> dict[str, Any]:
@@ -117,7 +141,5 @@ def _by_number(home: tuple[str, str]) -> tuple[str, int, str]:
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-
     page = Path(sys.argv[1])
     page.write_text(with_table(page.read_text()))

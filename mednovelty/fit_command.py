@@ -55,10 +55,22 @@ def overrides(
         else:
             tree["candidates"] = nets
     if scores is not None:
-        tree["scores"] = [name.strip() for name in scores.split(",") if name.strip()]
+        tree["scores"] = names_of(scores)
     if reference is not None:
         tree["reference"] = reference
     return tree
+
+
+def names_of(scores: str) -> list[str]:
+    """Return the names in ``"a,b"``.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    names = [name.strip() for name in scores.split(",") if name.strip()]
+    if not names:
+        raise SettingsError(f"--scores {scores!r} names no score; leave it out, or ask for all")
+    return names
 
 
 def _net(text: str) -> dict[str, Any]:
@@ -142,7 +154,7 @@ def _refuse_what_is_there(request: FitRequest) -> None:
     """Raise where the folder holds a detector, a checkpoint, or somebody's files that would be replaced."""
     from mednovelty.candidates import checkpoints, remove_checkpoints
     from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
-    from mednovelty.store import RECORD, REFERENCE, WEIGHTS
+    from mednovelty.store import RECORD, REFERENCE, SEARCHES, WEIGHTS
 
     output, standing = request.output, checkpoints(request.output)
     if request.resume and not standing:
@@ -160,7 +172,8 @@ def _refuse_what_is_there(request: FitRequest) -> None:
         raise OutputError(
             f"{standing[0]}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
         )
-    theirs = [name for name in (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE) if (output / name).exists()]
+    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES)
+    theirs = [name for name in ours if (output / name).exists()]
     if theirs and not standing:
         raise OutputError(
             f"{output / theirs[0]}: would be replaced, and {output} holds no detector; "

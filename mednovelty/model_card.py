@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mednovelty.searches import told_of
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -33,7 +35,8 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"{voxels:,} voxels",
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
-        f"({detector.reference.n_bytes / 2**20:.1f} MiB), neighbours by `{detector.reference.neighbours}`",
+        f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
+        *[f"* Neighbours, {place}: {_search(told)}" for place, told in told_of(detector.reference).items()],
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
         f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
         + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
@@ -54,6 +57,12 @@ def model_card(detector: Detector, sha256: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _search(told: dict[str, Any]) -> str:
+    if "Recall" not in told:
+        return f"`{told['Name']}`, exact"
+    return f"`{told['Name']}`, recall {told['Recall']:.4f} on {told['Sample']:,} held-out voxels"
 
 
 def _shown(value: object) -> str:

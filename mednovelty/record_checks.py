@@ -23,7 +23,7 @@ from mednovelty.protocols import Preprocessor
 from mednovelty.reference import part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
-from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, json_types
+from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
 
 RECIPES = ("qspace", "voxels")
 LARGEST_B_S_PER_MM2 = 1e6
@@ -54,7 +54,29 @@ def check_record(record: DetectorRecord, settings: FitSettings) -> None:
         raise DetectorError(f"no recipe is called {record.recipe!r}; known: {', '.join(RECIPES)}")
     check_plugins(settings)
     plugin("neighbours", record.reference.neighbours)
+    for search in record.reference.searches:
+        _check_search(search, settings)
     _check_history(record)
+
+
+def _check_search(search: SearchRecord, settings: FitSettings) -> None:
+    """Check what is told of one search among the normals."""
+    place = f"reference.searches: {search.kind} {search.place}"
+    if search.asked != settings.neighbours:
+        raise DetectorError(
+            f"{place}: {search.asked!r} was asked for, but the settings say {settings.neighbours!r}"
+        )
+    if bool(search.settings) != (search.quality is not None):
+        raise DetectorError(
+            f"{place}: an approximate search has settings and a quality, an exact one neither"
+        )
+    if search.quality is None:
+        return
+    if search.quality.recall < search.target:
+        raise DetectorError(f"{place}: its recall, {search.quality.recall}, is below its target")
+    for error in (search.quality.mean_error_nats, search.quality.max_error_nats):
+        if (error is None) != (search.kind != "density"):
+            raise DetectorError(f"{place}: errors in nats are told of densities, and of nothing else")
 
 
 def _check_history(record: DetectorRecord) -> None:

@@ -78,6 +78,7 @@ class Scoring:
         cut: Callable[[int, int], Block],
         count: int,
         advance: Callable[[int], Any] = lambda n: None,
+        tell: Callable[[str, Mapping[str, Tensor]], Any] = lambda name, facts: None,
     ) -> dict[str, np.ndarray]:
         """Return ``(count,)`` float32 scores by name.
 
@@ -86,6 +87,8 @@ class Scoring:
             cut: Gives samples ``start`` to ``stop``.
             count: How many samples there are.
             advance: Told after each batch how many samples were scored.
+            tell: Told, batch by batch, what a score has to say besides: ``(b,)`` by name, such as which
+                samples' minimisation has converged.
         """
         scorers = self.scorers(names)
         scores = {name: np.empty(count, np.float32) for name in names}
@@ -102,6 +105,8 @@ class Scoring:
             )
             for name, scorer in scorers.items():
                 scores[name][start:stop] = scorer.score(batch).cpu().numpy()
+                if hasattr(scorer, "facts"):
+                    tell(name, scorer.facts(batch))
             advance(stop - start)
         return scores
 
@@ -114,6 +119,24 @@ class Scoring:
         # Out of step with the pairs of the latent draws: of a pair of pairs, the products of both would all
         # have one sign, and their mean twice the variance.
         return noise.roll(1, 0)
+
+
+class Shares:
+    """Of how many samples something that scores tell is true."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def add(self, score: str, facts: Mapping[str, Tensor]) -> None:
+        """Take in ``(b,)`` bool of one more batch by name."""
+        counts = self._counts.setdefault(score, {})
+        for name, flags in facts.items():
+            true, count = counts.get(name, (0, 0))
+            counts[name] = true + int(flags.sum()), count + len(flags)
+
+    def of(self, score: str) -> dict[str, float]:
+        """Return the share of samples by name: ``{"converged": 0.996}``."""
+        return {name: true / count for name, (true, count) in self._counts.get(score, {}).items() if count}
 
 
 def resolve_names(asked: Sequence[str]) -> list[str]:

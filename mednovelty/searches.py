@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mednovelty.errors import DetectorError
-from mednovelty.neighbours.choice import Chosen, choose, restore
+from mednovelty.neighbours.choice import Chosen, choose, exact_name, restore
 from mednovelty.plugins import plugin
 from mednovelty.reference import Key, Reference
 from mednovelty.scoring import Scoring
@@ -103,6 +103,16 @@ def told_of(reference: Reference) -> dict[str, Any]:
     return told
 
 
+def moved(reference: Reference, device: torch.device) -> Reference:
+    """Return a reference on a device; on any but the CPU its searches are exact there, and say so."""
+    parts = {name: part.to(device) for name, part in reference.parts.items()}
+    there = Reference(parts, reference.neighbours, reference.drawn_from)
+    if device.type == "cpu" or not parts:
+        return Reference(parts, reference.neighbours, reference.drawn_from, reference.chosen)
+    chosen = {key: choose(key[0], there.vectors(key), None) for key in reference.chosen}
+    return Reference(parts, exact_name(device), reference.drawn_from, chosen)
+
+
 def states_of(reference: Reference) -> dict[str, Tensor]:
     """Return the tensors of all chosen searches, named ``kind/place/name``."""
     return {
@@ -140,4 +150,4 @@ def restored(
     return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
 
 
-__all__ = ["queries_of", "restored", "states_of", "told_of", "with_chosen_searches"]
+__all__ = ["moved", "queries_of", "restored", "states_of", "told_of", "with_chosen_searches"]

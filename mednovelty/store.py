@@ -29,7 +29,7 @@ from torch import Tensor
 from mednovelty.errors import DetectorError, MedNoveltyError, OutputError
 from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD, WEIGHTS, REFERENCE = "detector.json", "weights.safetensors", "reference.safetensors"
 SEARCHES = "searches.safetensors"
 LARGEST_RECORD_BYTES = 64 << 20
@@ -55,6 +55,17 @@ class ScanRecord(_Strict):
     role: Literal["training", "validation"]
 
 
+class QualityRecord(_Strict):
+    """What was measured of an approximate search on held-out voxels."""
+
+    recall: float = Field(ge=0, le=1)
+    sample: int = Field(gt=0)
+    share_compared: float = Field(ge=0)
+    cost: float = Field(ge=0)
+    mean_error_nats: float | None = Field(default=None, ge=0)
+    max_error_nats: float | None = Field(default=None, ge=0)
+
+
 class SearchRecord(_Strict):
     """How one search among the normals is answered: what was chosen, why, and how good it is."""
 
@@ -62,10 +73,10 @@ class SearchRecord(_Strict):
     kind: str
     name: str
     asked: str
-    target: float
+    target: float = Field(gt=0, le=1)
     why: str
     settings: dict[str, Any]
-    quality: dict[str, Any] | None
+    quality: QualityRecord | None
 
 
 class ReferenceRecord(_Strict):
@@ -91,7 +102,7 @@ class EpochRecord(_Strict):
 class DetectorRecord(_Strict):
     """All of a detector but its tensors; two fits that agree in every bit have the same record."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     recipe: str
     method: str
     settings: dict[str, Any]
@@ -183,6 +194,10 @@ def _validated(path: Path, content: Any) -> DetectorRecord:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise DetectorError(f"{path}: written in format {version}; this version reads up to {SCHEMA_VERSION}")
+    if isinstance(version, int) and 0 < version < SCHEMA_VERSION:
+        raise DetectorError(
+            f"{path}: written in format {version}, which this version reads no more; fit the detector again"
+        )
     try:
         return DetectorRecord.model_validate(content)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,8 @@ def test_one_bad_scan_gives_exit_code_6(study, tmp_path):
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epochs=few"], 2, "train.max_epochs"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--recipe", "slices"], 2, "known: qspace"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--latent", "7"], 2, "--latent: one or several of 8, 16, 24"),
+        (["fit", "{controls}", "-o", "{tmp}/m", "--scores", ","], 2, "--scores ',' names no score"),
+        (["score", "{model}", "{patients}", "-o", "{tmp}/o", "--scores", ""], 2, "names no score"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--resume"], 4, "nothing to resume"),
         (["evaluate", "{tmp}/none", "--masks", "{lesions}"], 3, "none"),
         (["list", "scorer"], 2, "did you mean 'scorers'"),
@@ -125,7 +128,14 @@ def test_exit_codes_and_words(words, code, said, tmp_path):
 def test_discovery_commands():
     scorers = {row["name"] for row in json.loads(run("list", "scorers", "--json").stdout)}
     assert {"nearest_normal", "latent_euclidean", "negative_elbo"} <= scorers
-    assert "mednovelty.methods.vae_scores:LatentEuclidean  (mednovelty)" in run("list", "scorers").stdout
+    listed = run("list", "scorers").stdout
+    assert re.search(
+        r"^latent_euclidean +Eq\. \(3\) +Distance between .*\(mednovelty\)$", listed, re.MULTILINE
+    )
+    rows = {row["name"]: row for row in json.loads(run("list", "scorers", "--json").stdout)}
+    told = rows["closest_generated_bounded"]
+    assert (told["paper"], told["equation"]) == ("vasilev2018", "Eq. (18), bounded")
+    assert all(row["summary"].endswith(".") for row in rows.values())
     found = json.loads(run("where", "vasilev2018", "Eq. (3)", "--json").stdout)
     assert (found["module"], found["name"]) == ("mednovelty.methods.vae_scores", "LatentEuclidean")
     assert found["file"].endswith("methods/vae_scores.py")
@@ -144,7 +154,7 @@ def test_importing_imports_nothing_slow():
 
 def test_listing_plug_ins_imports_none():
     code = (
-        "import sys; from mednovelty.plugins import names; assert names('scorers'); "
+        "import sys; from mednovelty.discovery import listing; assert listing('scorers'); "
         "print({'torch', 'mednovelty.methods.vae_scores'} & set(sys.modules))"
     )
     assert python(code).strip() == "set()"

@@ -73,6 +73,7 @@ def test_a_refusal_is_json_too(tmp_path, settings):
         ("detector.json", (), 5, "a detector is there already"),
         ("checkpoint.safetensors", (), 5, "an earlier fit was stopped here; pass --resume"),
         ("README.md", (), 5, "README.md: would be replaced"),
+        ("searches.safetensors", (), 5, "searches.safetensors: would be replaced"),
         ("README.md", ("--resume",), 4, "nothing to resume"),
     ],
 )

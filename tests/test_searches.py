@@ -1,6 +1,7 @@
 """Searches are those that scores make, chosen on held-out voxels, and the same when read back."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import mednovelty as mn
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.neighbours import choice
 from mednovelty.reference import Reference
-from mednovelty.searches import queries_of, told_of
+from mednovelty.searches import moved, queries_of, told_of
 from mednovelty.testing.models import HeteroscedasticVAE
 
 COMPARING = ("nearest_normal", "latent_euclidean", "latent_bhattacharyya", "latent_density", "input_density",
@@ -135,7 +136,6 @@ def test_a_search_that_nobody_foresaw_is_exact(voxels):
 @pytest.mark.parametrize("damage", ["drop", "add", "twice", "place"])
 def test_records_and_tensors_must_fit(damage, detector, tmp_path):
     import hashlib
-    import shutil
 
     from safetensors.torch import load_file, save_file
 
@@ -158,3 +158,44 @@ def test_records_and_tensors_must_fit(damage, detector, tmp_path):
     (folder / "detector.json").write_text(json.dumps(record))
     with pytest.raises(DetectorError, match=str(folder)):
         mn.Detector.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"quality": {"recall": 7.0}}, "recall: Input should be less than or equal to 1"),
+        ({"quality": {"recall": 0.5}}, r"euclidean input: its recall, 0\.5, is below its target"),
+        ({"quality": {"surprise": 1}}, "surprise: Extra inputs are not permitted"),
+        ({"quality": {"mean_error_nats": 0.1}}, "errors in nats are told of densities"),
+        ({"target": -5.0}, "target: Input should be greater than 0"),
+        ({"asked": "nonsense"}, "'nonsense' was asked for, but the settings say 'auto'"),
+        ({"quality": None}, "an approximate search has settings and a quality, an exact one neither"),
+    ],
+)
+def test_what_is_told_of_a_search_has_bounds(detector, tmp_path, changes, words):
+    folder = shutil.copytree(detector[1], tmp_path / "model")
+    record = json.loads((folder / "detector.json").read_text())
+    told = record["reference"]["searches"]
+    (search,) = [one for one in told if (one["kind"], one["place"]) == ("euclidean", "input")]
+    for name, value in changes.items():
+        search[name] = (search[name] | value) if isinstance(value, dict) else value
+    (folder / "detector.json").write_text(json.dumps(record))
+    with pytest.raises(DetectorError, match=words):
+        mn.Detector.load(folder)
+
+
+def test_a_reference_on_the_cpu_keeps_its_searches(detector):
+    made, _ = detector
+    there = moved(made.reference, torch.device("cpu"))
+    assert told_of(there) == told_of(made.reference)
+    # Off the CPU, all are exact, and say so: no tensor of the meta device holds anything, and none is asked.
+    on_card = moved(made.reference, torch.device("meta"))
+    assert {told["Name"] for told in told_of(on_card).values()} == {"exact"}
+    assert all("Recall" not in told for told in told_of(on_card).values())
+
+
+def test_the_card_tells_how_neighbours_are_searched(detector):
+    made, folder = detector
+    card = (folder / "README.md").read_text()
+    for place, told in told_of(made.reference).items():
+        assert f"* Neighbours, {place}: `{told['Name']}`" in card

@@ -58,7 +58,7 @@ def test_the_folder_tells_its_story(saved):
                          "searches.safetensors", "training.csv",
                      "training.png", "README.md"}  # fmt: skip
     record = json.loads((saved[1] / "detector.json").read_text())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert {scan["role"] for scan in record["scans"]} == {"training", "validation"}
     card = (saved[1] / "README.md").read_text()
     assert saved[0].sha256 in card
@@ -109,7 +109,11 @@ def test_weights_of_another_net_are_refused(copy, voxels, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 2}, "written in format 2; this version reads up to 1"),
+        ({"schema_version": 3}, "written in format 3; this version reads up to 2"),
+        (
+            {"schema_version": 1},
+            "written in format 1, which this version reads no more; fit the detector again",
+        ),
         ({"surprise": 1}, "not a detector's record: surprise"),
         ({"channels": -1}, "not a detector's record: channels"),
         (

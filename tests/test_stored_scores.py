@@ -20,12 +20,12 @@ def voxels(n=600, channels=6):
 
 
 def test_every_score_of_the_paper_survives_saving(tmp_path):
-    settings = replace(FAST, scores=tuple(resolve_names(["fast"])))
+    settings = replace(FAST, scores=tuple(resolve_names(["all"])))
     detector = fit_voxels(voxels(), scans=np.arange(600) // 200, seed=3, settings=settings)
     assert sorted(detector.reference.parts) == sorted(part_widths(6, 4))
     detector.save(tmp_path)
     told, again = detector.score_voxels(voxels()[:7]), Detector.load(tmp_path).score_voxels(voxels()[:7])
-    assert list(told) == list(again) == resolve_names(["fast"])
+    assert list(told) == list(again) == resolve_names(["all"])
     for name, values in told.items():
         assert np.isfinite(values).all(), name
         np.testing.assert_array_equal(values, again[name], err_msg=name)

@@ -53,6 +53,11 @@ class _GeneratedScorer:
         """Return ``(B,)`` scores; never above that of the posterior's mean, if that is within the box."""
         return self.minimum(batch).value
 
+    @torch.no_grad()
+    def facts(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``converged``, ``(B,)`` bool: whose last steps gained nothing worth mentioning."""
+        return {"converged": self.minimum(batch).converged}
+
 
 @equation("vasilev2018", "Eq. (18)")
 class ClosestGenerated(_GeneratedScorer):

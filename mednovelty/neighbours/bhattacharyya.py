@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mednovelty.neighbours.exact import check_k
+
 PAIRS_A_CHUNK = {"cpu": 1 << 17}
 PAIRS_A_CHUNK_ELSEWHERE = 1 << 24
 GAUSSIANS_A_CHUNK = 1 << 11
@@ -52,6 +54,7 @@ class ExactBhattacharyya:
         Returns:
             ``(B, k)`` Bhattacharyya distances in nats, ascending, and ``(B, k)`` int64 indices.
         """
+        check_k(k, len(self.mean))
         a, b = (part.detach().to(self.mean.device, torch.float32) for part in (mean, sigma))
         most = PAIRS_A_CHUNK.get(self.mean.device.type, PAIRS_A_CHUNK_ELSEWHERE)
         rows = max(1, most // min(GAUSSIANS_A_CHUNK, len(self.mean)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mednovelty.errors import SettingsError
+
 DISTANCES_A_CHUNK = 1 << 24
 BLOCK_QUERIES, BLOCK_VECTORS = 1024, 1024
 """On a CPU a block of distances stays in the cache: 4 MiB."""
@@ -46,6 +48,7 @@ class ExactNeighbours:
         Returns:
             ``(B, k)`` squared Euclidean distances, ascending, and ``(B, k)`` int64 indices.
         """
+        check_k(k, len(self.vectors))
         asked = queries.detach().to(self.vectors.device, torch.float32)
         indices = self.nearest(asked)[:, None] if k == 1 else self._nearest_k(asked - self.centre, k)
         distances, indices = squared_distances(asked, self.vectors, indices)
@@ -87,6 +90,16 @@ class ExactNeighbours:
                 block = blocks[int(chosen[members[0]])]
                 places[members] = block.start + self._ranking(queries[members], block, room).argmin(1)
         return places
+
+
+def check_k(k: int, count: int) -> None:
+    """Refuse a number of neighbours that are not there.
+
+    Raises:
+        SettingsError: k is below 1, or above the number of vectors.
+    """
+    if not 1 <= k <= count:
+        raise SettingsError(f"{k} nearest were asked for; there are {count} to be found, so 1 to {count}")
 
 
 def ranked(queries: Tensor, vectors: Tensor, half_norms: Tensor, room: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.neighbours.exact import ExactNeighbours, centre_of, squared_distances
+from mednovelty.neighbours.exact import ExactNeighbours, centre_of, check_k, squared_distances
 from mednovelty.neighbours.quality import (
     HeldOut,
     Quality,
@@ -127,6 +127,7 @@ class FaissHNSW:
             queries: ``(B, D)``.
             k: How many, at most N.
         """
+        check_k(k, len(self.vectors))
         faiss = _faiss()
         asked = queries.detach().float().cpu()
         width = faiss.SearchParametersHNSW(efSearch=max(self.width, k))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mednovelty.neighbours.bhattacharyya import ExactBhattacharyya, bhattacharyya_distances
+from mednovelty.neighbours.exact import check_k
 from mednovelty.neighbours.lists import ENTRIES_A_CHUNK, Lists, list_count
 from mednovelty.neighbours.quality import Quality, doubled, needed_recall, whole_number
 
@@ -129,6 +130,7 @@ class FastBhattacharyya:
             sigma: ``(B, D)`` standard deviations.
             k: How many, at most N; as many candidates are compared at least.
         """
+        check_k(k, len(self.mean))
         a, b = (part.detach().float().cpu() for part in (mean, sigma))
         most = max(self.candidates, k)
         rows = max(1, ENTRIES_A_CHUNK // (self.probes * most))

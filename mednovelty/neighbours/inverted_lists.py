@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from mednovelty.neighbours.exact import ExactNeighbours, ranked, squared_distances
+from mednovelty.neighbours.exact import ExactNeighbours, check_k, ranked, squared_distances
 from mednovelty.neighbours.lists import ENTRIES_A_CHUNK, Lists, list_count
 from mednovelty.neighbours.quality import HeldOut, Quality, needed_recall, whole_number
 
@@ -101,6 +101,7 @@ class InvertedLists:
             queries: ``(B, D)``.
             k: How many, at most N.
         """
+        check_k(k, len(self.vectors))
         asked = queries.detach().float().cpu()
         rows = max(1, ENTRIES_A_CHUNK // (self.probes * k))
         indices = torch.cat([self._scan(chunk, k) for chunk in asked.split(rows)])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch
+from mednovelty.errors import SettingsError
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.neighbours.quality import HeldOut
 from mednovelty.protocols import Method, Neighbours, ProbabilisticAutoencoder, Scorer
@@ -110,6 +111,13 @@ def check_neighbours(
     assert right >= recall * found.numel(), (
         f"{right} of {found.numel()} are right, a share of {recall} should be"
     )
+    for impossible in (0, len(vectors) + 1):
+        refused = ""
+        try:
+            make(vectors).search(queries, impossible)
+        except SettingsError as error:
+            refused = str(error)
+        assert str(len(vectors)) in refused, f"{impossible} neighbours among {len(vectors)} must be refused"
 
 
 def check_tuned_neighbours(family: Any, vectors: Tensor, sample: Tensor, target: float) -> None:
