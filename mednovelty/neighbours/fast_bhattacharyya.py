@@ -25,7 +25,7 @@ from mednovelty.neighbours.quality import Quality, doubled, needed_recall, whole
 
 LISTS_FACTOR = 1.3
 DEFAULT_PROBES, DEFAULT_CANDIDATES = 24, 16
-MOST_CANDIDATES = 128
+MOST_CANDIDATES = 512
 BRUTE_COST = 40.0
 """An exact Bhattacharyya distance, beside one by a matrix product in a list."""
 
