@@ -167,7 +167,7 @@ def test_the_fast_form_falls_back_where_the_lists_are_short(monkeypatch, chunk, 
 def test_damaged_states_are_refused():
     parts = gaussians(300, 3, 0)
     fast = FastBhattacharyya(*parts)
-    with pytest.raises(ValueError, match="candidates must be a whole number from 1 to 128, got 1000"):
+    with pytest.raises(ValueError, match="candidates must be a whole number from 1 to 512, got 1000"):
         FastBhattacharyya.restored(parts, fast.settings() | {"candidates": 1000}, fast.state())
     with pytest.raises(ValueError, match=r"tensor 'centroids' is \(\d+, 6\)"):
         FastBhattacharyya.restored(parts, fast.settings() | {"lists": 3, "probes": 2}, fast.state())
