@@ -55,12 +55,17 @@ class Study:
     def _patient(self, files: Any, masks: Path) -> tuple[np.ndarray, np.ndarray]:
         scan = read_scan(files)
         lesion, _ = read_on_grid(next(masks.glob(f"{files.id}*.nii*")), scan.grid, scan.id)
-        return np.ascontiguousarray(self.detector.prepare(scan)[0].voxels()), lesion[scan.mask] > 0.5
+        voxels = np.ascontiguousarray(self.detector.prepare(scan)[0].voxels())
+        # Voxels come in the file's order, I fastest.
+        inside = lesion.ravel(order="F")[np.flatnonzero(scan.mask.ravel(order="F"))]
+        return voxels, inside > 0.5
 
     def rows(self, size: int, how: str) -> np.ndarray:
         """Return which training voxels are the reference."""
         if how == "coreset":
             return k_center(self.training, size)
+        if size >= len(self.training):
+            return np.arange(len(self.training))
         starts = np.cumsum([0, *(len(scan) for scan in self.scans)])
         share = np.diff(np.linspace(0, size, len(self.scans) + 1).astype(int))
         drawn = [
