@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.errors import GeometryError
+from mednovelty.errors import GeometryError, ScanError
 
 if TYPE_CHECKING:
     from dipy.core.gradients import GradientTable
@@ -121,6 +121,7 @@ class Scan:
         warnings: What readers had to say about it.
         entities: Entities of a BIDS name, in order: ``(("sub", "01"), ("ses", "1"))``.
         facts: What else readers found and sidecars should tell.
+        contrasts: Names of a structural scan's channels, ``("FLAIR", "T1w")``; empty for diffusion scans.
     """
 
     id: str
@@ -138,6 +139,7 @@ class Scan:
     warnings: tuple[str, ...] = ()
     entities: tuple[tuple[str, str], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    contrasts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mask.shape != self.grid.shape:
@@ -159,6 +161,11 @@ class Scan:
                     f"got {getattr(self, name).shape}",
                     code="geometry.shape",
                 )
+        if self.contrasts and len(self.contrasts) != self.stored.shape[0]:
+            raise GeometryError(
+                f"{self.id}: {self.stored.shape[0]} channels cannot be called {', '.join(self.contrasts)}",
+                code="geometry.shape",
+            )
 
     @classmethod
     def of(
@@ -197,14 +204,53 @@ class Scan:
         block += self.offset[:, None].astype(np.float32)
         return np.ascontiguousarray(block.T)
 
+    def box(self, where: tuple[slice, slice, slice], fill: float = 0.0) -> np.ndarray:
+        """Return the signal of a box of voxels, ``(C, i, j, k)`` float32 C-contiguous.
+
+        Only the box is made, however large the scan is.
+
+        Args:
+            where: From which to which voxel along I, J and K, inside the grid; steps of 1.
+            fill: What voxels outside the mask get.
+        """
+        slab = self.mask[:, :, where[2]]
+        before = int(np.count_nonzero(self.mask[:, :, : where[2].start]))
+        # Place of each voxel of the slab in ``stored``; meaningless outside the mask.
+        place = np.cumsum(slab.ravel(order="F"), dtype=np.int32) + (before - 1)
+        place = place.reshape(slab.shape, order="F")[where[0], where[1]].ravel()
+        inside = np.flatnonzero(slab[where[0], where[1]])
+        out = np.full((self.n_channels, place.size), fill, np.float32)
+        for channel, row in enumerate(out):
+            signal = self.stored[channel, place[inside]].astype(np.float32)
+            signal *= np.float32(self.scale[channel])
+            row[inside] = signal + np.float32(self.offset[channel])
+        return out.reshape(-1, *slab[where[0], where[1]].shape)
+
+    def dense(self, fill: float = 0.0) -> np.ndarray:
+        """Return the signal of all voxels, ``(C, I, J, K)`` float32, ``fill`` outside the mask."""
+        i, j, k = (slice(0, n) for n in self.mask.shape)
+        return self.box((i, j, k), fill)
+
     def scaled(self, factor: np.ndarray | float) -> Scan:
         """Return the scan with its signal multiplied by one factor, or by one a channel ``(C,)``."""
         return replace(self, scale=self.scale * factor, offset=self.offset * factor)
 
+    def without(self, voxels: np.ndarray) -> Scan:
+        """Return the scan with some voxels, ``(I, J, K)`` bool, taken out of its mask.
+
+        Raises:
+            ScanError: None would be left.
+        """
+        kept = ~voxels.ravel(order="F")[np.flatnonzero(self.mask.ravel(order="F"))]
+        if not kept.any():
+            raise ScanError(f"{self.id}: its lesion fills the whole mask", code="mask.empty")
+        return replace(self, stored=self.stored[:, kept], mask=self.mask & ~voxels)
+
     def take(self, channels: np.ndarray, gradients: GradientTable | None) -> Scan:
         """Return the scan with other channels, ``(C',)`` indices into today's, and their gradients."""
+        named = tuple(self.contrasts[c] for c in np.arange(self.n_channels)[channels] if self.contrasts)
         return replace(self, stored=self.stored[channels], scale=self.scale[channels],
-                       offset=self.offset[channels], gradients=gradients)  # fmt: skip
+                       offset=self.offset[channels], gradients=gradients, contrasts=named)  # fmt: skip
 
     def assemble(self, scores: np.ndarray, name: str) -> Volume:
         """Return ``(1, I, J, K)`` float32: each score in its voxel, 0 outside the mask.

@@ -140,14 +140,15 @@ def _rank(mask: Path, image: Path, alone: bool) -> int:
     own, theirs = stem(image), stem(mask)
     of_image, of_mask = dict(entities(own)), dict(entities(theirs))
     if of_image and of_mask:
-        return _entity_rank(of_image, of_mask)
+        return entity_rank(of_image, of_mask)
     if theirs in _GENERIC_MASKS:
         return 1 if alone else 0
     base = own.removesuffix("_dwi")
     return 2 if theirs.removesuffix("_mask").removesuffix("_brain").removesuffix("_dwi") == base else 0
 
 
-def _entity_rank(of_image: dict[str, str], of_mask: dict[str, str]) -> int:
+def entity_rank(of_image: dict[str, str], of_mask: dict[str, str]) -> int:
+    """Return how surely a BIDS mask belongs to a BIDS image by their entities; 0 when it does not."""
     label = of_mask.get("label", "brain")
     desc = of_mask.get("desc", "brain")
     if label != "brain" or desc not in ("brain", of_image.get("desc")):

@@ -10,17 +10,28 @@
 
     [files]
     root = "$MEDNOVELTY_TWINS"            # relative to this file, or beginning with an environment variable
-    dwi = ["controls/*/dwi/*_dwi.nii.gz"] # required
+    dwi = ["controls/*/dwi/*_dwi.nii.gz"] # diffusion scans; or contrasts, of structural ones
     masks = "lesions/{id}_mask.nii.gz"    # of lesions
-    brain_masks = "masks/{id}_mask.nii.gz"
+    brain_masks = "masks/{id}_mask.nii.gz"  # of structural scans no others are looked for
+
+    [files.contrasts]                     # instead of dwi: one image a contrast, {id} the scan's
+    FLAIR = "{id}/anat/{id}_FLAIR.nii.gz"
+    T1w = "{id}/anat/{id}_T1w.nii.gz"
 
     [roles]                               # by scan id, * and ? allowed; a scan has one role
     normal = ["sub-c0[1-7]*"]
     validation = ["sub-c08*"]
     test = ["sub-p*"]
 
+    [folds]                               # instead of roles: cross-validation by subject
+    count = 5                             # dealt out by the hash of seed and subject; or
+    seed = 0                              # patterns = [["patient07"], ["patient19"]], a list a fold
+
     [checksums]                           # sha256 by path below root
     "controls/sub-c01/dwi/sub-c01_dwi.nii.gz" = "..."
+
+Of folds the first is tested unless ``with_fold`` says otherwise: whoever fits and scores with one manifest
+never tests on a subject that was trained on.
 """
 
 from __future__ import annotations
@@ -35,15 +46,19 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.io.folds import Folds
 from mednovelty.io.guard import read_text, shown
+from mednovelty.io.patterns import ID, as_glob, id_in
 
 ROLES = ("normal", "validation", "test")
 
 _TABLES = {
     "dataset": ("name", "source", "licence", "citation"),
-    "files": ("root", "dwi", "masks", "brain_masks"),
+    "files": ("root", "dwi", "contrasts", "masks", "brain_masks"),
     "roles": ROLES,
+    "folds": ("count", "seed", "patterns"),
 }
+_CONTRAST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +72,12 @@ class Manifest:
         source: Where it comes from.
         citation: What to cite.
         root: Folder that all patterns are relative to.
-        dwi: Patterns of diffusion images.
+        dwi: Patterns of diffusion images; none in a manifest of structural scans.
+        contrasts: Contrast -> patterns of its images, in the order of the channels.
         masks: Pattern of lesion masks with ``{id}``; empty when there are none.
         brain_masks: Pattern of brain masks with ``{id}``; empty when there are none.
         roles: Role -> patterns of scan ids.
+        folds: How subjects are split for cross-validation; None where nothing is said of it.
         checksums: Path below ``root`` -> sha256.
     """
 
@@ -68,27 +85,39 @@ class Manifest:
     name: str
     licence: str
     root: Path
-    dwi: tuple[str, ...]
+    dwi: tuple[str, ...] = ()
     source: str = ""
     citation: str = ""
     masks: str = ""
     brain_masks: str = ""
+    contrasts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    folds: Folds | None = None
     checksums: dict[str, str] = field(default_factory=dict)
 
     def images(self) -> list[Path]:
-        """Return the images that match, sorted, each once.
+        """Return the diffusion images that match, sorted, each once.
 
         Raises:
             SettingsError: A pattern matches nothing.
         """
-        found: set[Path] = set()
-        for pattern in self.dwi:
-            matches = set(self.root.glob(pattern))
-            if not matches:
-                raise SettingsError(f"{shown(self.path)}: no file matches {pattern!r} in {self.root}")
-            found |= matches
+        found = {path for pattern in self.dwi for path in self.matches(pattern)}
         return sorted(found, key=lambda path: path.relative_to(self.root).parts)
+
+    def matches(self, pattern: str, *, required: bool = True) -> dict[Path, str]:
+        """Return the files that match a pattern, sorted, and what ``{id}`` is in each; empty without it.
+
+        Raises:
+            SettingsError: Nothing matches what is required.
+        """
+        found = {}
+        for path in sorted(self.root.glob(as_glob(pattern))):
+            scan = id_in(pattern, path.relative_to(self.root).as_posix()) if ID in pattern else ""
+            if scan is not None:
+                found[path] = scan
+        if required and not found:
+            raise SettingsError(f"{shown(self.path)}: no file matches {pattern!r} in {self.root}")
+        return found
 
     def role_of(self, scan_id: str) -> str | None:
         """Return the role of a scan; every scan is ``normal`` where the manifest has no roles.
@@ -145,15 +174,60 @@ def read_manifest(path: str | Path) -> Manifest:
     for key, table in (("name", "dataset"), ("licence", "dataset"), ("root", "files")):
         if not text[key]:
             raise SettingsError(f"{name}: {table}.{key} is missing")
-    dwi = _texts(files, "dwi", name)
-    if not dwi:
-        raise SettingsError(f"{name}: files.dwi, the patterns of the images, is missing")
-    for pattern in (*dwi, text["masks"], text["brain_masks"]):
+    dwi, contrasts = _images(files, name)
+    for pattern in (*dwi, *sum(contrasts.values(), ()), text["masks"], text["brain_masks"]):
         _check_inside(pattern, name)
     root = _root(text.pop("root"), path)
     roles = {role: _texts(tables["roles"], role, name) for role in tables["roles"]}
+    folds = _folds(tables["folds"], name) if "folds" in content else None
+    if roles and folds:
+        raise SettingsError(f"{name}: has [roles] and [folds]; who trains and who is tested follows from one")
     checksums = {key: _text(tables["checksums"], key, name) for key in tables["checksums"]}
-    return Manifest(path=path, root=root, dwi=dwi, roles=roles, checksums=checksums, **text)
+    return Manifest(
+        path=path,
+        root=root,
+        dwi=dwi,
+        contrasts=contrasts,
+        roles=roles,
+        folds=folds,
+        checksums=checksums,
+        **text,
+    )
+
+
+def _images(files: dict[str, Any], name: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the patterns of diffusion images, or of each contrast: a manifest has one of the two."""
+    table = _table(files, "contrasts", name)
+    dwi = _texts(files, "dwi", name)
+    contrasts = {contrast: _texts(table, contrast, name) for contrast in table}
+    for contrast, patterns in contrasts.items():
+        if not _CONTRAST.fullmatch(contrast):
+            raise SettingsError(f"{name}: files.contrasts: {contrast!r} cannot be a contrast's name")
+        if not patterns:
+            raise SettingsError(f"{name}: files.contrasts.{contrast}, the pattern of its images, is empty")
+    if dwi and contrasts:
+        raise SettingsError(f"{name}: has files.dwi and files.contrasts; give each a manifest of its own")
+    if not dwi and not contrasts:
+        what = "files.dwi, the patterns of the images, is missing; or files.contrasts, of structural ones"
+        raise SettingsError(f"{name}: {what}")
+    return dwi, contrasts
+
+
+def _folds(table: dict[str, Any], name: str) -> Folds:
+    numbers = {key: table[key] for key in ("count", "seed") if key in table}
+    for key, value in numbers.items():
+        if type(value) is not int or value < 0:
+            raise SettingsError(f"{name}: folds.{key} must be a whole number, found {value!r}")
+    listed = table.get("patterns", [])
+    if not isinstance(listed, list):
+        raise SettingsError(f"{name}: folds.patterns must be a list with an entry a fold, found {listed!r}")
+    if ("patterns" in table) == ("count" in table) or ("patterns" in table and "seed" in table):
+        raise SettingsError(f"{name}: [folds] needs either count, and a seed if need be, or patterns")
+    patterns = tuple(_texts({"patterns": ids}, "patterns", name) for ids in listed)
+    try:
+        return Folds(len(patterns), patterns=patterns) if "patterns" in table else Folds(**numbers)
+    except SettingsError as error:
+        raise SettingsError(f"{name}: [folds]: {error}") from error
 
 
 def _root(text: str, manifest: Path) -> Path:

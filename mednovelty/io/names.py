@@ -72,11 +72,21 @@ def scan_id(relative: str | PurePath) -> str:
     relative = PurePath(relative)
     own = re.sub(r"_dwi$", "", stem(relative))
     text = own if entities(stem(relative)) else "_".join([*relative.parts[:-1], own])
+    return clean_id(text, os.fsencode(relative))
+
+
+def clean_id(text: str, whole: bytes) -> str:
+    """Return a text as an id that cannot escape a folder; where it was changed, with a hash of ``whole``.
+
+    Examples:
+        >>> clean_id("patient07", b"patient07"), clean_id("../7", b"../7")
+        ('patient07', '7_hash-beae2509')
+    """
     clean = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", text)
     clean = clean[:LONGEST_ID].strip("._-") or "scan"
     if clean == text:
         return clean
-    return f"{clean}_hash-{hashlib.sha256(os.fsencode(relative)).hexdigest()[:8]}"
+    return f"{clean}_hash-{hashlib.sha256(whole).hexdigest()[:8]}"
 
 
 def looks_like_mask(name_stem: str) -> bool:
@@ -97,7 +107,12 @@ def looks_like_lesions(path: str | PurePath) -> bool:
         False
     """
     path = PurePath(path)
-    return bool((_words(stem(path)) | _words(path.parent.name)) & set(_LESION_WORDS))
+    return names_lesions(stem(path)) or names_lesions(path.parent.name)
+
+
+def names_lesions(name: str) -> bool:
+    """Whether the name of a file or folder has a word for lesions in it."""
+    return bool(_words(name) & set(_LESION_WORDS))
 
 
 def is_image(path: str | PurePath) -> bool:

@@ -53,8 +53,8 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
     """Read one scan; only the voxels of its brain mask are kept, as they are stored.
 
     Args:
-        files: From ``scan_folder``; or an image, or a folder with one scan, whose other files are found
-            beside it.
+        files: From ``scan_folder``, structural scans too; or an image, or a folder with one scan, whose
+            other files are found beside it.
         options: See ``ReadOptions``.
 
     Raises:
@@ -62,6 +62,10 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
         SettingsError: The folder holds several scans.
     """
     files = scan_files(files)
+    if files.contrasts:
+        from mednovelty.io.structural import read_structural
+
+        return read_structural(files, options)
     source = open_image(files.image, options.nifti)
     gradients, warnings = gradients_of_scan(files, source, options)
     mask, mask_source, more = _mask(files, source, gradients, options)
@@ -69,7 +73,7 @@ def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS)
     reading = _Reading(source, gradients, mask)
     reading.run()
     check_sha256(files, source)
-    sidecar, more = _sidecar(files)
+    sidecar, more = sidecar_facts(files)
     return Scan(
         id=files.id,
         stored=reading.stored,
@@ -130,7 +134,7 @@ def gradients_of_scan(
         ScanError: The image is no diffusion scan.
         GradientError: A gradient file is missing or does not fit.
     """
-    if not options.gradients:
+    if not options.gradients or files.contrasts:
         return None, []
     if source.ndim != 4:
         raise ScanError(f"{source.name}: 4-D is needed, found 3-D: {source.grid.shape}", code="header.dims")
@@ -263,7 +267,7 @@ def _facts(source: VolumeSource, gradients: GradientTable | None) -> dict[str, A
     return facts
 
 
-def _sidecar(files: ScanFiles) -> tuple[dict[str, Any], list[str]]:
+def sidecar_facts(files: ScanFiles) -> tuple[dict[str, Any], list[str]]:
     """Return the few numbers of the JSON beside the image that are told on, and warnings."""
     if files.sidecar is None:
         return {}, []

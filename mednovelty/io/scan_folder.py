@@ -1,96 +1,40 @@
 """A folder, a file or a data manifest becomes an ordered list of scans, and a list of what was left out.
 
 One walk finds the images; the rest is names. Where any file is called ``sub-*_dwi`` the folder is BIDS
-and only such files are scans; elsewhere every 4-D image with gradients beside it is one.
+and only such files are scans; elsewhere every 4-D image with gradients beside it is one. Structural scans,
+one image a contrast, are found where they are asked for: ``structural_folder.py``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Literal
 
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.beside import Folder, brain_mask_of, gradients_of, mask_by_id, sidecar_of
+from mednovelty.io.folds import fold_of, role_in
 from mednovelty.io.guard import shown
-from mednovelty.io.manifest import Manifest, read_manifest
-from mednovelty.io.names import Entities, entities, is_image, looks_like_mask, scan_id, stem
+from mednovelty.io.manifest import ROLES, Manifest, read_manifest
+from mednovelty.io.names import entities, is_image, looks_like_mask, scan_id, stem
 from mednovelty.io.nifti_source import NiftiSettings
 from mednovelty.io.readers import open_image
+from mednovelty.io.scan_files import ScanFiles, ScanList, id_collisions
+from mednovelty.io.structural_folder import find_structural, structural_scans
 from mednovelty.io.walk import Skipped, relative_to, walk
 
-
-@dataclass(frozen=True, slots=True)
-class ScanFiles:
-    """The files of one scan; nothing of them is read yet.
-
-    Attributes:
-        id: Unique in its list, safe as a file name.
-        image: The 4-D image.
-        bval: FSL b-values.
-        bvec: FSL directions.
-        grad_b: MRtrix table, instead of the two.
-        mask: Brain mask; None asks for one to be made.
-        sidecar: JSON beside the image.
-        entities: Of a BIDS name, in order.
-        role: ``normal``, ``validation`` or ``test`` where a manifest says so.
-        relative: The image's path below the folder that was asked for, with ``/``.
-        sha256: What the image file's hash must be, where a manifest says so.
-    """
-
-    id: str
-    image: Path
-    bval: Path | None = None
-    bvec: Path | None = None
-    grad_b: Path | None = None
-    mask: Path | None = None
-    sidecar: Path | None = None
-    entities: Entities = ()
-    role: str | None = None
-    relative: str = ""
-    sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ScanList(Sequence[ScanFiles]):
-    """Scans in the order of their paths.
-
-    Attributes:
-        scans: The files of each.
-        skipped: What else was found.
-        root: The folder that paths are relative to.
-        manifest: The data manifest that was followed.
-    """
-
-    scans: tuple[ScanFiles, ...]
-    skipped: tuple[Skipped, ...] = ()
-    root: Path = field(default_factory=Path)
-    manifest: Manifest | None = None
-
-    @overload
-    def __getitem__(self, index: int) -> ScanFiles: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ScanFiles, ...]: ...
-    def __getitem__(self, index: int | slice) -> ScanFiles | tuple[ScanFiles, ...]:
-        return self.scans[index]
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def __iter__(self) -> Iterator[ScanFiles]:
-        return iter(self.scans)
-
-    def with_roles(self, *roles: str) -> ScanList:
-        """Return the scans with one of some roles; all of them where no manifest gives roles."""
-        if not any(scan.role for scan in self.scans):
-            return self
-        return replace(self, scans=tuple(scan for scan in self.scans if scan.role in roles))
+Kind = Literal["dwi", "structural"]
 
 
 def scan_folder(
-    path: str | Path, *, brain_masks: str | Path | None = None, role: str | None = None
+    path: str | Path,
+    *,
+    brain_masks: str | Path | None = None,
+    role: str | None = None,
+    kind: Kind | None = None,
+    contrasts: Sequence[str] | None = None,
 ) -> ScanList:
     """Find the scans in a BIDS tree, a plain folder, one image file, or a data manifest.
 
@@ -98,20 +42,27 @@ def scan_folder(
         path: Folder, image, or ``*.toml`` manifest.
         brain_masks: Folder of brain masks named by scan id, instead of those beside the scans.
         role: Only scans to which the manifest gives this role.
+        kind: What is looked for. By default structural scans where ``contrasts`` are given or the manifest
+            has them, else diffusion scans.
+        contrasts: Channels of structural scans, in order: ``("FLAIR", "T1w")``; None for all that a manifest
+            has, or for the only one in a folder. Subjects that lack one are left out, and told.
 
     Returns:
         At least one scan.
 
     Raises:
         ScanError: No scan is there, the folder cannot be read, or two scans would get one id.
-        SettingsError: A manifest that is wrong, or a role without a manifest.
+        SettingsError: A manifest that is wrong, a role without a manifest, or a choice of contrasts that has
+            to be made and was not.
     """
-    found = find_scans(path, brain_masks=brain_masks, role=role)
+    found = find_scans(path, brain_masks=brain_masks, role=role, kind=kind, contrasts=contrasts)
     for collision in id_collisions(found):
         raise collision
     if found.scans:
         return found
     what = "images with gradients beside them (*.nii, *.nii.gz; .bval and .bvec, or .b)"
+    if _is_structural(kind, contrasts, found.manifest):
+        what = f"images (*.nii, *.nii.gz) of {' and '.join(contrasts or ()) or 'any contrast'}"
     reasons = "; ".join(f"{s.path}: {s.why}" for s in found.skipped[:3])
     raise ScanError(
         f"{shown(path)}: no scan found; looked for {what}" + (f"; left out: {reasons}" if reasons else ""),
@@ -120,16 +71,23 @@ def scan_folder(
 
 
 def find_scans(
-    path: str | Path, *, brain_masks: str | Path | None = None, role: str | None = None
+    path: str | Path,
+    *,
+    brain_masks: str | Path | None = None,
+    role: str | None = None,
+    kind: Kind | None = None,
+    contrasts: Sequence[str] | None = None,
 ) -> ScanList:
     """Do what ``scan_folder`` does, but return what is there: no scan at all, or two with one id."""
     path = Path(path)
     if path.suffix == ".toml" and not os.path.isdir(path):
-        found = _from_manifest(read_manifest(path), role)
+        found = _from_manifest(read_manifest(path), role, kind, contrasts)
     elif role is not None:
         raise SettingsError(
             f"{shown(path)}: role {role!r} needs a data manifest (*.toml), which gives scans roles"
         )
+    elif _is_structural(kind, contrasts):
+        found = find_structural(path, contrasts)
     elif os.path.isdir(path) and not is_image(path):
         found = _from_folder(path)
     else:
@@ -140,6 +98,21 @@ def find_scans(
             raise SettingsError(f"{shown(masks)}: the folder of brain masks does not exist")
         found = replace(found, scans=tuple(replace(s, mask=mask_by_id(masks, s.id)) for s in found))
     return found
+
+
+def _is_structural(
+    kind: Kind | None, contrasts: Sequence[str] | None, manifest: Manifest | None = None
+) -> bool:
+    """Return what is looked for; a manifest that has something else is an error."""
+    if kind == "dwi" and contrasts is not None:
+        raise SettingsError("contrasts are those of structural scans; diffusion scans have none")
+    asked = kind == "structural" or contrasts is not None
+    if manifest is None:
+        return asked
+    if (asked and not manifest.contrasts) or (kind == "dwi" and manifest.contrasts):
+        has, lacks = ("contrasts", "dwi") if manifest.contrasts else ("dwi", "contrasts")
+        raise SettingsError(f"{shown(manifest.path)}: has files.{has}, but no files.{lacks}")
+    return bool(manifest.contrasts)
 
 
 def _from_folder(root: Path) -> ScanList:
@@ -165,24 +138,45 @@ def _from_folder(root: Path) -> ScanList:
     return ScanList(tuple(scans), tuple(skipped), root)
 
 
-def _from_manifest(manifest: Manifest, role: str | None) -> ScanList:
-    root, skipped = manifest.root, []
-    scans = []
-    for path in manifest.images():
-        files = _files_of(path, root, Folder.of(path.parent))
-        own_role = manifest.role_of(files.id)
-        if own_role is None:
-            skipped.append(Skipped(files.relative, "role", "the manifest gives it no role"))
-        elif role in (None, own_role):
+def _from_manifest(
+    manifest: Manifest, role: str | None, kind: Kind | None, contrasts: Sequence[str] | None
+) -> ScanList:
+    skipped: list[Skipped] = []
+    if _is_structural(kind, contrasts, manifest):
+        scans, everyone = structural_scans(manifest, contrasts, skipped)
+    else:
+        images = manifest.images()
+        folders = {folder: Folder.of(folder) for folder in {path.parent for path in images}}
+        scans = everyone = [_files_of(path, manifest.root, folders[path.parent]) for path in images]
+    kept = []
+    for files in _with_roles(manifest, scans, everyone):
+        if files.role is None:
+            what = "puts it into no fold" if manifest.folds else "gives it no role"
+            skipped.append(Skipped(files.relative, "role", f"the manifest {what}"))
+        elif role in (None, files.role):
             mask = manifest.brain_mask_of(files.id) or files.mask
-            scans.append(
-                replace(files, role=own_role, mask=mask, sha256=manifest.checksums.get(files.relative, ""))
-            )
-    if role is not None and role not in manifest.roles:
-        raise SettingsError(
-            f"{manifest.name}: gives no scan the role {role!r}; it has {', '.join(manifest.roles)}"
-        )
-    return ScanList(tuple(scans), tuple(skipped), root, manifest)
+            kept.append(replace(files, mask=mask, sha256=manifest.checksums.get(files.relative, "")))
+    known = ROLES if manifest.folds else tuple(manifest.roles)
+    if role is not None and role not in known:
+        raise SettingsError(f"{manifest.name}: gives no scan the role {role!r}; it has {', '.join(known)}")
+    return ScanList(tuple(kept), tuple(skipped), manifest.root, manifest)
+
+
+def _with_roles(manifest: Manifest, scans: list[ScanFiles], everyone: list[ScanFiles]) -> list[ScanFiles]:
+    """Return the scans with their roles, and of folds those when the first is tested."""
+    if manifest.folds is None:
+        return [replace(files, role=manifest.role_of(files.id)) for files in scans]
+    try:
+        # Of everyone: who has which contrasts must not decide who is tested when.
+        dealt = fold_of(everyone, manifest.folds)
+    except SettingsError as error:
+        raise SettingsError(f"{shown(manifest.path)}: {error}") from error
+    return [
+        replace(files, fold=dealt[files.id], role=role_in(dealt[files.id], 0, manifest.folds.count))
+        if files.id in dealt
+        else files
+        for files in scans
+    ]
 
 
 def _files_of(image: Path, root: Path, folder: Folder) -> ScanFiles:
@@ -237,15 +231,4 @@ def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     return None
 
 
-def id_collisions(found: ScanList) -> list[ScanError]:
-    """Return an error for each scan whose id one file system or another would take for an earlier one's."""
-    taken: dict[str, ScanFiles] = {}
-    collisions = []
-    for files in found:
-        other = taken.setdefault(files.id.casefold(), files)
-        if other is not files:
-            what = f"{other.relative} and {files.relative} would both be {files.id!r}; rename one, or give"
-            collisions.append(
-                ScanError(f"{shown(found.root)}: {what} their folders one after another", code="ids.collide")
-            )
-    return collisions
+__all__ = ["Kind", "ScanFiles", "ScanList", "find_scans", "id_collisions", "scan_folder"]

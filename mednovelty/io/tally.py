@@ -20,16 +20,26 @@ _TAKEN_OUT = "voxels with them were taken out of the mask"
 class Tally:
     """Counts over the volumes of one scan, added one after another.
 
+    Args:
+        name: What messages call the scan.
+        slope: Multiplied onto stored voxels.
+        inter: Added after it.
+        is_b0: ``(C,)`` bool.
+        signed: Whether values below 0 are as they should be: in CT, or after bias correction.
+
     Attributes:
         usable: ``(I * J * K,)`` bool in file order, False where a volume held an unusable voxel; None
             while all were usable.
     """
 
-    def __init__(self, name: str, slope: float, inter: float, is_b0: np.ndarray) -> None:
+    def __init__(
+        self, name: str, slope: float, inter: float, is_b0: np.ndarray, *, signed: bool = False
+    ) -> None:
         self.usable: np.ndarray | None = None
         self._name = name
         self._slope, self._inter = slope, inter
         self._is_b0 = is_b0
+        self._signed = signed
         self._sum, self._count = 0.0, 0
         self._low, self._high = np.inf, -np.inf
         self._b0_high = 0.0
@@ -55,7 +65,7 @@ class Tally:
         self._count += flat.size
         self._low, self._high = min(self._low, low), max(self._high, high)
         ends = sorted((low * self._slope + self._inter, high * self._slope + self._inter))
-        if ends[0] < 0:
+        if ends[0] < 0 and not self._signed:
             self._negative += int(np.count_nonzero(flat * np.float64(self._slope) + self._inter < 0))
         if ends == [0.0, 0.0]:
             self._empty.append(channel)

@@ -17,7 +17,8 @@ class Skipped:
     Attributes:
         path: Below the folder that was asked for.
         code: Stable: ``mask``, ``image.3d``, ``image.no_gradients``, ``image.not_dwi``, ``derivatives``,
-            ``link.loop``, ``folder.permission``, ``role``.
+            ``link.loop``, ``folder.permission``, ``role``; of structural scans also ``image.dwi``,
+            ``image.not_anat``, ``contrast.other``, ``contrast.missing``, ``contrast.ambiguous``, ``fold``.
         why: In words.
     """
 
