@@ -29,7 +29,7 @@ def test_unknown_names_suggest_the_nearest():
         UnknownPluginError, match="no scorer is called 'latent_euclidian'; did you mean 'latent_euc"
     ):
         plugin("scorers", "latent_euclidian")
-    with pytest.raises(UnknownPluginError, match="no view is called 'xyz'; known: voxel"):
+    with pytest.raises(UnknownPluginError, match="no view is called 'xyz'; known: patch, slice, voxel"):
         plugin("views", "xyz")
     with pytest.raises(
         UnknownPluginError, match="no plug-in group is called 'scores'; did you mean 'scorers'"

@@ -1,0 +1,129 @@
+"""Structural intensities, which have no unit, brought to one scale by each scan's own brain.
+
+``ZScore``  each contrast to mean 0 and standard deviation 1 over the mask   needs no fitting
+``Clip``    each contrast to its own percentiles, or all to one range        needs no fitting
+
+Zimmerer et al. 2019 (Sec. 4.2) standardise each scan over its brain; their released code then clips to
+-1.5 to 1.5, which also takes the top off bright lesions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mednovelty.errors import ScanError, SettingsError
+from mednovelty.scan import Scan
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Limits each contrast's signal.
+
+    Args:
+        percentiles: Lowest and highest that are kept, of each contrast over the mask; None: no such limits.
+        limit: Signals are brought into ``-limit`` to ``limit`` after that; None: no such limit.
+
+    Examples:
+        >>> from mednovelty.testing.models import tiny_scan
+        >>> float(Clip(None, limit=90)(tiny_scan()).voxels().max())
+        90.0
+    """
+
+    percentiles: tuple[float, float] | None = (0.5, 99.5)
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("clip", self.percentiles, self.limit)
+        if self.percentiles is not None:
+            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+
+    def __call__(self, scan: Scan) -> Scan:
+        """Return the scan with its signal, float32, within the limits."""
+        if self.percentiles is None and self.limit is None:
+            return scan
+        stored = np.empty(scan.stored.shape, np.float32)
+        for channel, row in enumerate(stored):
+            signal = _signal(scan, channel)
+            if self.percentiles is not None:
+                signal = np.clip(signal, *np.percentile(signal, self.percentiles))
+            if self.limit is not None:
+                signal = np.clip(signal, -self.limit, self.limit)
+            row[:] = signal
+        n = scan.n_channels
+        return replace(scan, stored=stored, scale=np.ones(n), offset=np.zeros(n))
+
+    def state(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {"percentiles": _listed(self.percentiles), "limit": self.limit}
+
+
+@dataclass(frozen=True, slots=True)
+class ZScore:
+    """Brings each contrast to mean 0 and standard deviation 1 over the mask.
+
+    Without limits, only ``scale`` and ``offset`` of the scan change: no voxel is copied.
+
+    Args:
+        percentiles: Signals are clipped to these percentiles of the contrast before; None: they are not.
+        limit: Standard scores are clipped to ``-limit`` to ``limit`` afterwards; None: they are not.
+    """
+
+    percentiles: tuple[float, float] | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("zscore", self.percentiles, self.limit)
+        if self.percentiles is not None:
+            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+
+    def __call__(self, scan: Scan) -> Scan:
+        """Return the scan in standard scores.
+
+        Raises:
+            ScanError: A contrast is constant, or not finite, over the mask.
+        """
+        scan = Clip(self.percentiles)(scan)
+        moments = [_moments(scan, channel) for channel in range(scan.n_channels)]
+        mean, std = np.array(moments).reshape(-1, 2).T
+        scan = replace(scan, scale=scan.scale / std, offset=(scan.offset - mean) / std)
+        return Clip(None, self.limit)(scan)
+
+    def state(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {"percentiles": _listed(self.percentiles), "limit": self.limit}
+
+
+def _signal(scan: Scan, channel: int) -> np.ndarray:
+    """Return ``(n,)`` float64 signal of one channel."""
+    return scan.stored[channel].astype(np.float64) * scan.scale[channel] + scan.offset[channel]
+
+
+def _moments(scan: Scan, channel: int) -> tuple[float, float]:
+    signal = _signal(scan, channel)
+    mean, std = float(signal.mean()), float(signal.std())
+    if not (np.isfinite(mean) and std > 1e-6 * abs(mean) and std > 0):
+        name = scan.contrasts[channel] if scan.contrasts else f"channel {channel}"
+        raise ScanError(
+            f"{scan.id}: {name} has mean {mean:.6g} and standard deviation {std:.6g} over the mask; "
+            "a contrast that does not vary cannot be standardised",
+            code="voxels.constant",
+        )
+    return mean, std
+
+
+def _check(name: str, percentiles: Any, limit: float | None) -> None:
+    if percentiles is not None and not (
+        len(percentiles) == 2 and 0 <= percentiles[0] < percentiles[1] <= 100
+    ):
+        raise SettingsError(
+            f"{name}: percentiles must be a low and a high one within 0 to 100, got {percentiles}"
+        )
+    if limit is not None and not limit > 0:
+        raise SettingsError(f"{name}: limit must be above 0, got {limit}")
+
+
+def _listed(percentiles: tuple[float, float] | None) -> list[float] | None:
+    return None if percentiles is None else list(percentiles)
