@@ -218,6 +218,11 @@ def _given(noise: Tensor | None, name: str) -> Tensor:
     return noise
 
 
+def sample_shape(model: ProbabilisticAutoencoder) -> tuple[int, ...]:
+    """Return ``(C, *space)``: what a row of D values is a flattening of; ``(C,)`` for a model of voxels."""
+    return tuple(getattr(model, "shape", (model.channels,)))
+
+
 def antithetic_noise(draws: int, width: int, generator: Generator) -> Tensor:
     """Return ``(draws, width)`` draws, in pairs of opposite sign, with mean square 1 in every column.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.batch import Batch, antithetic_noise
+from mednovelty.batch import Batch, antithetic_noise, sample_shape
 from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.methods.input_gradients import NoisyCopies
+from mednovelty.nn.smoothing import Smoothing
 from mednovelty.papers import homes
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
@@ -23,6 +25,12 @@ from mednovelty.seeds import generator
 
 Block = tuple[np.ndarray, np.ndarray | None]
 """``(b, C)`` preprocessed samples, and the same as measured or None."""
+
+Tell = Callable[[str, Mapping[str, Tensor]], Any]
+"""Takes a score's name and ``(b,)`` bool by name: what it has to say of each sample besides."""
+
+LOCALISATION = ("localisation", "localisation_options")
+"""Groups of scores that say where in a sample something is, and of their relatives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +45,9 @@ class Scoring:
         batch_voxels: Samples a batch. It is recorded with every map, since the last bits of a matrix
             product depend on it.
         is_b0: ``(C,)`` bool, which channels are b=0; None where that is unknown.
+        smoothing: How widely maps of derivatives are smoothed.
+        spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
+        copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
     """
 
     model: ProbabilisticAutoencoder
@@ -45,15 +56,24 @@ class Scoring:
     seed: int
     batch_voxels: int
     is_b0: Tensor | None = None
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    spacing_mm: tuple[float, ...] | None = None
+    copies: NoisyCopies = field(default_factory=NoisyCopies)
 
     def scorers(self, names: Sequence[str]) -> dict[str, Scorer]:
         """Return scorers by name.
+
+        Each gets what it ``needs``, and of its ``options``, which have defaults, what is set here.
 
         Raises:
             UnknownPluginError: There is no scorer of that name.
             SettingsError: A scorer needs something that is not here.
         """
         parts = {"model": self.model, "reference": self.reference, "is_b0": self.is_b0}
+        options: dict[str, Callable[[], Any]] = {
+            "blur": lambda: self.smoothing.on(self.spacing_mm),
+            "copies": lambda: replace(self.copies, seed=self.seed),
+        }
         made = {}
         for name in names:
             kind = plugin("scorers", name)
@@ -69,7 +89,8 @@ class Scoring:
                     f"not hold; it holds {', '.join(self.reference.parts) or 'nothing'}. "
                     f"Fit with --scores {name}"
                 )
-            made[name] = kind(**{need: parts[need] for need in kind.needs})
+            taken = {name: options[name]() for name in getattr(kind, "options", ())}
+            made[name] = kind(**{need: parts[need] for need in kind.needs}, **taken)
         return made
 
     def run(
@@ -78,37 +99,59 @@ class Scoring:
         cut: Callable[[int, int], Block],
         count: int,
         advance: Callable[[int], Any] = lambda n: None,
-        tell: Callable[[str, Mapping[str, Tensor]], Any] = lambda name, facts: None,
+        tell: Tell = lambda name, facts: None,
     ) -> dict[str, np.ndarray]:
-        """Return ``(count,)`` float32 scores by name.
+        """Return float32 scores by name: ``(count,)``, or ``(count, *space)`` of those of level voxel.
 
         Args:
             names: Which scores.
-            cut: Gives samples ``start`` to ``stop``.
+            cut: Gives samples ``start`` to ``stop``, ``(b, C)`` or ``(b, C, *space)``.
             count: How many samples there are.
             advance: Told after each batch how many samples were scored.
             tell: Told, batch by batch, what a score has to say besides: ``(b,)`` by name, such as which
                 samples' minimisation has converged.
         """
-        scorers = self.scorers(names)
-        scores = {name: np.empty(count, np.float32) for name in names}
-        device = self.model.prior.mean.device
-        noise, decoder_noise = self._noise().to(device), self._decoder_noise().to(device)
+        predict = self.predictor(names, tell)
+        space = sample_shape(self.model)[1:]
+        of_voxels = {name: plugin("scorers", name).level == "voxel" for name in names}
+        scores = {name: np.empty((count, *space) if of_voxels[name] else count, np.float32) for name in names}
         for start in range(0, count, self.batch_voxels):
             stop = min(start + self.batch_voxels, count)
             x, signal = cut(start, stop)
-            batch = Batch(
-                _tensor(x).to(device),
-                noise=noise,
-                decoder_noise=decoder_noise,
-                signal=None if signal is None else _tensor(signal).to(device),
-            )
-            for name, scorer in scorers.items():
-                scores[name][start:stop] = scorer.score(batch).cpu().numpy()
-                if hasattr(scorer, "facts"):
-                    tell(name, scorer.facts(batch))
+            found = predict(_tensor(x).flatten(1), None if signal is None else _tensor(signal))
+            for name in names:
+                scores[name][start:stop] = found[name].cpu().numpy()
             advance(stop - start)
         return scores
+
+    def predictor(
+        self, names: Sequence[str], tell: Tell = lambda name, facts: None
+    ) -> Callable[[Tensor, Tensor | None], dict[str, Tensor]]:
+        """Return what maps a batch to its scores by name; scorers and draws are made now, once.
+
+        Its arguments are ``(B, D)`` preprocessed samples, and the same as measured or None; its values lie
+        on the model's device.
+        """
+        scorers = self.scorers(names)
+        device = self.model.prior.mean.device
+        noise, decoder_noise = self._noise().to(device), self._decoder_noise().to(device)
+        # What goes through most of the model with a graph comes first: the others take its passes over.
+        order = sorted(scorers, key=lambda name: -getattr(scorers[name], "differentiates", 0))
+
+        def predict(x: Tensor, signal: Tensor | None = None) -> dict[str, Tensor]:
+            batch = Batch(
+                x.to(device),
+                noise=noise,
+                decoder_noise=decoder_noise,
+                signal=None if signal is None else signal.to(device),
+            )
+            found = {name: scorers[name].score(batch) for name in order}
+            for name in names:
+                if hasattr(scorers[name], "facts"):
+                    tell(name, scorers[name].facts(batch))  # type: ignore[attr-defined]
+            return {name: found[name] for name in names}
+
+        return predict
 
     def _noise(self) -> Tensor:
         (latent,) = self.model.prior.event_shape
@@ -139,13 +182,14 @@ class Shares:
         return {name: true / count for name, (true, count) in self._counts.get(score, {}).items() if count}
 
 
-def resolve_names(asked: Sequence[str]) -> list[str]:
+def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
     """Return the scores that were asked for, groups spelled out, each once, in the order of asking.
 
     Args:
         asked: Names of scores, of groups (``latent``: the scores whose ``group`` that is, in the order of
             their equations), ``all`` (every score but the group ``raw``, which looks at no model) or ``fast``
             (``all`` without the group ``generated``, which optimises for every sample).
+        images: Samples have voxels within: ``all`` and ``fast`` are with the groups that say where.
 
     Raises:
         UnknownPluginError: There is no such score or group; the nearest is suggested.
@@ -153,7 +197,7 @@ def resolve_names(asked: Sequence[str]) -> list[str]:
     known = plugin_names("scorers")
     if set(asked) <= set(known):  # Only a group needs to know, and import, every scorer.
         return list(dict.fromkeys(asked))
-    groups = score_groups()
+    groups = score_groups(images=images)
     for name in asked:
         if name not in known and name not in groups:
             near = get_close_matches(name, [*known, *groups], n=1)
@@ -164,18 +208,21 @@ def resolve_names(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for entry in asked for name in groups.get(entry, [entry])))
 
 
-def score_groups() -> dict[str, list[str]]:
+def score_groups(*, images: bool = False) -> dict[str, list[str]]:
     """Return group -> scores in the order of their equations, ``all`` and ``fast`` among the groups.
 
     A score that is called like a group, or names none, is in no group but those two.
+
+    Args:
+        images: Whether these two have the groups of ``LOCALISATION``; of a sample that is one voxel they say
+            little that other scores do not.
     """
     kinds = {name: plugin("scorers", name) for name in plugin_names("scorers")}
     group_of = {name: getattr(kind, "group", "") for name, kind in kinds.items()}
     ordered = sorted(kinds, key=lambda name: (_equation_number(name), name))
-    groups: dict[str, list[str]] = {
-        "all": [name for name in ordered if group_of[name] != "raw"],
-        "fast": [name for name in ordered if group_of[name] not in ("raw", "generated")],
-    }
+    left_out = {"raw"} if images else {"raw", *LOCALISATION}
+    everything = [name for name in ordered if group_of[name] not in left_out]
+    groups = {"all": everything, "fast": [name for name in everything if group_of[name] != "generated"]}
     for name in ordered:
         if group_of[name] and group_of[name] not in kinds:
             groups.setdefault(group_of[name], []).append(name)
@@ -199,7 +246,7 @@ def reference_parts(names: Iterable[str]) -> set[str]:
     return {part for name in names for part in plugin("scorers", name).reference_parts}
 
 
-def describe_score(name: str) -> Mapping[str, str]:
+def describe_score(name: str) -> Mapping[str, Any]:
     """Return name, equation, paper and unit of a score, as sidecars tell them."""
     kind = plugin("scorers", name)
     address = f"{kind.__module__}:{kind.__qualname__}"
@@ -210,6 +257,7 @@ def describe_score(name: str) -> Mapping[str, str]:
         "paper": paper,
         "unit": kind.unit,
         "direction": "higher is more novel",
+        "trivial": getattr(kind, "group", "") == "raw",
         "description": (kind.__doc__ or "").strip().partition("\n")[0],
     }
 

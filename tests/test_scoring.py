@@ -5,7 +5,14 @@ import pytest
 from mednovelty import plugins
 from mednovelty.errors import UnknownPluginError
 from mednovelty.plugins import names
-from mednovelty.scoring import describe_score, needs_signal, reference_parts, resolve_names, score_groups
+from mednovelty.scoring import (
+    LOCALISATION,
+    describe_score,
+    needs_signal,
+    reference_parts,
+    resolve_names,
+    score_groups,
+)
 
 LATENT = ["vae_regularizer", "latent_euclidean", "latent_bhattacharyya", "latent_density"]
 # Table 1 of the paper, in the order of its equations; 18 and 19 optimise for every sample.
@@ -70,7 +77,14 @@ def test_every_installed_score_is_in_one_group():
     groups = score_groups()
     rest = [name for group, members in groups.items() if group not in ("all", "fast") for name in members]
     assert sorted(rest) == names("scorers")
-    assert sorted(groups["all"]) == sorted(set(rest) - set(groups["raw"]))
+    where = {name for group in LOCALISATION for name in groups[group]}
+    assert sorted(groups["all"]) == sorted(set(rest) - set(groups["raw"]) - where)
+    of_images = score_groups(images=True)
+    assert sorted(of_images["all"]) == sorted(set(rest) - set(groups["raw"]))
+    assert set(of_images["fast"]) == set(of_images["all"]) - set(groups["generated"])
+    assert {name: of_images[name] for name in groups.keys() - {"all", "fast"}} == {
+        name: groups[name] for name in groups.keys() - {"all", "fast"}
+    }
     assert not set(groups) & set(names("scorers")), "a group and a score of one name"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.batch import Batch
+from mednovelty.batch import Batch, sample_shape
 from mednovelty.errors import SettingsError
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.neighbours.quality import HeldOut
@@ -26,8 +26,9 @@ MakeBatch = Callable[[Tensor], Batch]
 
 def check_shape(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     """A sample scorer returns (B,); a voxel scorer returns (B, *space)."""
-    expected = x.shape[:1] if scorer.level == "sample" else (x.shape[0], *x.shape[2:])
-    assert scorer.score(make(x)).shape == expected
+    model = getattr(scorer, "model", None)
+    space = x.shape[2:] if model is None else sample_shape(model)[1:]
+    assert scorer.score(make(x)).shape == (len(x), *(space if scorer.level == "voxel" else ()))
 
 
 def check_company(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
@@ -73,6 +74,7 @@ def check_describes_itself(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     assert first.endswith(".")
     assert not rest or not rest[0].strip(), "the first sentence of the docstring runs over its line"
     assert set(scorer.needs) <= {"model", "reference", "is_b0"}
+    assert set(getattr(scorer, "options", ())) <= {"blur", "copies"}
     assert set(scorer.reference_parts) <= set(part_widths(1, 1))
     assert "reference" in scorer.needs or not scorer.reference_parts
 
@@ -142,8 +144,8 @@ def check_tuned_neighbours(family: Any, vectors: Tensor, sample: Tensor, target:
 def check_takes_no_memory(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
     """A model built on the meta device has the tensors of a real one, and holds none of them."""
     with torch.device("meta"):
-        sketch = method.build(training.channels)
-    real = method.build(training.channels).state_dict()
+        sketch = method.build(training.shape)
+    real = method.build(training.shape).state_dict()
     assert {tensor.device.type for tensor in sketch.state_dict().values()} == {"meta"}
     told = {name: (tensor.shape, tensor.dtype) for name, tensor in sketch.state_dict().items()}
     assert told == {name: (tensor.shape, tensor.dtype) for name, tensor in real.items()}
@@ -194,7 +196,7 @@ METHOD_CHECKS = (check_takes_no_memory, check_same_start, check_model, check_los
 
 
 def _started(method: Method, training: VoxelCache) -> Any:
-    model = method.build(training.channels)
+    model = method.build(training.shape)
     with torch.no_grad():
         method.start(model, training, generator(0, "start"))
     return model
