@@ -65,11 +65,14 @@ class Ranking:
     def pooled(cls, rankings: Iterable[Ranking]) -> Ranking:
         """Return the ranking of all their voxels together."""
         parts = list(rankings)
-        # "stable" merges runs that are sorted already in linear time.
-        return cls(
-            np.sort(np.concatenate([part.lesion for part in parts]), kind="stable"),
-            np.sort(np.concatenate([part.healthy for part in parts]), kind="stable"),
-        )
+        if len(parts) == 1:
+            return parts[0]
+        lesion = np.concatenate([part.lesion for part in parts])
+        healthy = np.concatenate([part.healthy for part in parts])
+        # "stable" merges runs that are sorted already; in place, since a cohort's voxels fill the memory.
+        lesion.sort(kind="stable")
+        healthy.sort(kind="stable")
+        return cls(lesion, healthy)
 
     @property
     def undefined(self) -> str | None:
@@ -164,11 +167,25 @@ def draw_fifth(n: int, seed: int | Sequence[int]) -> np.ndarray:
     Raises:
         SettingsError: Fewer than two things: nothing would be left to report on.
     """
+    return draw_fifths(n, seed) == 0
+
+
+def draw_fifths(n: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Return ``(n,)`` int8, the fifth of each of n things, 0 to 4; fifth 0 is the one of ``draw_fifth``.
+
+    The other four share the rest as evenly as whole things can; with fewer than five some are empty.
+
+    Raises:
+        SettingsError: Fewer than two things: nothing would be left to report on.
+    """
     if n < 2:
         raise SettingsError(f"one fifth of {n} leaves nothing to report on; at least 2 are needed")
-    chosen = np.zeros(n, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(n)[: max(1, round(n / 5))]] = True
-    return chosen
+    order = np.random.default_rng(seed).permutation(n)
+    first = max(1, round(n / 5))
+    fifths = np.zeros(n, dtype=np.int8)
+    for number, rest in enumerate(np.array_split(order[first:], 4), start=1):
+        fifths[rest] = number
+    return fifths
 
 
 @equation("zimmerer2019", "Sec. 3.3")
@@ -176,7 +193,7 @@ def fifth_threshold(fifth: Iterable[Ranking]) -> float:
     """Return the threshold with the best Dice over the pooled voxels of one fifth of the test data.
 
     The Dice is then reported on the other four fifths (``dice_at``). ``draw_fifth`` chooses the fifth: of
-    the scans where there are five or more, else of each scan's voxels. The released code searches the
+    the patients where there are five or more, else of each scan's voxels. The released code searches the
     threshold on the data it reports on; this follows the paper's text.
 
     Returns:
@@ -184,6 +201,20 @@ def fifth_threshold(fifth: Iterable[Ranking]) -> float:
     """
     parts = list(fifth)
     return best_dice(Ranking.pooled(parts))[1] if parts else math.nan
+
+
+def healthy_threshold(ranking: Ranking, share: float) -> float:
+    """Return the lowest threshold that flags at most a share of the healthy voxels; NaN where none does.
+
+    It is the next number above a healthy score, so that voxels of that score are not flagged, however many
+    there are of them.
+    """
+    n = ranking.healthy.size
+    allowed = math.floor(share * n + 1e-9 * n)
+    if not n or allowed >= n:
+        return -math.inf if n else math.nan
+    highest = ranking.healthy[n - allowed - 1]
+    return math.nan if np.isposinf(highest) else float(np.nextafter(highest, highest.dtype.type(np.inf)))
 
 
 def roc_points(ranking: Ranking, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -211,27 +242,56 @@ def thinned(ordered: np.ndarray, n: int) -> np.ndarray:
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, seed: int, resamples: int = 2000, level: float = 0.95
+    values: Sequence[float],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+    patients: Sequence[str] | None = None,
 ) -> tuple[float, float] | None:
     """Return the percentile bootstrap interval of the mean over scans.
 
-    Voxels of one scan resemble each other, so scans are what is drawn again.
+    Voxels of one scan resemble each other, and so do scans of one patient: patients are what is drawn again.
 
     Args:
         values: One number a scan; NaN (undefined there) is left out.
         seed: Of the draws.
-        resamples: How many times the scans are drawn, with replacement.
+        resamples: How many times the patients are drawn, with replacement.
         level: Share of resampled means inside the interval.
+        patients: Whose each scan is; None: each scan is of a patient of its own.
 
     Returns:
-        Both ends; None for fewer than two scans, which tell nothing about the next one.
+        Both ends; None for fewer than two patients, who tell nothing about the next one.
     """
-    known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if known.size < 2:
+    whose = list(range(len(values))) if patients is None else list(patients)
+    known = [(value, who) for value, who in zip(values, whose, strict=True) if not math.isnan(value)]
+    weights = patient_weights([str(who) for _, who in known], seed, resamples)
+    if weights is None:
         return None
-    drawn = np.random.default_rng(seed).integers(known.size, size=(resamples, known.size))
-    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    means = weights @ np.array([value for value, _ in known], dtype=np.float64) / weights.sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def patient_weights(patients: Sequence[str], seed: int, resamples: int) -> np.ndarray | None:
+    """Draw patients again, with replacement: ``(resamples, S)`` float64, how often each of S scans counts.
+
+    Args:
+        patients: ``S`` names, whose each scan is.
+        seed: Of the draws.
+        resamples: How many times the patients are drawn.
+
+    Returns:
+        The counts; None for fewer than two patients.
+    """
+    place = {name: number for number, name in enumerate(dict.fromkeys(patients))}
+    n = len(place)
+    if n < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    flat = (drawn + n * np.arange(resamples)[:, None]).ravel()
+    counts = np.bincount(flat, minlength=resamples * n).reshape(resamples, n)
+    return counts[:, [place[name] for name in patients]].astype(np.float64)
 
 
 def summary(ranking: Ranking) -> dict[str, float]:

@@ -54,11 +54,12 @@ def test_lesion_voxels_outside_the_brain_are_counted_and_left_out(study):
     assert "sub-01: 3 of 33 lesion voxels lie outside the brain mask and are not evaluated" in found.warnings
 
 
-def test_the_threshold_comes_from_a_fifth_of_the_scans_and_is_tried_on_the_others(study):
+def test_the_threshold_comes_from_a_fifth_of_the_patients_and_is_tried_on_the_others(study):
     out, masks = study(11)
     found = evaluate(out, masks, settings=EvaluateSettings(seed=3))
-    assert found.fifth["drawn_from"] == "scans"
+    assert found.fifth["drawn_from"] == "patients"
     drawn = found.fifth["scans"]
+    assert found.fifth["patients"] == drawn
     assert drawn == [f"sub-{n + 1:02d}" for n in np.flatnonzero(draw_fifth(11, 3))]
     assert len(drawn) == 2
     for score in ("raw_b0", "vae_regularizer"):
@@ -82,7 +83,7 @@ def test_the_threshold_comes_from_a_fifth_of_the_scans_and_is_tried_on_the_other
 def test_with_four_scans_the_fifth_is_of_each_scans_voxels(study):
     out, masks = study(4)
     found = evaluate(out, masks, settings=EvaluateSettings(seed=2))
-    assert found.fifth == {"drawn_from": "voxels", "scans": []}
+    assert found.fifth == {"drawn_from": "voxels", "patients": [], "scans": [], "rotations": []}
     pool, rest = [], {}
     for id in found.scans:
         values, labels = scores_of(out, masks, id, "raw_b0")
@@ -135,7 +136,14 @@ def test_json_has_the_promised_shape_and_no_nan(study):
     assert mean["scans"] == 4
     assert parsed["scans"]["sub-02"]["raw_b0"]["auroc"] is None
     assert parsed["scans"]["sub-02"]["raw_b0"]["lesion_voxels"] == 0
-    assert parsed["settings"] == {"seed": 0, "resamples": 2000, "level": 0.95}
+    assert parsed["settings"] == {
+        "seed": 0, "resamples": 2000, "level": 0.95, "slice_axis": "K", "diseased_voxels": 20,
+        "found_share": 0.0,
+    }  # fmt: skip
+    assert parsed["pooled"]["latent_euclidean"]["ap_interval"][0] < parsed["pooled"]["latent_euclidean"]["ap"]
+    assert parsed["trivial"] == ["raw_b0", "raw_dwi"]
+    assert set(parsed["against_trivial"]) == {"latent_euclidean", "vae_regularizer"}
+    assert set(parsed["thresholds"]["raw_b0"]) == set(parsed["threshold_points"])
     assert "sub-02: no lesion voxel in the brain mask, so its metrics are undefined" in parsed["warnings"]
     # The scan without a lesion does not count towards the five that a fifth of scans needs.
     assert parsed["dice_fifth"]["drawn_from"] == "voxels"
@@ -145,7 +153,7 @@ def test_csv_is_long_and_quotes_formulas_but_no_negative_numbers(tmp_path):
     row = {"auroc": 0.5, "ap": math.nan, "dice_best_threshold": -3.25, "lesion_voxels": 4}
     scans = {"=cmd()": {"+sum": row, "-1.5": row, "@x": row, "-a": row, "plain\nname": row}}
     found = Evaluation(scans, {}, EvaluateSettings(), {"drawn_from": "voxels", "scans": []})
-    _, table = found.write(tmp_path / "new" / "folder")
+    table = found.write(tmp_path / "new" / "folder")[1]
     assert table.name == "evaluation.csv"
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [(r["scan"], r["score"]) for r in rows] == [
@@ -157,10 +165,12 @@ def test_csv_is_long_and_quotes_formulas_but_no_negative_numbers(tmp_path):
     }
 
 
-def test_write_gives_both_files_and_refuses_where_it_cannot(study, tmp_path):
+def test_write_gives_all_files_and_refuses_where_it_cannot(study, tmp_path):
     found = evaluate(*study(2))
     written = found.write(tmp_path / "evaluation")
-    assert [path.name for path in written] == ["evaluation.json", "evaluation.csv"]
+    assert [path.name for path in written] == [
+        "evaluation.json", "evaluation.csv", "evaluation.md", "slices.tsv", "lesions.tsv",
+    ]  # fmt: skip
     assert json.loads(written[0].read_text()) == found.to_dict()
     assert len(written[1].read_text().splitlines()) == 1 + 2 * 4
     (tmp_path / "file").write_text("here")
@@ -222,7 +232,7 @@ def test_the_table_is_sorted_and_sets_the_baselines_apart(study):
     text = capture.get()
     places = [text.index(name) for name in ("latent_euclidean", "vae_regularizer", "raw_b0", "raw_dwi")]
     assert places == sorted(places)
-    assert text.count("├") == 1  # one line between scores and baselines
+    assert text.count("├") == 2  # in each table one line between scores and baselines
     assert "lose to the best trivial baseline" in text
     assert f"{found.mean['raw_dwi']['auroc']:.3f}" in text
     assert "3 scans with a lesion mask, 90 lesion voxels" in text
@@ -492,4 +502,8 @@ def test_settings_are_checked():
         with pytest.raises(
             SettingsError, match="evaluation needs seed >= 0, resamples >= 1 and 0 < level < 1"
         ):
+            EvaluateSettings(**wrong)
+    for wrong in ({"slice_axis": "x"}, {"diseased_voxels": 0}, {"found_share": 1.1}):
+        (value,) = wrong.values()
+        with pytest.raises(SettingsError, match=f"slice_axis I, J or K, diseased_voxels .*{value}"):
             EvaluateSettings(**wrong)

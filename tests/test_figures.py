@@ -1,5 +1,6 @@
 """Pictures: the data that is drawn, on the side where it is said to be."""
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ from matplotlib.colors import to_rgb
 from mednovelty.errors import GeometryError, OutputError, SettingsError
 from mednovelty.evaluation import Curve, EvaluateSettings, Evaluation
 from mednovelty.metrics import Ranking, auroc, roc_points
+from mednovelty.report import figures
 from mednovelty.report.figures import (
     RocLine,
     draw_evaluation,
@@ -307,3 +309,22 @@ def test_drawing_leaves_pyplot_alone_and_importing_needs_no_matplotlib(tmp_path)
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "roc.png")], check=True)
     assert (tmp_path / "roc.png").exists()
+
+
+def test_legends_name_auroc_and_ap_and_draw_what_sidecars_call_trivial_as_a_baseline(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "plot_roc", lambda lines, path, title: drawn.setdefault(path.name, lines))
+    monkeypatch.setattr(figures, "plot_histograms", lambda *args: tmp_path)
+    found = dataclasses.replace(evaluation({"bright": 1.0, "kl": 0.3}), trivial=frozenset({"bright"}))
+    for row in found.scans.values():
+        row["bright"]["ap"] = 0.75
+    found = dataclasses.replace(found)
+    draw_evaluation(found, tmp_path)
+    areas = {score: found.mean[score]["auroc"] for score in ("bright", "kl")}
+    told = {(line.label, line.kind) for line in drawn["roc.png"]}
+    assert told == {
+        (f"bright ({areas['bright']:.3f}, 0.750)", "baseline"), (f"kl ({areas['kl']:.3f}, 0.500)", "score"),
+    }  # fmt: skip
+    labels = [line.label for line in drawn["roc_bright.png"]]
+    assert labels[0] == f"mean ({areas['bright']:.3f}, 0.750)"
+    assert all(label.endswith(", 0.750)") for label in labels)

@@ -14,13 +14,36 @@ from typing import Any
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import Manifest
-from mednovelty.io.names import is_image, stem
+from mednovelty.io.names import entities, is_image, stem
 
 LARGEST_SIDECAR_BYTES = 16 << 20
 _MASK_ENDING = re.compile(
     r"(?:(?:label|desc|space|res)-[A-Za-z0-9+]+_)*(?:mask|roi|lesions?|lesions?_(?:mask|roi))"
 )
 _BRAIN = re.compile(r"[-_]brain[^_]*_mask$", re.IGNORECASE)
+
+
+def axis_number(told: Any) -> int | None:
+    """Return the array axis 0, 1 or 2 of ``"I"``, ``"J"``, ``"K"`` or of its number; None for all else.
+
+    Examples:
+        >>> axis_number("k"), axis_number(0), axis_number("axial"), axis_number(True)
+        (2, 0, None, None)
+    """
+    if isinstance(told, str) and told.upper() in ("I", "J", "K"):
+        return "IJK".index(told.upper())
+    return told if type(told) is int and 0 <= told <= 2 else None
+
+
+def patient_of(scan_id: str) -> str:
+    """Return whose scan it is: the BIDS subject, or, where the id names none, the id itself.
+
+    Examples:
+        >>> patient_of("sub-07_ses-2_run-1"), patient_of("follow-up")
+        ('sub-07', 'follow-up')
+    """
+    named = dict(entities(scan_id))
+    return f"sub-{named['sub']}" if "sub" in named else scan_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +56,8 @@ class Made:
         beside: The hashes of the gradient and mask files.
         voxels: In the mask.
         sha256: The map's own hash.
+        trivial: Whether the score is a trivial baseline.
+        slice_axis: 0, 1 or 2: along which axis a model of slices saw the scan.
     """
 
     detector: str | None
@@ -40,6 +65,8 @@ class Made:
     beside: str | None
     voxels: int | None
     sha256: str | None
+    trivial: bool | None = None
+    slice_axis: int | None = None
 
     @classmethod
     def of(cls, sidecar: dict[str, Any]) -> Made:
@@ -50,7 +77,16 @@ class Made:
         )
         mask = sidecar.get("Mask")
         voxels = mask.get("Voxels") if isinstance(mask, dict) else None
-        return cls(detector, image, beside, voxels if isinstance(voxels, int) else None, own)
+        trivial = sidecar["Score"].get("trivial") if isinstance(sidecar.get("Score"), dict) else None
+        return cls(
+            detector,
+            image,
+            beside,
+            voxels if isinstance(voxels, int) else None,
+            own,
+            trivial if isinstance(trivial, bool) else None,
+            axis_number(sidecar.get("SliceAxis")),
+        )
 
 
 _MADE_OF: tuple[tuple[str, Callable[[Made], Any], Callable[[Any], str]], ...] = (

@@ -1,7 +1,8 @@
 """What an evaluation found: numbers a scan and score, their means, and words about the baselines.
 
 ``to_json``   ``{"scans": {id: {score: {metric: number}}}, "mean": {score: {metric: number}}, ...}``
-``write``     ``evaluation.json`` and ``evaluation.csv`` (one row a scan and score)
+``write``     ``evaluation.json``, ``evaluation.csv`` (one row a scan and score), ``evaluation.md``,
+              ``slices.tsv`` and ``lesions.tsv``
 ``table``     for the terminal, by mean AUROC, the trivial baselines set apart
 ``verdicts``  which scores lose to the best trivial baseline, in words
 """
@@ -12,7 +13,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
+from mednovelty.evaluation.files import axis_number, patient_of
+from mednovelty.evaluation.lesions import POINTS, Detection
+from mednovelty.evaluation.listing import lesions_tsv, slices_tsv
+from mednovelty.evaluation.slices import SliceScores
+from mednovelty.evaluation.tables import markdown, tables
+from mednovelty.evaluation.verdicts import BASELINE_PREFIX, comparisons, verdicts
 from mednovelty.metrics import bootstrap_interval
 from mednovelty.text import cell
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
-BASELINE_PREFIX = "raw_"
+Row = dict[str, float]
 METRICS = {
     "auroc": "area under the ROC curve, ties counted half",
     "ap": "average precision, one step a distinct score; a score that knows nothing reaches the prevalence",
@@ -35,15 +42,16 @@ METRICS = {
     "fpr_at_95_healthy_tpr": "healthy voxels positive: share of lesion voxels accepted when 95 % of healthy "
     "voxels are accepted",
     "dice_best": "best Dice over all thresholds, chosen on the scan itself: an upper bound",
-    "dice_fifth": "Dice on the rest at the threshold that is best on one fifth of the scans or, with fewer "
-    "than five, of the voxels (zimmerer2019, Sec. 3.3)",
-}
+    "dice_fifth": "Dice on the rest at the threshold that is best on one fifth of the patients or, with "
+    "fewer than five, of the voxels (zimmerer2019, Sec. 3.3)",
+    "dice_rotated": "mean of dice_fifth over those of the five fifths, in turn, that the scan is not in",
+    **{f"lesion_recall_at_{point}": f"share of the scan's lesions (26-connected) found at {what}"
+       for point, what in POINTS.items()},
+    **{f"false_positives_at_{point}": f"flagged components without a lesion voxel, at {what}"
+       for point, what in POINTS.items()},
+}  # fmt: skip
 DETAILS = ("dice_best_threshold", "dice_fifth_threshold", "lesion_voxels", "lesion_voxels_outside_brain",
-           "brain_voxels", "prevalence")  # fmt: skip
-_HEADS = {"auroc": "AUROC", "ap": "AP", "fpr_at_95_lesion_tpr": "healthy flagged at 95 % lesion found",
-          "fpr_at_95_healthy_tpr": "lesion missed at 95 % healthy passed", "dice_best": "Dice, best",
-          "dice_fifth": "Dice, by a fifth"}  # fmt: skip
-Row = dict[str, float]
+           "brain_voxels", "prevalence", "lesions")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +59,31 @@ class EvaluateSettings:
     """How to evaluate.
 
     Attributes:
-        seed: Of the bootstrap and of the fifth that the Dice threshold is found on.
-        resamples: How often the bootstrap draws the scans.
+        seed: Of the bootstrap and of the fifth that thresholds are found on.
+        resamples: How often the bootstrap draws the patients.
         level: Of the intervals.
+        slice_axis: I, J or K: along which slices are cut where a map's sidecar has no ``SliceAxis``.
+        diseased_voxels: Lesion voxels that make a slice diseased; with fewer, but some, it is left out.
+        found_share: Of a lesion's voxels that must be flagged for it to count as found; one at least.
     """
 
     seed: int = 0
     resamples: int = 2000
     level: float = 0.95
+    slice_axis: str = "K"
+    diseased_voxels: int = 20
+    found_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.seed < 0 or self.resamples < 1 or not 0 < self.level < 1:
             raise SettingsError(
                 f"evaluation needs seed >= 0, resamples >= 1 and 0 < level < 1, got {self.seed}, "
                 f"{self.resamples} and {self.level}"
+            )
+        if axis_number(self.slice_axis) is None or self.diseased_voxels < 1 or not 0 <= self.found_share <= 1:
+            raise SettingsError(
+                "evaluation needs slice_axis I, J or K, diseased_voxels >= 1 and 0 <= found_share <= 1, got "
+                f"{self.slice_axis!r}, {self.diseased_voxels} and {self.found_share}"
             )
 
 
@@ -86,6 +105,27 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rated:
+    """What one score's maps are worth.
+
+    Attributes:
+        rows: Scan id to metric to number.
+        curves: Scan id to its curve.
+        pooled: Metric to number with all scans pooled, and ``<metric>_interval`` over patients.
+        thresholds: Name of ``lesions.POINTS`` to threshold, found on the fifth; NaN where undefined.
+        slices: Scan id to its slices.
+        detections: Scan id to name of ``lesions.POINTS`` to what that threshold finds.
+    """
+
+    rows: dict[str, Row]
+    curves: dict[str, Curve]
+    pooled: dict[str, Any]
+    thresholds: dict[str, float]
+    slices: dict[str, SliceScores]
+    detections: dict[str, dict[str, Detection]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """What an evaluation found.
 
@@ -93,8 +133,11 @@ class Evaluation:
         scans: Scan id to score to metric to number; NaN where a number is undefined.
         curves: Score to scan id to its curve.
         settings: How it was evaluated.
-        fifth: What the Dice threshold was found on: ``drawn_from``, ``scans`` or ``voxels``, and the
-            ``scans`` drawn.
+        fifth: What thresholds were found on: ``drawn_from``, ``patients`` or ``voxels``; the ``patients``
+            and ``scans`` of the fifth; and ``rotations``, the patients of each of the five fifths.
+        rated: Score to what its maps are worth.
+        lesions: Scan id to size and centre of each of its lesions.
+        trivial: Scores that their sidecars call trivial baselines.
         warnings: What to know about the numbers.
         scans_without_mask: Ids.
         masks_without_scan: File names.
@@ -104,6 +147,9 @@ class Evaluation:
     curves: dict[str, dict[str, Curve]]
     settings: EvaluateSettings
     fifth: dict[str, Any]
+    rated: dict[str, Rated] = field(default_factory=dict)
+    lesions: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    trivial: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
     scans_without_mask: tuple[str, ...] = ()
     masks_without_scan: tuple[str, ...] = ()
@@ -113,10 +159,19 @@ class Evaluation:
         scores = sorted({score for rows in self.scans.values() for score in rows})
         object.__setattr__(self, "mean", {score: self._mean(score) for score in scores})
 
+    @property
+    def pooled(self) -> dict[str, dict[str, Any]]:
+        """Score to metric to number with all scans pooled, each with its ``_interval`` over patients."""
+        return {score: found.pooled for score, found in self.rated.items()}
+
+    def is_trivial(self, score: str) -> bool:
+        """Return whether a score is a trivial baseline: its sidecars say so, or its name begins with raw_."""
+        return score in self.trivial or score.startswith(BASELINE_PREFIX)
+
     def ranked(self) -> tuple[list[str], list[str]]:
         """Return the scores and the trivial baselines, each by falling mean AUROC, undefined ones last."""
         order = sorted(self.mean, key=lambda score: -np.nan_to_num(self.mean[score]["auroc"], nan=-1.0))
-        baselines = [score for score in order if score.startswith(BASELINE_PREFIX)]
+        baselines = [score for score in order if self.is_trivial(score)]
         return [score for score in order if score not in baselines], baselines
 
     def fifth_threshold(self, score: str) -> float:
@@ -128,27 +183,27 @@ class Evaluation:
 
     def verdicts(self) -> list[str]:
         """Say in words which scores lose to the best trivial baseline, by AUROC and by AP."""
-        scores, baselines = self.ranked()
-        if not baselines:
-            return [
-                f"No trivial baseline ({BASELINE_PREFIX}*) among the maps: whether these scores beat plain "
-                "intensity is unknown."
-            ]
-        if not scores:
-            return ["Only trivial baselines among the maps."]
-        said = [self._verdict(metric, scores, baselines) for metric in ("auroc", "ap")]
-        return [line for line in (*said, *self._turned_round(baselines)) if line]
+        return verdicts(self)
+
+    def comparisons(self) -> dict[str, str]:
+        """Say in words for each score whether it beats the best trivial baseline; empty without one."""
+        return comparisons(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the curves as JSON types; undefined numbers are None."""
         return _without_nan({
             "scans": self.scans,
             "mean": self.mean,
+            "pooled": self.pooled,
+            "trivial": sorted(score for score in self.mean if self.is_trivial(score)),
             "verdicts": self.verdicts(),
+            "against_trivial": self.comparisons(),
             "warnings": list(self.warnings),
             "scans_without_mask": list(self.scans_without_mask),
             "masks_without_scan": list(self.masks_without_scan),
             "dice_fifth": self.fifth,
+            "thresholds": {score: found.thresholds for score, found in self.rated.items()},
+            "threshold_points": POINTS,
             "settings": asdict(self.settings),
             "metrics": METRICS,
         })  # fmt: skip
@@ -170,7 +225,7 @@ class Evaluation:
         return text.getvalue()
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``evaluation.json`` and ``evaluation.csv``; the pictures are ``mednovelty.report``'s.
+        """Write JSON, CSV, Markdown, slices and lesions; the pictures are ``mednovelty.report``'s.
 
         Raises:
             OutputError: The folder or a file cannot be written.
@@ -186,88 +241,48 @@ class Evaluation:
         written = {
             folder / "evaluation.json": self.to_json() + "\n",
             folder / "evaluation.csv": self.to_csv(),
+            folder / "evaluation.md": self.to_markdown(),
+            folder / "slices.tsv": slices_tsv(self),
+            folder / "lesions.tsv": lesions_tsv(self),
         }
         for path, text in written.items():
             write_text_atomic(path, text)
         return list(written)
 
-    def table(self) -> Table:
-        """Return the means over scans as a table for the terminal."""
-        from rich.table import Table
-        from rich.text import Text
+    def table(self) -> Group:
+        """Return two tables for the terminal: means over scans; and all pooled, by slice and by lesion."""
+        from rich.console import Group
 
-        table = Table(title=self._title(), caption="\n".join(self.verdicts()), caption_justify="left")
-        table.add_column("score", no_wrap=True)
-        for metric in METRICS:
-            table.add_column(_HEADS[metric], justify="right")
-        for group, style in zip(self.ranked(), ("", "yellow"), strict=True):
-            for score in group:
-                cells = [Text(_with_interval(self.mean[score], metric)) for metric in METRICS]
-                table.add_row(Text(score), *cells, style=style, end_section=score == group[-1])
-        return table
+        return Group(*tables(self))
 
-    def _title(self) -> str:
-        n = len(self.scans)
-        voxels = sum(int(next(iter(rows.values()))["lesion_voxels"]) for rows in self.scans.values())
-        scans = f"{n} scan{'s' * (n != 1)} with a lesion mask, {voxels:,} lesion voxels"
-        return f"{scans}; mean and {self.settings.level:.0%} interval over scans" if n > 1 else scans
+    def to_markdown(self) -> str:
+        """Return the tables of ``table``, with their words, as Markdown."""
+        return markdown(self)
 
-    def _column(self, score: str, metric: str) -> dict[str, float]:
+    def column(self, score: str, metric: str) -> dict[str, float]:
+        """Return a metric by scan id, without those where it is undefined."""
         known = {id: rows[score].get(metric, math.nan) for id, rows in self.scans.items() if score in rows}
         return {id: value for id, value in known.items() if not math.isnan(value)}
 
-    def _interval(self, values: Iterable[float]) -> list[float] | None:
-        found = bootstrap_interval(list(values), seed=self.settings.seed, resamples=self.settings.resamples,
-                                   level=self.settings.level)  # fmt: skip
+    def interval(self, values: Mapping[str, float]) -> list[float] | None:
+        """Return the bootstrap interval, over patients, of the mean of numbers by scan id."""
+        found = bootstrap_interval(
+            list(values.values()),
+            seed=self.settings.seed,
+            resamples=self.settings.resamples,
+            level=self.settings.level,
+            patients=[patient_of(id) for id in values],
+        )
         return None if found is None else list(found)
 
     def _mean(self, score: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for metric in (*METRICS, "prevalence"):
-            values = list(self._column(score, metric).values())
-            found[metric] = float(np.mean(values)) if values else math.nan
-            found[f"{metric}_interval"] = self._interval(values)
-        found["scans"] = len(self._column(score, "auroc"))
+            values = self.column(score, metric)
+            found[metric] = float(np.mean(list(values.values()))) if values else math.nan
+            found[f"{metric}_interval"] = self.interval(values)
+        found["scans"] = len(self.column(score, "auroc"))
         return found
-
-    def _verdict(self, metric: str, scores: list[str], baselines: list[str]) -> str:
-        best = max(baselines, key=lambda score: np.nan_to_num(self.mean[score][metric], nan=-1.0))
-        ahead = self._column(best, metric)
-        if not ahead:
-            return f"{_HEADS[metric]} is undefined in every scan."
-        behind = []
-        for score in scores:
-            own = self._column(score, metric)
-            # Scan by scan, so that a score that lacks a scan is not judged on an easier set.
-            by = [ahead[id] - own[id] for id in own if id in ahead]
-            if by and np.mean(by) > 0:
-                behind.append(f"{score} by {np.mean(by):.3f}{_brackets(self._interval(by))}")
-        against = f"the best trivial baseline, {best} ({self.mean[best][metric]:.3f})"
-        if not behind:
-            return f"{_HEADS[metric]}: no score loses to {against}."
-        return (
-            f"{_HEADS[metric]}: {len(behind)} of {len(scores)} scores lose to {against}: {'; '.join(behind)}."
-        )
-
-    def _turned_round(self, baselines: list[str]) -> list[str]:
-        best = self.mean[baselines[0]]["auroc"]
-        return [
-            f"{score} is low in lesions: turned round it would reach AUROC "
-            f"{1 - self.mean[score]['auroc']:.3f}, more than any trivial baseline as it stands."
-            for score in baselines
-            if 1 - self.mean[score]["auroc"] > best
-        ]
-
-
-def _with_interval(row: Mapping[str, Any], metric: str) -> str:
-    if math.isnan(row[metric]):
-        return "-"
-    interval = row[f"{metric}_interval"]
-    return f"{row[metric]:.3f}" + ("" if interval is None else f"\n{interval[0]:.2f}-{interval[1]:.2f}")
-
-
-def _brackets(interval: list[float] | None) -> str:
-    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _without_nan(value: Any) -> Any:

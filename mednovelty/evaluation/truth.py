@@ -9,7 +9,8 @@ import numpy as np
 
 from mednovelty.errors import ScanError
 from mednovelty.evaluation.files import ScoredScan
-from mednovelty.evaluation.result import Row
+from mednovelty.evaluation.lesions import Detection, Lesions, detect
+from mednovelty.evaluation.slices import SliceCounts, SliceScores
 from mednovelty.io.guard import shown
 from mednovelty.scan import Grid
 
@@ -25,6 +26,9 @@ class Truth:
         lesion: ``(n,)`` bool over the voxels of ``brain``, packed.
         n: Voxels in ``brain``.
         outside: Lesion voxels outside ``brain``, which no map scores.
+        box: The smallest box that holds ``brain``.
+        lesions: The connected components of the lesion in ``brain``.
+        slices: Counts of the slices along I, J and K.
     """
 
     files: ScoredScan
@@ -33,6 +37,9 @@ class Truth:
     lesion: np.ndarray
     n: int
     outside: int
+    box: tuple[slice, ...]
+    lesions: Lesions
+    slices: tuple[SliceCounts, ...]
 
     @property
     def id(self) -> str:
@@ -47,6 +54,29 @@ class Truth:
     def labels(self) -> np.ndarray:
         """Return ``(n,)`` bool: in the lesion."""
         return np.unpackbits(self.lesion, count=self.n).view(bool)
+
+    def inside(self) -> np.ndarray:
+        """Return ``(I, J, K)`` bool: in the brain mask."""
+        size = int(np.prod(self.grid.shape))
+        return np.unpackbits(self.brain, count=size).view(bool).reshape(self.grid.shape)
+
+    def slice_scores(self, scores: np.ndarray, axis: int) -> SliceScores:
+        """Reduce ``(n,)`` scores to the slices along an axis."""
+        return SliceScores.of(axis, scores, self.inside(), self.slices[axis])
+
+    def detections(
+        self, scores: np.ndarray, thresholds: dict[str, float], found_share: float
+    ) -> dict[str, Detection]:
+        """Return what each threshold finds in ``(n,)`` scores; thresholds that are NaN are left out."""
+        inside = self.inside()[self.box]
+        lesion, flagged = np.zeros((2, *inside.shape), dtype=bool)
+        lesion[inside] = self.labels()
+        found = {}
+        for name, threshold in thresholds.items():
+            if not np.isnan(threshold):
+                flagged[inside] = scores >= threshold
+                found[name] = detect(flagged, lesion, self.lesions, threshold, found_share)
+        return found
 
     def scores(self, score: str) -> np.ndarray:
         """Return ``(n,)`` scores in the order of ``labels``.
@@ -68,9 +98,7 @@ class Truth:
                 code="maps.changed",
             )
         volume.grid.check_same(self.grid, volume.name, self.files.brain.name)
-        size = int(np.prod(self.grid.shape))
-        inside = np.unpackbits(self.brain, count=size).view(bool).reshape(self.grid.shape)
-        values = volume.data[0][inside]
+        values = volume.data[0][self.inside()]
         if missing := int(np.count_nonzero(np.isnan(values))):
             raise ScanError(
                 f"{volume.name}: {missing} of {values.size} scores are NaN; score {self.files.id} again",
@@ -78,11 +106,11 @@ class Truth:
             )
         return values
 
-    def facts(self) -> Row:
+    def facts(self) -> dict[str, float]:
         """Return the counts that stand beside the metrics."""
         lesion = int(np.bitwise_count(self.lesion).sum())
         return {"lesion_voxels": lesion, "lesion_voxels_outside_brain": self.outside, "brain_voxels": self.n,
-                "prevalence": lesion / self.n}  # fmt: skip
+                "prevalence": lesion / self.n, "lesions": len(self.lesions)}  # fmt: skip
 
 
 def read_truth(files: ScoredScan, path: Path) -> tuple[Truth, list[str]]:
@@ -120,6 +148,25 @@ def read_truth(files: ScoredScan, path: Path) -> tuple[Truth, list[str]]:
     if soft := int(np.count_nonzero((values > 0) & (values < 1))):
         warnings.append(f"{shown(path)}: {soft} voxels between 0 and 1; more than 0.5 counts as lesion")
     marked = values > 0.5
-    outside = int(np.count_nonzero(marked & ~inside))
-    truth = Truth(files, brain.grid, np.packbits(inside), np.packbits(marked[inside]), n, outside)
+    seen = marked & inside
+    truth = Truth(
+        files,
+        brain.grid,
+        np.packbits(inside),
+        np.packbits(marked[inside]),
+        n,
+        outside=int(np.count_nonzero(marked & ~inside)),
+        box=_box(inside),
+        lesions=Lesions.of(seen),
+        # All that is annotated: a slice whose lesion lies outside the brain mask is no healthy slice.
+        slices=tuple(SliceCounts.along(axis, inside, marked) for axis in range(3)),
+    )
     return truth, warnings
+
+
+def _box(inside: np.ndarray) -> tuple[slice, ...]:
+    ends = []
+    for axis in range(3):
+        at = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        ends.append(slice(int(at[0]), int(at[-1]) + 1))
+    return tuple(ends)

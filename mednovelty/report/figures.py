@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
-from mednovelty.evaluation.result import BASELINE_PREFIX, Curve, Evaluation
+from mednovelty.evaluation.result import Curve, Evaluation
 from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure, plain
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def plot_roc(lines: Sequence[RocLine], path: Path, title: str) -> Path:
     linear.set_ylabel("true positive rate: share of lesion voxels found")
     figure.suptitle(plain(title))
     handles = [line for line in linear.get_lines() if not str(line.get_label()).startswith("_")]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, title="AUROC in brackets")
+    figure.legend(
+        handles=handles, loc="outside right center", frameon=False, title="AUROC and AP in brackets"
+    )
     return save_figure(figure, path)
 
 
@@ -173,7 +175,7 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         return []
     n = len(evaluation.scans)
     of_scans = f"mean of {n} scans" if n > 1 else next(iter(evaluation.scans))
-    lines = [_line(score, evaluation.mean[score]["auroc"], means[score]) for score in drawn]
+    lines = [_line(score, evaluation, means[score]) for score in drawn]
     paths = [plot_roc(lines, folder / "roc.png", f"ROC by voxel, {of_scans}")]
     for score in drawn:
         by_scan, part = _by_scan(evaluation, score, means[score]), _file_part(score)
@@ -220,19 +222,25 @@ def _by_scan(evaluation: Evaluation, score: str, mean: tuple[np.ndarray, np.ndar
     named = len(curves) <= MOST_NAMED_SCANS
     lines = [
         RocLine(
-            f"{id} ({evaluation.scans[id][score]['auroc']:.3f})" if named else "",
+            f"{id} {_areas(evaluation.scans[id][score])}" if named else "",
             curve.fpr,
             curve.tpr,
             "scan",
         )
         for id, curve in curves.items()
     ]
-    return [_line("mean", evaluation.mean[score]["auroc"], mean), *lines] if len(lines) > 1 else lines
+    if len(lines) == 1:
+        return lines
+    return [RocLine(f"mean {_areas(evaluation.mean[score])}", *mean, "score"), *lines]
 
 
-def _line(name: str, area: float, points: tuple[np.ndarray, np.ndarray]) -> RocLine:
-    kind = "baseline" if name.startswith(BASELINE_PREFIX) else "score"
-    return RocLine(f"{name} ({area:.3f})", *points, kind)
+def _line(score: str, evaluation: Evaluation, points: tuple[np.ndarray, np.ndarray]) -> RocLine:
+    kind = "baseline" if evaluation.is_trivial(score) else "score"
+    return RocLine(f"{score} {_areas(evaluation.mean[score])}", *points, kind)
+
+
+def _areas(row: Mapping[str, float]) -> str:
+    return f"({row['auroc']:.3f}, {row.get('ap', math.nan):.3f})"
 
 
 def _styles(lines: Sequence[RocLine]) -> list[dict[str, object]]:

@@ -1,0 +1,166 @@
+"""An evaluation as tables: for the terminal, and as Markdown.
+
+The first table has the means over scans; the second all scans pooled, slice by slice and lesion by lesion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mednovelty.evaluation.lesions import POINTS
+from mednovelty.evaluation.verdicts import comparisons, verdicts
+from mednovelty.text import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mednovelty.evaluation.result import Evaluation
+
+MEAN_HEADS = {
+    "auroc": "AUROC",
+    "ap": "AP",
+    "fpr_at_95_lesion_tpr": "healthy flagged at 95 % lesion found",
+    "fpr_at_95_healthy_tpr": "lesion missed at 95 % healthy passed",
+    "dice_best": "Dice, best",
+    "dice_fifth": "Dice, by a fifth",
+}
+POOLED_HEADS = {
+    "auroc": "AUROC",
+    "ap": "AP",
+    "dice_rotated": "Dice, five fifths",
+    "slice_mean_auroc": "slice mean AUROC",
+    "slice_mean_ap": "slice mean AP",
+    "slice_max_auroc": "slice max AUROC",
+    "slice_max_ap": "slice max AP",
+}
+POINT_HEADS = {
+    "dice": "found, FP: best Dice",
+    "fpr_1_in_100": "found, FP: 1 % flagged",
+    "fpr_1_in_1000": "found, FP: 0.1 % flagged",
+}
+MOST_NAMED_PATIENTS = 12
+_FOUND_FP = (
+    "Found: share of the lesions; FP: false positives a scan, flagged components without a lesion voxel."
+)
+
+
+def tables(found: Evaluation) -> tuple[Table, Table]:
+    """Return both tables for the terminal, the trivial baselines set apart."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = []
+    for title, heads, cells, caption in _parts(found):
+        table = Table(title=Text(title), caption=Text("\n".join(caption)), caption_justify="left")
+        table.add_column("score", no_wrap=True)
+        for head in heads:
+            table.add_column(head, justify="right")
+        for group, style in zip(found.ranked(), ("", "yellow"), strict=True):
+            for score in group:
+                texts = [Text("\n".join(lines)) for lines in cells[score]]
+                table.add_row(Text(printable(score)), *texts, style=style, end_section=score == group[-1])
+        made.append(table)
+    return made[0], made[1]
+
+
+def markdown(found: Evaluation) -> str:
+    """Return both tables and their words as Markdown; trivial baselines are marked as such."""
+    blocks = []
+    scores, baselines = found.ranked()
+    for title, heads, cells, caption in _parts(found):
+        lines = [f"**{_escaped(title)}**", "", _row(["score", *heads]), _row(["---"] * (1 + len(heads)))]
+        for score in (*scores, *baselines):
+            name = f"`{_escaped(score)}`" + (" (trivial)" if score in baselines else "")
+            lines.append(_row([name, *(" ".join(_in_brackets(cell)) for cell in cells[score])]))
+        blocks.append("\n".join([*lines, "", *(f"* {_escaped(line)}" for line in caption)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+_Part = tuple[str, list[str], dict[str, list[list[str]]], list[str]]
+
+
+def _parts(found: Evaluation) -> tuple[_Part, _Part]:
+    """Return title, heads, cells (lines of text) and caption of the two tables."""
+    first = {
+        score: [_with_interval(row, metric) for metric in MEAN_HEADS] for score, row in found.mean.items()
+    }
+    second = {
+        score: [
+            *(_with_interval(found.pooled.get(score, {}), metric) for metric in POOLED_HEADS),
+            *(_lesion_cell(found.pooled.get(score, {}), point) for point in POINTS),
+        ]
+        for score in found.mean
+    }
+    return (
+        (_mean_title(found), list(MEAN_HEADS.values()), first, verdicts(found)),
+        (
+            _pooled_title(found),
+            [*POOLED_HEADS.values(), *POINT_HEADS.values()],
+            second,
+            [*comparisons(found).values(), *_what_thresholds_are(found)],
+        ),
+    )
+
+
+def _mean_title(found: Evaluation) -> str:
+    n = len(found.scans)
+    voxels = sum(int(next(iter(rows.values()))["lesion_voxels"]) for rows in found.scans.values())
+    scans = f"{n} scan{'s' * (n != 1)} with a lesion mask, {voxels:,} lesion voxels"
+    return f"{scans}; mean and {found.settings.level:.0%} interval over scans" if n > 1 else scans
+
+
+def _pooled_title(found: Evaluation) -> str:
+    row: Mapping[str, Any] = max(found.pooled.values(), key=lambda row: row.get("scans", 0), default={})
+    title = "All scans pooled, slice by slice, lesion by lesion"
+    if "slices_healthy" not in row:
+        return title
+    lesions = sum(len(lesions) for lesions in found.lesions.values())
+    return (
+        f"{title}: {row['slices_healthy']:,} healthy slices, {row['slices_diseased']:,} with at least "
+        f"{found.settings.diseased_voxels} lesion voxels, {row['slices_dropped']:,} between; {lesions:,} "
+        "lesions"
+    )
+
+
+def _what_thresholds_are(found: Evaluation) -> list[str]:
+    if found.fifth.get("drawn_from") == "voxels":
+        return [
+            f"{_FOUND_FP} Thresholds come from a fifth of the voxels of the scans themselves, since there "
+            "are fewer than 5 patients with a lesion."
+        ]
+    drawn = found.fifth.get("patients", [])
+    if not drawn:
+        return []
+    named = ", ".join(drawn[:MOST_NAMED_PATIENTS])
+    more = f" and {len(drawn) - MOST_NAMED_PATIENTS} more" if len(drawn) > MOST_NAMED_PATIENTS else ""
+    return [
+        f"{_FOUND_FP} Thresholds of these and of Dice by a fifth come from {len(drawn)} patients, {named}"
+        f"{more}, and are tried on the others; Dice, five fifths: each fifth in turn."
+    ]
+
+
+def _with_interval(row: Mapping[str, Any], metric: str) -> list[str]:
+    if math.isnan(row.get(metric, math.nan)):
+        return ["-"]
+    interval = row.get(f"{metric}_interval")
+    return [f"{row[metric]:.3f}"] + ([] if interval is None else [f"{interval[0]:.2f}-{interval[1]:.2f}"])
+
+
+def _lesion_cell(row: Mapping[str, Any], point: str) -> list[str]:
+    recall = row.get(f"lesion_recall_at_{point}", math.nan)
+    false = row.get(f"false_positives_at_{point}", math.nan)
+    return ["-" if math.isnan(recall) else f"{recall:.0%}", "-" if math.isnan(false) else f"{false:.1f}"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _in_brackets(lines: list[str]) -> list[str]:
+    return [lines[0], *(f"({line})" for line in lines[1:])]
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
