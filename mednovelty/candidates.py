@@ -115,7 +115,7 @@ def _empty_folders(folder: Path) -> Iterator[Path]:
 
 
 def _train(method: Any, how: Training, folder: Path | None) -> Trained:
-    model = method.build(how.training.channels).to(how.device)
+    model = method.build(how.training.shape).to(how.device)
     # A candidate that a stop has kept waiting has no checkpoint yet, and starts.
     record = train(
         method,

@@ -72,7 +72,7 @@ def check(
 def fit(
     folder: Folder,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
-    recipe: Annotated[str, typer.Option(help="What scans are: qspace.")] = "qspace",
+    recipe: Annotated[str, typer.Option(help="What scans are: qspace, slices or patches.")] = "qspace",
     latent: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +85,12 @@ def fit(
     scores: Scores = None,
     reference: Annotated[
         str | None, typer.Option(help="Which normals to keep beyond the budget: even or coreset.")
+    ] = None,
+    contrasts: Annotated[
+        str | None, typer.Option(help="Images of a structural scan, e.g. FLAIR,T1w; default: the only one.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Lesion masks: what touches a lesion is left out.")
     ] = None,
     brain_masks: BrainMasks = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
@@ -106,6 +112,8 @@ def fit(
             settings,
             over,
             brain_masks,
+            contrasts,
+            masks,
             resume,
             overwrite,
             device,

@@ -39,7 +39,6 @@ from mednovelty.outputs import (
 )
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, write_record
 from mednovelty.scan import Volume
-from mednovelty.scoring import resolve_names
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from mednovelty.io.scan_folder import ScanFiles, ScanList
 
 log = logging.getLogger("mednovelty")
-
-BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,7 @@ class _Run:
 
     def wanted(self, files: ScanFiles) -> list[str]:
         """Return the scores of a scan."""
-        has_gradients = files.bval is not None or files.grad_b is not None
-        baselines = BASELINES if self.settings.baselines and has_gradients else ()
+        baselines = self.detector.baselines if self.settings.baselines else ()
         return list(dict.fromkeys([*self.names, *baselines]))
 
     def facts(self) -> dict[str, Any]:
@@ -158,8 +154,8 @@ def check_run(detector: Detector, scans: ScanList, out: Path, settings: CohortSe
         raise DetectorError("the detector has no hash to tell its maps by; save it, or load it, first")
     if not detector.preprocessing:
         raise DetectorError("the detector was fitted on arrays and knows no scans; use score_voxels")
-    names = tuple(resolve_names(settings.scores or detector.settings.scores))
-    detector.scoring().scorers(names)
+    names = tuple(detector.names_of(settings.scores))
+    detector.scoring().scorers([name for name in names if name not in detector.contrast_baselines])
     if not len(scans):
         raise ScanError(f"{scans.root}: no scan was found to score", code="folder.no_scan")
     refuse_traps(out, scans)
@@ -194,8 +190,15 @@ def _state(run: _Run, files: ScanFiles, place: OutputNames) -> str:
     """Return whether the maps are there; the image is only read for that where there are any."""
     if not place.sidecars():
         return "absent"
-    key = key_of(run.detector, files, run.options, sha256_of_file(files.image))
+    key = key_of(run.detector, files, run.options, _sha256_of(files))
     return state_of(place, run.wanted(files), key)
+
+
+def _sha256_of(files: ScanFiles) -> str:
+    """Return the hash that a scan's maps carry: of its image, or of all the images of a structural scan."""
+    from mednovelty.io.structural import input_sha256
+
+    return input_sha256(files) if files.contrasts else sha256_of_file(files.image)
 
 
 def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
@@ -210,9 +213,11 @@ def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
 def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: bool) -> int:
     from mednovelty.io.nifti import write_map
     from mednovelty.io.read_scan import read_scan
+    from mednovelty.io.structural import read_structural
 
     start = time.monotonic()
-    scan = read_scan(files, options=run.options)
+    read = read_structural if run.detector.contrasts else read_scan
+    scan = read(files, options=run.options)
     key = key_of(run.detector, files, run.options, scan.sha256)
     maps = run.detector.score(
         scan, run.wanted(files), advance=lambda done: run.advance(files.id, done, scan.n_voxels)

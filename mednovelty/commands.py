@@ -55,14 +55,14 @@ def score(request: ScoreRequest) -> int:
     """Score a folder of scans."""
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
-    from mednovelty.fit_command import names_of
-    from mednovelty.io.scan_folder import scan_folder
+    from mednovelty.fit_command import find_scans_of, names_of
 
     detector = Detector.load(request.model).to(request.device)
     if request.draws is not None:
         detector = detector.with_draws(request.draws)
     _refuse_absent(request.folder)
-    scans = scan_folder(request.folder, brain_masks=request.brain_masks)
+    kind = "structural" if detector.contrasts else "diffusion"
+    scans = find_scans_of(kind, request.folder, detector.contrasts, request.brain_masks)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
     console.say_skipped(scans)
     names = () if request.scores is None else tuple(names_of(request.scores))

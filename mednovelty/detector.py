@@ -12,22 +12,27 @@ import numpy as np
 import torch
 
 from mednovelty.devices import chosen
-from mednovelty.errors import DetectorError, SettingsError
-from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method
+from mednovelty.errors import DetectorError
+from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
+from mednovelty.image_gathering import check_contrasts, gather_images
+from mednovelty.mapping import RAW, Stages, describe, raw_volume, volumes_of
 from mednovelty.maps import NoveltyMap
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
+from mednovelty.recipes import recipe_of
 from mednovelty.reference import Reference
 from mednovelty.scan import Scan
-from mednovelty.scoring import Scoring, Shares, describe_score, needs_signal, resolve_names
+from mednovelty.scoring import Scoring, Shares, resolve_names
 from mednovelty.searches import moved
 from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import ScanFiles
+
+DIFFUSION_BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,8 @@ class Detector:
     Made by ``Detector.fit`` from scans, by ``fit_voxels`` from arrays, or read by ``Detector.load``.
 
     Attributes:
-        recipe: ``qspace``: diffusion scans, one sample a voxel; ``voxels``: arrays only.
+        recipe: ``qspace``: diffusion scans, one sample a voxel; ``slices`` and ``patches``: structural scans;
+            ``voxels``: arrays only.
         fitted: Model, reference and training curve.
         settings: What it was fitted with.
         seed: Of training and of the draws of stochastic scores.
@@ -54,6 +60,8 @@ class Detector:
     preprocessing: tuple[tuple[str, Preprocessor], ...] = ()
     scans: tuple[SeenScan, ...] = ()
     notes: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()
+    """Names of a structural scan's channels, in order."""
     sha256: str = field(default="", compare=False)
 
     @classmethod
@@ -62,6 +70,8 @@ class Detector:
         scans: str | Path | Iterable[ScanFiles | Scan | str | Path],
         *,
         recipe: str = "qspace",
+        contrasts: Sequence[str] | None = None,
+        lesions: Callable[[Scan], np.ndarray | None] | None = None,
         seed: int = 0,
         settings: FitSettings | None = None,
         options: ReadOptions | None = None,
@@ -78,9 +88,11 @@ class Detector:
             scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
                 or any iterable of such files, of images with their gradients beside them, and of scans in
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
-            recipe: ``qspace``.
+            recipe: ``qspace``, ``slices`` or ``patches``.
+            contrasts: Which images of a structural scan are its channels; None: the only one there is.
+            lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out.
             seed: Same seed, same scans, same machine: same bits.
-            settings: Network, training, reference; None: the defaults.
+            settings: Network, training, reference; None: the recipe's defaults.
             options: How scans are read.
             folder: Where checkpoints and large training tables lie; None: no checkpoints.
             resume: Go on from the checkpoint in that folder.
@@ -96,12 +108,13 @@ class Detector:
             OutputError: The folder cannot be written.
             StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
         """
-        if recipe != "qspace":
-            raise SettingsError(f"scans are fitted with the recipe 'qspace', got {recipe!r}")
-        settings = checked_settings(settings)
+        kind = recipe_of(recipe).scans
+        settings = checked_settings(settings, recipe)
         folder = None if folder is None else Path(folder)
-        with gather_scans(
-            _listed(scans), settings, seed, options=options, folder=folder, on_scan=on_scan
+        gather = gather_scans if kind == "diffusion" else gather_images
+        listed = _listed(scans, kind, contrasts)
+        with gather(
+            listed, settings, seed, options=options, folder=folder, on_scan=on_scan, lesion_of=lesions
         ) as gathered:
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                                resume=resume, on_epoch=on_epoch, on_reference=on_reference,
@@ -113,7 +126,8 @@ class Detector:
         cls, recipe: str, fitted: Fitted, settings: FitSettings, seed: int, gathered: Gathered
     ) -> Detector:
         settings = replace(settings, method_settings=fitted.method.settings)
-        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes)
+        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes,
+                   gathered.contrasts)  # fmt: skip
 
     @property
     def model(self) -> Any:
@@ -152,7 +166,7 @@ class Detector:
             SettingsError: A score needs what is not there; ``UnknownPluginError``: there is no such score.
         """
         y = checked_voxels(y, self.model.channels)
-        names = self._names(scores)
+        names = self.names_of(scores)
         return self.scoring().run(names, lambda start, stop: (y[start:stop], None), len(y))
 
     def prepare(self, scan: Scan) -> tuple[Scan, Scan]:
@@ -194,30 +208,45 @@ class Detector:
         """
         if not self.preprocessing:
             raise DetectorError("this detector was fitted on arrays and knows no scans; use score_voxels")
-        names = self._names(scores)
+        if self.contrasts:
+            check_contrasts(scan, self.contrasts)
+        names = self.names_of(scores)
         prepared, measured = self.prepare(scan)
-        with_signal = needs_signal(names)
+        raw = [name for name in names if name in self.contrast_baselines]
+        modelled = [name for name in names if name not in raw]
+        stages, shares = Stages(scan, measured, prepared), Shares()
+        volumes = {name: raw_volume(scan, name) for name in raw}
+        volumes |= volumes_of(self.scoring(), self.view, stages, modelled, advance, shares.add)
+        about = {name: dict(describe(name, self.contrast_baselines)) | shares.of(name) for name in names}
+        return {name: NoveltyMap(name, volumes[name], scan.mask, about[name]) for name in names}
 
-        def cut(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-            return self.view.cut(prepared, start, stop), measured.voxels(start, stop) if with_signal else None
+    @property
+    def contrast_baselines(self) -> tuple[str, ...]:
+        """The trivial baselines of a structural scan: each contrast's intensity, ``raw_FLAIR``."""
+        return tuple(RAW + contrast for contrast in self.contrasts)
 
-        shares = Shares()
-        values = self.scoring().run(names, cut, self.view.count(prepared), advance, shares.add)
-        maps = {}
-        for name in names:
-            volume = self.view.assemble(scan, values.pop(name), f"{name} of {scan.id}")
-            maps[name] = NoveltyMap(name, volume, scan.mask, dict(describe_score(name)) | shares.of(name))
-        return maps
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The trivial baselines of the scans it scores."""
+        return self.contrast_baselines or (DIFFUSION_BASELINES if self.scheme is not None else ())
 
     @cached_property
     def view(self) -> Any:
         """How scans are cut into samples: the ``View`` that the settings name."""
-        return plugin("views", self.settings.view)()
+        return make_view(self.settings)
 
-    def _names(self, scores: str | Sequence[str] | None) -> list[str]:
-        """Return the names of scores, groups spelled out, each once."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a sample: ``(C,)``, or ``(contrasts, *space)``."""
+        return tuple(self.view.shape(len(self.contrasts))) if self.contrasts else (self.model.channels,)
+
+    def names_of(self, scores: str | Sequence[str] | None = None) -> list[str]:
+        """Return the names of scores, groups spelled out, each once; None: those it was fitted for."""
         asked = (scores,) if isinstance(scores, str) else scores
-        return resolve_names(asked or self.settings.scores)
+        asked = list(asked or self.settings.scores)
+        own = [name for name in asked if name in self.contrast_baselines]
+        rest = [name for name in asked if name not in own]
+        return [*own, *(resolve_names(rest, images=bool(self.contrasts)) if rest else [])]
 
     def to(self, device: str | torch.device) -> Detector:
         """Move network and reference to a device, as torch names it, or ``auto``; return the detector there.
@@ -304,24 +333,34 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
         return Detector._of("voxels", fitted, settings, seed, gathered)
 
 
-def checked_settings(settings: FitSettings | None) -> FitSettings:
-    """Return settings, or the defaults, with groups of scores spelled out and every plug-in found.
+def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> FitSettings:
+    """Return settings, or a recipe's defaults, with groups of scores spelled out and every plug-in found.
 
     Raises:
         UnknownPluginError: One is not installed; the nearest is suggested.
     """
-    settings = settings or FitSettings()
-    settings = replace(settings, scores=tuple(resolve_names(settings.scores)))
+    if settings is None:
+        from mednovelty.model_folder import fit_settings
+
+        settings = fit_settings(where="defaults", recipe=recipe)
+    images = recipe_of(recipe).scans == "structural"
+    settings = replace(settings, scores=tuple(resolve_names(settings.scores, images=images)))
     check_plugins(settings)
+    given = settings.preprocessor_settings
+    steps = {name: plugin("preprocessors", name)().state() for name in settings.preprocessors}
+    settings = replace(
+        settings, preprocessor_settings={name: state | given.get(name, {}) for name, state in steps.items()}
+    )
     return settings
 
 
-def _listed(scans: Any) -> Any:
+def _listed(scans: Any, kind: str, contrasts: Sequence[str] | None) -> Any:
     """Return what can be gone through one by one; scans that a manifest keeps for tests are left out."""
     from mednovelty.io.scan_folder import ScanFiles, ScanList, scan_folder
 
     if isinstance(scans, str | Path):
-        scans = scan_folder(scans)
+        kinds = {"kind": "dwi"} if kind == "diffusion" else {"kind": "structural", "contrasts": contrasts}
+        scans = scan_folder(scans, **kinds)
     if isinstance(scans, ScanList):
         return scans.with_roles("normal", "validation")
     return [scans] if isinstance(scans, Scan | ScanFiles) else scans

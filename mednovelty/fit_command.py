@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
-from mednovelty.errors import DetectorError, OutputError, SettingsError
+from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
 from mednovelty.settings import parse_assignments, read_toml
 
+if TYPE_CHECKING:
+    from mednovelty.io.scan_folder import ScanList
+    from mednovelty.scan import Scan
+
 log = logging.getLogger("mednovelty")
-RECIPES = ("qspace",)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class FitRequest:
     settings: Path | None = None
     overrides: dict[str, Any] | None = None
     brain_masks: Path | None = None
+    contrasts: str | None = None
+    masks: Path | None = None
     resume: bool = False
     overwrite: bool = False
     device: str = "auto"
@@ -89,19 +95,21 @@ def fit(request: FitRequest) -> int:
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
-    from mednovelty.io.scan_folder import scan_folder
     from mednovelty.model_folder import fit_settings
+    from mednovelty.recipes import recipe_of
 
-    if request.recipe not in RECIPES:
-        raise SettingsError(f"no recipe is called {request.recipe!r}; known: {', '.join(RECIPES)}")
+    recipe = recipe_of(request.recipe)
     device = chosen(request.device)
     _refuse_what_is_there(request)
     layers = [read_toml(request.settings)] if request.settings else []
-    settings = fit_settings(*layers, request.overrides or {}, str(request.settings or "--set"))
-    scans = scan_folder(request.folder, brain_masks=request.brain_masks)
+    where = str(request.settings or "--set")
+    settings = fit_settings(*layers, request.overrides or {}, where=where, recipe=request.recipe)
+    scans = find_scans_of(recipe.scans, request.folder, request.contrasts, request.brain_masks)
     scans = scans.with_roles("normal", "validation")
     console.say_skipped(scans)
     _refuse_folder_of_scans(scans, request.output)
+    ids, masks = [files.id for files in scans], request.masks
+    lesions = None if masks is None else lesions_in(masks, ids, request.output)
     _make_writable(request.output)
     console.set_threads(request.threads)
     failures: list[dict[str, str]] = []
@@ -121,6 +129,7 @@ def fit(request: FitRequest) -> int:
         detector = Detector.fit(
             scans,
             recipe=request.recipe,
+            lesions=lesions,
             seed=request.seed,
             settings=settings,
             folder=request.output,
@@ -134,6 +143,53 @@ def fit(request: FitRequest) -> int:
     remove_checkpoints(request.output)
     _tell(detector, request, failures)
     return 6 if failures else 0
+
+
+def find_scans_of(
+    kind: str, folder: Path, contrasts: str | Sequence[str] | None, brain_masks: Path | None
+) -> ScanList:
+    """Return the scans of a folder: ``diffusion``, or ``structural`` with some contrasts, ``"FLAIR,T1w"``.
+
+    Raises:
+        ScanError: No scan is there.
+        SettingsError: Contrasts of diffusion scans, or a folder of brain masks that is not there.
+    """
+    from mednovelty.io.scan_folder import scan_folder
+
+    if isinstance(contrasts, str):
+        contrasts = [name.strip() for name in contrasts.split(",") if name.strip()]
+    if kind == "diffusion":
+        if contrasts:
+            raise SettingsError("--contrasts is for structural scans; diffusion scans have gradients")
+        return scan_folder(folder, brain_masks=brain_masks, kind="dwi")
+    return scan_folder(folder, brain_masks=brain_masks, kind="structural", contrasts=contrasts or None)
+
+
+def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan], Any]:
+    """Return what gives a scan's lesion, ``(I, J, K)`` bool, from a folder of masks or a data manifest.
+
+    Args:
+        masks: Where the lesion masks are.
+        ids: Of all scans.
+        besides: A folder whose files are no lesion masks, even if it lies in that of the masks.
+
+    Raises:
+        ScanError: There is no such folder, or a scan has two masks.
+    """
+    from mednovelty.evaluation.files import find_masks, manifest_masks
+    from mednovelty.io.manifest import read_manifest
+    from mednovelty.io.mask import read_on_grid
+
+    is_manifest = masks.suffix == ".toml" and not masks.is_dir()
+    found, _ = manifest_masks(read_manifest(masks), ids) if is_manifest else find_masks(masks, ids, besides)
+
+    def lesion_of(scan: Scan) -> Any:
+        if scan.id not in found:
+            raise ScanError(f"{scan.id}: no lesion mask in {masks}; give a healthy scan one of zeros",
+                            code="masks.missing")  # fmt: skip
+        return read_on_grid(found[scan.id], scan.grid, scan.id)[0] > 0.5
+
+    return lesion_of
 
 
 def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:

@@ -49,8 +49,9 @@ class FitSettings:
             validation loss is kept. Empty: one network.
         train: The loop's settings.
         validation_fraction: Share of the scans held out for early stopping, at least one scan.
-        preprocessors: Further plug-ins of group ``preprocessors``, applied in this order before the scan is
-            divided by its mean.
+        preprocessors: Plug-ins of group ``preprocessors``, applied in this order; diffusion scans are divided
+            by their mean after them.
+        preprocessor_settings: What each of them is made with, by its name; defaults where there is nothing.
         normalise_within: ``mask`` or ``whole-scan``: over what a scan's mean intensity is taken.
         bvalue_tolerance: Relative difference of b-values that counts as the same gradient.
         angle_tolerance_deg: Angle between directions that counts as the same gradient.
@@ -61,9 +62,10 @@ class FitSettings:
         neighbours: Plug-in of group ``neighbours``; ``auto``: for each search the cheapest that finds
             99.5 % of the nearest on held-out voxels.
         view: Plug-in of group ``views``: how a scan is cut into samples.
+        view_settings: That view's ``Settings``; None: its defaults.
         draws: Draws of stochastic scores, 1 to 10,000.
-        batch_voxels: Voxels a batch when scoring, 1 to 4,194,304.
-        cache_bytes: Training voxels beyond this lie in a memory-mapped file.
+        batch_voxels: Samples a batch when scoring, 1 to 4,194,304.
+        cache_bytes: Training samples beyond this lie in a memory-mapped file.
     """
 
     method: str = "vae"
@@ -72,6 +74,7 @@ class FitSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     validation_fraction: float = 0.2
     preprocessors: tuple[str, ...] = ()
+    preprocessor_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     normalise_within: str = "mask"
     bvalue_tolerance: float = 0.05
     angle_tolerance_deg: float = 5.0
@@ -80,6 +83,7 @@ class FitSettings:
     reference_bytes: int = 1 << 30
     neighbours: str = "auto"
     view: str = "voxel"
+    view_settings: Any = None
     draws: int = 8
     batch_voxels: int = 1 << 14
     cache_bytes: int = 4 << 30
@@ -134,6 +138,30 @@ def make_method(settings: FitSettings) -> Any:
     """
     kind = plugin("methods", settings.method)
     return kind(settings.method_settings or kind.Settings())
+
+
+def make_steps(settings: FitSettings) -> list[tuple[str, Any]]:
+    """Return name and step of each preprocessor, in order.
+
+    Raises:
+        UnknownPluginError: There is no such preprocessor.
+        SettingsError: It does not take its settings.
+    """
+    return [
+        (name, plugin("preprocessors", name)(**settings.preprocessor_settings.get(name, {})))
+        for name in settings.preprocessors
+    ]
+
+
+def make_view(settings: FitSettings) -> Any:
+    """Return the view of some settings.
+
+    Raises:
+        UnknownPluginError: There is no such view.
+    """
+    kind = plugin("views", settings.view)
+    known = getattr(kind, "Settings", None)
+    return kind() if known is None else kind(settings.view_settings or known())
 
 
 def make_candidates(settings: FitSettings) -> list[Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
-from mednovelty.fitting import FitSettings
+from mednovelty.fitting import FitSettings, make_steps
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
 from mednovelty.preprocess.qspace import GradientScheme
@@ -57,6 +57,8 @@ class Gathered:
     preprocessing: tuple[tuple[str, Preprocessor], ...] = ()
     scans: tuple[SeenScan, ...] = ()
     notes: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()
+    """Names of a structural scan's channels."""
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +67,7 @@ class Gathered:
         self.table.close()
 
 
-def gather_scans(
+def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by keyword
     scans: Iterable[Any],
     settings: FitSettings,
     seed: int,
@@ -73,6 +75,7 @@ def gather_scans(
     options: ReadOptions | None = None,
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
+    lesion_of: Callable[[Scan], np.ndarray | None] | None = None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
@@ -87,19 +90,22 @@ def gather_scans(
         options: How scans are read.
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
+        lesion_of: Gives each scan's lesion, ``(I, J, K)`` bool, to leave out. None: there is none.
 
     Raises:
         ScanError: No scan can be used, or an id occurs twice.
     """
     read = partial(_scan_of, options=options)
     listed = list(scans)
-    _refuse_same_ids(listed)
+    refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks)
-    for files in _validation_first(listed, seed):
-        name = _name(files)
+    for files in validation_first(listed, seed):
+        name = name_of(files)
         try:
-            gather.add(read(files), getattr(files, "role", None))
+            scan = read(files)
+            lesion = None if lesion_of is None else lesion_of(scan)
+            gather.add(scan if lesion is None else scan.without(lesion), getattr(files, "role", None))
         except (OutputError, StoppedError):
             raise
         except Exception as error:  # Whatever is wrong with one scan must not stop the others.
@@ -121,9 +127,11 @@ class _Gathering:
         self.settings = settings
         self.folder = folder
         self.scheme = scheme
-        steps = [(name, plugin("preprocessors", name)()) for name in settings.preprocessors]
         mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
-        self.steps: list[tuple[str, Preprocessor]] = [*steps, ("mean_intensity", mean_intensity)]
+        self.steps: list[tuple[str, Preprocessor]] = [
+            *make_steps(settings),
+            ("mean_intensity", mean_intensity),
+        ]
         self.table: VoxelCache | None = None
         self.moments: dict[str, tuple[int, np.ndarray]] = {}
         self.seen: list[SeenScan] = []
@@ -160,7 +168,9 @@ class _Gathering:
             reasons = "; ".join(self.notes[:3]) or "the list is empty"
             raise ScanError(f"no scan can be used for training: {reasons}", code="cohort.empty")
         ids = [scan.id for scan in self.seen]
-        held_out = self._held_out(ids)
+        if self.asks and not self.asked:
+            self.notes.append("no scan with the role validation can be used; others are held out")
+        held_out = held_out_ids(ids, self.asked, self.settings.validation_fraction)
         step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
         self.table.divide_channels(np.array(step.means))
         training, validation, more = split(self.table, len(held_out), self.settings.validation_fraction)
@@ -168,15 +178,6 @@ class _Gathering:
         assert self.scheme is not None
         steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more))
-
-    def _held_out(self, ids: list[str]) -> set[str]:
-        """Return which scans are held out: those that the manifest says, else the first that were read."""
-        if self.asks and not self.asked:
-            self.notes.append("no scan with the role validation can be used; others are held out")
-        if self.asked and len(self.asked) == len(ids):
-            raise ScanError("every usable scan is held out for validation; none is left to train on",
-                            code="cohort.roles")  # fmt: skip
-        return self.asked or set(ids[: held_out_count(len(ids), self.settings.validation_fraction)])
 
 
 def gather_voxels(
@@ -217,6 +218,18 @@ def gather_voxels(
     return Gathered(table, training, validation, (), tuple(seen), notes)
 
 
+def held_out_ids(ids: list[str], asked: set[str], fraction: float) -> set[str]:
+    """Return which scans are held out: those that the manifest says, else the first that were read.
+
+    Raises:
+        ScanError: None would be left to train on.
+    """
+    if asked and len(asked) == len(ids):
+        raise ScanError("every usable scan is held out for validation; none is left to train on",
+                        code="cohort.roles")  # fmt: skip
+    return asked or set(ids[: held_out_count(len(ids), fraction)])
+
+
 def held_out_count(scans: int, fraction: float) -> int:
     """Return how many of some scans are held out: at least one, and at least one is left; 0 of one."""
     return 0 if scans < 2 else min(scans - 1, max(1, round(fraction * scans)))
@@ -247,12 +260,14 @@ def _scan_of(files: Any, options: ReadOptions | None) -> Scan:
     return files if isinstance(files, Scan) else read_scan(files, options=options or DEFAULTS)
 
 
-def _name(files: Any) -> str:
+def name_of(files: Any) -> str:
+    """Return what messages call a scan or its files."""
     return getattr(files, "id", None) or str(files)
 
 
-def _refuse_same_ids(listed: list[Any]) -> None:
-    count = Counter(map(_name, listed))
+def refuse_same_ids(listed: list[Any]) -> None:
+    """Raise ``ScanError`` where two scans have one id."""
+    count = Counter(map(name_of, listed))
     twice = [name for name, n in count.items() if n > 1]
     if twice:
         raise ScanError(f"{twice[0]}: {count[twice[0]]} scans have this id; give each its own",
@@ -284,7 +299,7 @@ def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
     return gradients_of(scan_files(files), options or DEFAULTS)
 
 
-def _validation_first(listed: list[Any], seed: int) -> list[Any]:
+def validation_first(listed: list[Any], seed: int) -> list[Any]:
     """Return the scans in the order they are read: those for validation first, each kind shuffled.
 
     Shuffled, since scans are often sorted by site or date; the first that can be read are held out, so

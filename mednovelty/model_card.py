@@ -21,6 +21,7 @@ def model_card(detector: Detector, sha256: str) -> str:
     roles = [scan.role for scan in detector.scans]
     voxels = sum(scan.n_voxels for scan in detector.scans)
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
+    scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
     record = detector.fitted.record
     lines = [
         "# A novelty detector",

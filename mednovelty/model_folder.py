@@ -18,6 +18,7 @@ from mednovelty.gathering import SeenScan
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.model_card import model_card
 from mednovelty.plugins import plugin
+from mednovelty.recipes import recipe_of
 from mednovelty.reference import Reference
 from mednovelty.settings import checked, overlaid, tree_of
 
@@ -55,7 +56,8 @@ def record_of(detector: Detector) -> store.DetectorRecord:
         recipe=detector.recipe,
         method=settings.method,
         settings=store.json_types(tree),
-        channels=detector.model.channels,
+        shape=list(detector.shape),
+        contrasts=list(detector.contrasts),
         preprocessing=[
             store.StepRecord(name=name, state=store.json_types(step.state()))
             for name, step in detector.preprocessing
@@ -92,16 +94,16 @@ def load(folder: Path) -> dict[str, Any]:
     record, files, sha256 = store.read(folder)
     weights, parts = files[store.WEIGHTS], files[store.REFERENCE]
     with _as_damage(folder / store.RECORD):
-        settings = fit_settings(record.settings, "settings")
+        settings = fit_settings(record.settings, where="settings")
         steps = tuple((s.name, plugin("preprocessors", s.name)(**s.state)) for s in record.preprocessing)
         record_checks.check_record(record, settings)
         record_checks.check_steps(record, settings, steps)
         method = make_method(settings)
         with torch.device("meta"):  # What the file asks for is compared before any memory is taken.
-            sketch = method.build(record.channels)
+            sketch = method.build(tuple(record.shape))
         record_checks.check_weights(sketch, weights)
         record_checks.check_reference(record, settings, sketch, parts)
-        model = method.build(record.channels)
+        model = method.build(tuple(record.shape))
         model.load_state_dict(weights)
         model.eval().requires_grad_(False)
         reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
@@ -116,6 +118,7 @@ def load(folder: Path) -> dict[str, Any]:
         "preprocessing": steps,
         "scans": tuple(SeenScan(**scan.model_dump()) for scan in record.scans),
         "notes": tuple(record.notes),
+        "contrasts": tuple(record.contrasts),
         "sha256": sha256,
     }
 
@@ -131,20 +134,30 @@ def _as_damage(path: Path) -> Iterator[None]:
         raise DetectorError(f"{path}: cannot be put together: {store.one_line(error)}") from error
 
 
-def fit_settings(*trees: dict[str, Any] | str) -> FitSettings:
-    """Return settings from trees laid over the defaults; the last argument names where they are from.
+def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") -> FitSettings:
+    """Return settings from trees laid over the defaults of a recipe.
+
+    Args:
+        layers: Trees, each laid over those before it.
+        where: What messages call the place they are from.
+        recipe: Whose defaults.
 
     Raises:
         SettingsError: Unknown names (the nearest is suggested), wrong types, or values out of range.
     """
-    *layers, where = trees
-    assert isinstance(where, str)
-    base = tree_of(FitSettings())
-    names = [layer["method"] for layer in layers if isinstance(layer, dict) and "method" in layer]
-    kind = plugin("methods", names[-1] if names else base["method"])
-    base["method_settings"] = tree_of(kind.Settings())
+    base = overlaid(tree_of(FitSettings()), recipe_of(recipe).defaults, recipe)
+    chosen = {name: base[name] for name in ("method", "view", "preprocessors")}
     for layer in layers:
-        assert isinstance(layer, dict)
+        chosen |= {name: layer[name] for name in chosen if name in layer}
+    kinds = {"method": plugin("methods", chosen["method"]), "view": plugin("views", chosen["view"])}
+    for name, kind in kinds.items():
+        settings = getattr(kind, "Settings", None)
+        base[f"{name}_settings"] = None if settings is None else tree_of(settings())
+    steps = [chosen["preprocessors"]] if isinstance(chosen["preprocessors"], str) else chosen["preprocessors"]
+    base["preprocessor_settings"] = {name: plugin("preprocessors", name)().state() for name in steps}
+    for layer in layers:
         base = overlaid(base, layer, where)
-    base["method_settings"] = checked(kind.Settings, base["method_settings"], where)
+    for name, kind in kinds.items():
+        if base[f"{name}_settings"] is not None:
+            base[f"{name}_settings"] = checked(kind.Settings, base[f"{name}_settings"], where)
     return checked(FitSettings, base, where)

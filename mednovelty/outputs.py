@@ -49,7 +49,7 @@ class OutputNames:
         """Return the names of a scan's files: BIDS entities as folders, the whole id as the stem."""
         entities = dict(files.entities)
         levels = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities] or [files.id]
-        return cls(out.joinpath(*levels, "dwi"), files.id)
+        return cls(out.joinpath(*levels, "anat" if files.contrasts else "dwi"), files.id)
 
     def map(self, score: str) -> Path:
         """The map of one score."""

@@ -84,11 +84,12 @@ class Method(Protocol):
     """A frozen dataclass whose defaults work; ``Method(settings)`` makes the method."""
     settings: Any
 
-    def build(self, channels: int) -> Any:
-        """Return the ``nn.Module`` for C channels; its weights are set by ``start`` or read from disk.
+    def build(self, shape: tuple[int, ...]) -> Any:
+        """Return the ``nn.Module`` for samples of a shape; ``start`` or a file sets its weights.
 
-        It is a ``ProbabilisticAutoencoder``. Under ``torch.device("meta")`` nothing of it is allocated:
-        that is how the shapes in a file are checked before memory is taken.
+        The shape is ``(C,)`` for voxels and ``(C, *space)`` for slices and windows, whose values come laid
+        flat, in that order. The module is a ``ProbabilisticAutoencoder``. Under ``torch.device("meta")``
+        nothing of it is allocated: that is how the shapes in a file are checked before memory is taken.
         """
 
     def start(self, model: Any, normals: Any, generator: Generator) -> None:
@@ -122,7 +123,11 @@ class Scorer(Protocol):
 
     level: ClassVar[Literal["sample", "voxel"]]
     needs: ClassVar[tuple[str, ...]]
-    """Of ``model`` and ``reference``: what its constructor takes, by those names."""
+    """Of ``model``, ``reference`` and ``is_b0``: what its constructor takes, by those names.
+
+    A scorer may also have ``options``, of ``blur`` and ``copies``: what its constructor takes by those names
+    and has defaults for; and ``differentiates``, see ``methods.input_gradients.MapScorer``.
+    """
     reference_parts: ClassVar[tuple[str, ...]]
     """Which parts of the reference it compares with: ``input``, ``latent_mean``, ..."""
     unit: ClassVar[str]

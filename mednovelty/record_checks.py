@@ -15,17 +15,17 @@ import numpy as np
 from torch import Tensor
 
 from mednovelty.errors import DetectorError
-from mednovelty.fitting import FitSettings, check_plugins, fallback_neighbours
+from mednovelty.fitting import FitSettings, check_plugins, fallback_neighbours, make_view
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
+from mednovelty.recipes import RECIPES
 from mednovelty.reference import part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
 from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
 
-RECIPES = ("qspace", "voxels")
 LARGEST_B_S_PER_MM2 = 1e6
 CHANNEL_MEANS = (1e-9, 1e9)
 """What a channel's mean can be, in scans whose own mean is 1."""
@@ -50,8 +50,16 @@ def check_record(record: DetectorRecord, settings: FitSettings) -> None:
     ):
         if told != meant:
             raise DetectorError(f"{name} is {told!r}, but the settings say {meant!r}")
-    if record.recipe not in RECIPES:
-        raise DetectorError(f"no recipe is called {record.recipe!r}; known: {', '.join(RECIPES)}")
+    known = (*RECIPES, "voxels")
+    if record.recipe not in known:
+        raise DetectorError(f"no recipe is called {record.recipe!r}; known: {', '.join(known)}")
+    structural = record.recipe in RECIPES and RECIPES[record.recipe].scans == "structural"
+    if bool(record.contrasts) != structural or len(set(record.contrasts)) != len(record.contrasts):
+        raise DetectorError(f"contrasts: {record.contrasts} do not fit the recipe {record.recipe!r}")
+    if structural and tuple(record.shape) != tuple(make_view(settings).shape(len(record.contrasts))):
+        raise DetectorError(f"shape: {record.shape} is not that of the view {record.view!r}")
+    if not structural and len(record.shape) != 1:
+        raise DetectorError(f"shape: {record.shape}, where the recipe {record.recipe!r} has voxels")
     check_plugins(settings)
     plugin("neighbours", record.reference.neighbours)
     for search in record.reference.searches:
@@ -108,8 +116,8 @@ def check_steps(record: DetectorRecord, settings: FitSettings, steps: Steps) -> 
     Raises:
         DetectorError: It is not.
     """
-    order = ["gradient_scheme", *settings.preprocessors, "mean_intensity", "channel_mean"]
-    expected = order if record.recipe == "qspace" else []
+    diffusion = ["gradient_scheme", *settings.preprocessors, "mean_intensity", "channel_mean"]
+    expected = {"qspace": diffusion, "voxels": []}.get(record.recipe, list(settings.preprocessors))
     names = [name for name, _ in steps]
     if names != expected:
         raise DetectorError(
@@ -137,7 +145,9 @@ def _settings_of_step(name: str, settings: FitSettings) -> dict[str, Any]:
             "bvalue_tolerance": settings.bvalue_tolerance,
             "angle_tolerance_deg": settings.angle_tolerance_deg,
         }
-    return {"within": settings.normalise_within} if name == "mean_intensity" else {}
+    if name == "mean_intensity":
+        return {"within": settings.normalise_within}
+    return settings.preprocessor_settings.get(name, {})
 
 
 def check_scheme(scheme: GradientScheme, channels: int) -> None:

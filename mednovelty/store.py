@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -106,7 +107,10 @@ class DetectorRecord(_Strict):
     recipe: str
     method: str
     settings: dict[str, Any]
-    channels: int = Field(gt=0)
+    shape: list[Annotated[int, Field(gt=0)]] = Field(
+        min_length=1, max_length=4, description="(C,) of voxels, or (contrasts, *space)"
+    )
+    contrasts: list[str] = Field(description="of structural scans, in the order of their channels")
     preprocessing: list[StepRecord]
     view: str
     seed: int
@@ -117,6 +121,11 @@ class DetectorRecord(_Strict):
     curve: list[EpochRecord] = Field(min_length=1)
     versions: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
+
+    @property
+    def channels(self) -> int:
+        """Values a sample."""
+        return math.prod(self.shape)
 
 
 def write(folder: Path, record: DetectorRecord, files: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -19,7 +19,8 @@ from mednovelty.errors import ScanError, SettingsError
 from mednovelty.scratch import ScratchTable
 
 BLOCK_ROWS = 4096
-"""Rows that lie and stay together when shuffled rows are read from disk."""
+"""Rows that lie and stay together when shuffled rows are read from disk, fewer where rows are wide."""
+BLOCK_BYTES = 4 * 2**20
 BUFFER_BYTES = 64 * 2**20
 """Blocks of about this many bytes are mixed at a time."""
 
@@ -42,8 +43,11 @@ class Moments:
 class VoxelCache:
     """An ``(n, C)`` float32 table that is filled scan by scan, then read.
 
+    A row is a sample: a voxel's channels, or a slice or window laid flat.
+
     Args:
-        channels: C.
+        channels: C, values a sample.
+        shape: ``(C,)`` or ``(contrasts, *space)``: what a row was before it was laid flat; None: ``(C,)``.
         budget_bytes: As much is kept in memory; ``None``: all.
         folder: Where the file lies when the budget is exceeded; ``None``: the system's temporary folder.
 
@@ -55,8 +59,17 @@ class VoxelCache:
         (12, slice(5, 12, None), [0.417, 0.417, 0.417])
     """
 
-    def __init__(self, channels: int, *, budget_bytes: int | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        shape: tuple[int, ...] | None = None,
+        budget_bytes: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.channels = channels
+        self.shape = shape or (channels,)
+        self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * channels)))
         self.scans: dict[str, slice] = {}
         self._budget = budget_bytes
         self._folder = folder
@@ -112,7 +125,7 @@ class VoxelCache:
             raise SettingsError(f"{', '.join(scans) or 'no scan'}: no neighbours in the training table")
         start, stop, _ = slice(first, last).indices(ends[-1] - wanted[0].start)
         start, stop = start + wanted[0].start, stop + wanted[0].start
-        part = VoxelCache(self.channels)
+        part = VoxelCache(self.channels, shape=self.shape)
         part._table, part._on_disk = self._read()[start:stop], self._on_disk
         part._rows, part._before = stop - start, self._before + start
         for scan, rows in zip(scans, wanted, strict=True):
@@ -160,8 +173,8 @@ class VoxelCache:
                 f"channels are divided by {self.channels} finite numbers other than 0, not by {divisors}"
             )
         table = self._read()
-        for start in range(0, len(table), BLOCK_ROWS):
-            table[start : start + BLOCK_ROWS] /= factors
+        for start in range(0, len(table), self.block_rows):
+            table[start : start + self.block_rows] /= factors
 
     def moments(self) -> Moments:
         """Return mean and covariance of all rows, accumulated in float64 (Chan et al. 1983)."""
@@ -177,9 +190,9 @@ class VoxelCache:
             count = total
         return Moments(count, mean, scatter / max(count, 1))
 
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    def blocks(self, rows: int | None = None) -> Iterator[np.ndarray]:
         """Yield all rows in order, ``rows`` at a time; the arrays are views: do not write into them."""
-        table = self._read()
+        table, rows = self._read(), rows or self.block_rows
         for start in range(0, len(table), rows):
             yield table[start : start + rows]
 
@@ -235,6 +248,7 @@ class VoxelCache:
         some = self.take(np.linspace(0, len(self) - 1, min(len(self), 1024)).astype(np.int64))
         return {
             "channels": self.channels,
+            "shape": list(self.shape),
             "scans": {scan: rows.stop - rows.start for scan, rows in self.scans.items()},
             "sum": float(some.sum(dtype=np.float64)),
             "sum_of_squares": float((some.astype(np.float64) ** 2).sum()),
@@ -250,18 +264,19 @@ class VoxelCache:
     def _mixed(self, batch_size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield groups of blocks: a table that holds them, and the indices of their rows, shuffled."""
         table = self._read()
-        blocks = torch.randperm(-(-len(table) // BLOCK_ROWS), generator=generator)
-        per_group = -(-max(batch_size, BUFFER_BYTES // (4 * self.channels)) // BLOCK_ROWS)
+        block = self.block_rows
+        blocks = torch.randperm(-(-len(table) // block), generator=generator)
+        per_group = -(-max(batch_size, BUFFER_BYTES // (4 * self.channels)) // block)
         groups = [group.sort().values for group in blocks.split(per_group)]
         for i, group in enumerate(groups):
-            rows = (group[:, None] * BLOCK_ROWS + torch.arange(BLOCK_ROWS)).flatten()
+            rows = (group[:, None] * block + torch.arange(block)).flatten()
             rows = rows[rows < len(table)]
             order = torch.randperm(len(rows), generator=generator)
             if not self.on_disk:
                 yield torch.from_numpy(table), rows[order]
                 continue
             self._fetch_ahead(table, groups[i + 1].tolist() if i + 1 < len(groups) else [])
-            held = [table[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS] for block in group.tolist()]
+            held = [table[number * block : (number + 1) * block] for number in group.tolist()]
             yield torch.from_numpy(np.concatenate(held)), order
 
     def _fetch_ahead(self, table: np.ndarray, blocks: list[int]) -> None:
@@ -270,9 +285,9 @@ class VoxelCache:
         if not hasattr(mapped, "madvise"):
             return
         for block in blocks:
-            first = self._before + block * BLOCK_ROWS
+            first = self._before + block * self.block_rows
             start = 4 * self.channels * first // mmap.PAGESIZE * mmap.PAGESIZE
-            length = min(4 * self.channels * BLOCK_ROWS + mmap.PAGESIZE, len(mapped) - start)
+            length = min(4 * self.channels * self.block_rows + mmap.PAGESIZE, len(mapped) - start)
             mapped.madvise(mmap.MADV_WILLNEED, start, length)
 
     def _keep(self, rows: np.ndarray) -> None:

@@ -37,7 +37,7 @@ def study(manifest: Path, out: Path, settings: Path = SETTINGS) -> int:
         scans.with_roles("normal", "validation"),
         recipe=asked["recipe"],
         seed=asked["seed"],
-        settings=fit_settings(asked["fit"], settings.name),
+        settings=fit_settings(asked["fit"], where=settings.name),
         folder=out / "model",
         on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
     ).save(out / "model")

@@ -47,8 +47,8 @@ class AffineMethod:
     def __init__(self, settings=None):
         self.settings = settings or AffineSettings()
 
-    def build(self, channels):
-        return AffineModel(channels, self.settings.axes)
+    def build(self, shape):
+        return AffineModel(shape[0], self.settings.axes)
 
     def start(self, model, normals, generator):
         model.maps.data.copy_(torch.randn(model.maps.shape, generator=generator) / model.channels)

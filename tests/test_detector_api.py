@@ -129,7 +129,9 @@ class TestView:
                 detector.score(scan, "vae_regularizer")["vae_regularizer"].data, expected
             )
         monkeypatch.undo()
-        with pytest.raises(DetectorError, match="no view is called 'upside_down'; known: voxel"):
+        with pytest.raises(
+            DetectorError, match="no view is called 'upside_down'; known: patch, slice, voxel"
+        ):
             Detector.load(tmp_path)
 
     def test_an_unknown_one_is_named(self):

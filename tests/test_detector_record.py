@@ -140,13 +140,14 @@ def edit(folder, *path, value):
         ((*NET, "log_sigma_floor"), 11.0, "the first must be the smaller"),
         ((*NET, "log_sigma_ceiling"), 400.0, "both within -40 and 40"),
         (("settings", "angle_tolerance_deg"), 91.0, "angle_tolerance_deg must lie between 0 and 90, got 91"),
-        (("settings", "view"), "voxl", "view is 'voxel', but the settings say 'voxl'"),
+        (("settings", "view"), "voxl", "no view is called 'voxl'; did you mean 'voxel'"),
+        (("settings", "view"), "slice", "view is 'voxel', but the settings say 'slice'|view_settings"),
         (("settings", "draws"), DELETED, "settings.draws: missing"),
         (("settings", "draws"), "2", "settings.draws: '2' cannot stand there"),
         (("settings", "scores"), ["nearest_normals"], "no scorer is called 'nearest_normals'; did you"),
         (("settings", "neighbours"), "exactly", "no neighbour is called 'exactly'; did you mean 'exact'"),
         (("method",), "vea", "method is 'vea', but the settings say 'vae'"),
-        (("recipe",), "qspce", "no recipe is called 'qspce'; known: qspace, voxels"),
+        (("recipe",), "qspce", "no recipe is called 'qspce'; known: qspace, slices, patches, voxels"),
         (("recipe",), "qspace", "takes the steps gradient_scheme, mean_intensity, channel_mean, not none"),
         (("summary", "verdict"), DELETED, "summary: without verdict"),
         (("curve", 1, "epoch"), 2, "curve.1: not epoch 1"),
@@ -154,8 +155,10 @@ def edit(folder, *path, value):
         (("scans", 0, "n_voxels"), 2**40, None),
         (("reference", "drawn_from"), 601, "voxels drawn from 601, where the scans have 600"),
         (("reference", "n_bytes"), 7, "reference.safetensors: holds input, latent_mean, .* which is not"),
-        (("channels",), 7, r"tensor 'decoder\.heads\.bias' is \(12,\) float32, but .*\(14,\)"),
-        (("channels",), True, "not a detector's record: channels: Input should be a valid integer"),
+        (("shape",), [7], r"tensor 'decoder\.heads\.bias' is \(12,\) float32, but .*\(14,\)"),
+        (("shape", 0), True, r"not a detector's record: shape\.0: Input should be a valid integer"),
+        (("shape",), [3, 2], "shape: \\[3, 2\\], where the recipe 'voxels' has voxels"),
+        (("contrasts",), ["FLAIR"], "contrasts: .*FLAIR.* do not fit the recipe 'voxels'"),
     ],
 )  # fmt: skip
 def test_edits_are_told_in_words(arrays_model, copy_of, path, value, words):
@@ -218,9 +221,9 @@ def test_numbers_that_are_none_are_refused(arrays_model, copy_of, number):
 def test_no_memory_is_taken_for_what_the_file_asks(arrays_model, copy_of, monkeypatch):
     folder, devices = copy_of(arrays_model), []
 
-    def build(method, channels):
+    def build(method, shape):
         devices.append(torch.get_default_device().type)
-        return VAE(channels, method.settings)
+        return VAE(*shape, method.settings)
 
     monkeypatch.setattr(VAEMethod, "build", build)
     # 65,536 x 65,536 weights are 16 GiB; nobody needs them to see that the file does not hold them.
@@ -236,7 +239,7 @@ def test_no_memory_is_taken_for_what_the_file_asks(arrays_model, copy_of, monkey
     "surprise", [KeyError("a"), IndexError("b"), AttributeError("c"), ZeroDivisionError()]
 )
 def test_any_error_of_a_plug_in_is_damage(arrays_model, copy_of, monkeypatch, surprise):
-    def build(method, channels):
+    def build(method, shape):
         raise surprise
 
     monkeypatch.setattr(VAEMethod, "build", build)

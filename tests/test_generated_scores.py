@@ -111,7 +111,7 @@ def trained():
     curved = np.concatenate([z, np.sin(2 * z), z[:, :1] * z[:, 1:2]], axis=1) @ rng.normal(size=(7, 7))
     x = (5 + curved + 0.3 * rng.normal(size=curved.shape)).astype(np.float32)
     method = VAEMethod(VAESettings(hidden=(24, 12), latent=3))
-    model = method.build(7)
+    model = method.build((7,))
     settings = TrainSettings(batch_size=256, max_epochs=15, min_steps=1)
     train(method, model, VoxelCache.from_array(x[:5000]), VoxelCache.from_array(x[5000:5500]), settings)
     return model.eval().requires_grad_(False), torch.from_numpy(x[5500:])

@@ -11,7 +11,7 @@ from cohorts import FAST
 
 from mednovelty import fitting
 from mednovelty.detector import Detector, fit_voxels
-from mednovelty.errors import DetectorError
+from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.plugins import names, plugin
 from mednovelty.testing.contracts import METHOD_CHECKS
 from mednovelty.voxel_cache import VoxelCache
@@ -32,9 +32,22 @@ def method(request, monkeypatch):
     return plugin("methods", request.param)()
 
 
+def samples(method, n, seed):
+    """Return voxels, or images for a method that takes nothing else."""
+    try:
+        method.build((CHANNELS,))
+    except SettingsError:
+        random = np.random.default_rng(seed)
+        cache = VoxelCache(2 * 16 * 16, shape=(2, 16, 16))
+        smooth = random.normal(size=(n // 10, 3)) @ np.random.default_rng(9).normal(size=(3, 2 * 16 * 16))
+        cache.append("scan", smooth + 0.1 * random.normal(size=smooth.shape))
+        return cache
+    return VoxelCache.from_array(voxels(n, seed))
+
+
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
 def test_contract(method, check):
-    check(method, VoxelCache.from_array(voxels()), VoxelCache.from_array(voxels(200, seed=1)))
+    check(method, samples(method, 600, 0), samples(method, 200, 1))
 
 
 def test_a_strangers_method_is_fitted_kept_and_scored(monkeypatch, tmp_path):

@@ -31,7 +31,8 @@ def test_its_settings_are_known(program):
     from mednovelty.model_folder import fit_settings
 
     asked = tomllib.loads(program.with_suffix(".toml").read_text())
-    assert fit_settings(asked["fit"], program.name).method == asked["fit"]["method"]
+    settings = fit_settings(asked["fit"], where=program.name, recipe=asked["recipe"])
+    assert settings.method == asked["fit"]["method"]
 
 
 def write_study(folder, root):

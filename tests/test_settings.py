@@ -8,27 +8,28 @@ from mednovelty.methods.vae import VAESettings
 from mednovelty.model_folder import fit_settings
 from mednovelty.settings import parse_assignments, read_toml, tree_of
 from mednovelty.store import json_types
+from mednovelty.views.voxel import VoxelSettings
 
 
 def test_later_layers_win():
     file = {"train": {"max_epochs": 7, "batch_size": 11}, "draws": 3}
-    settings = fit_settings(file, parse_assignments(["train.max_epochs=5"]), "test")
+    settings = fit_settings(file, parse_assignments(["train.max_epochs=5"]), where="test")
     assert (settings.train.max_epochs, settings.train.batch_size, settings.draws) == (5, 11, 3)
     assert settings.scores == DEFAULT_SCORES
 
 
 def test_the_methods_own_settings_are_checked():
-    settings = fit_settings({"method_settings": {"hidden": [9, 7], "latent": 3}}, "test")
+    settings = fit_settings({"method_settings": {"hidden": [9, 7], "latent": 3}}, where="test")
     assert settings.method_settings == VAESettings(hidden=(9, 7), latent=3)
     with pytest.raises(SettingsError, match=r"no setting is called 'method_settings\.latents'; did you mean"):
-        fit_settings({"method_settings": {"latents": 3}}, "test")
+        fit_settings({"method_settings": {"latents": 3}}, where="test")
     with pytest.raises(SettingsError, match="latent"):
-        fit_settings({"method_settings": {"latent": "many"}}, "test")
+        fit_settings({"method_settings": {"latent": "many"}}, where="test")
 
 
 def test_settings_survive_json():
-    settings = fit_settings({"method_settings": {"latent": 5}}, "test")
-    assert fit_settings(json_types(tree_of(settings)), "test") == settings
+    settings = fit_settings({"method_settings": {"latent": 5}}, where="test")
+    assert fit_settings(json_types(tree_of(settings)), where="test") == settings
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_settings_survive_json():
 )
 def test_mistakes_are_named(layer, words):
     with pytest.raises(SettingsError, match=words):
-        fit_settings(layer, "test")
+        fit_settings(layer, where="test")
 
 
 def test_assignments_are_toml_or_text():
@@ -62,4 +63,6 @@ def test_files_that_are_no_settings(tmp_path):
 
 
 def test_defaults_are_those_of_the_class():
-    assert fit_settings("test") == FitSettings(method_settings=VAESettings())
+    assert fit_settings(where="test") == FitSettings(
+        method_settings=VAESettings(), view_settings=VoxelSettings()
+    )

@@ -30,7 +30,7 @@ def caches(seed=0):
 
 def run(settings=SETTINGS, seed=0, method=None, data=None, **options):
     method = method or VAEMethod(VAESettings(hidden=(8, 6), latent=2))
-    model = method.build(5)
+    model = method.build((5,))
     record = train(method, model, *(data or caches()), settings, seed=seed, **options)
     return model, record
 

@@ -32,7 +32,7 @@ def noise(seed=5):
 
 def started(x, start="pca", hidden=(14, 11), latent=3, **settings):
     method = VAEMethod(VAESettings(hidden=hidden, latent=latent, start=start, **settings))
-    model = method.build(x.shape[1])
+    model = method.build(x.shape[1:])
     method.start(model, VoxelCache.from_array(x), noise(1))
     return method, model.eval()
 

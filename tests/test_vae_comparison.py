@@ -16,7 +16,7 @@ def noise():
 
 def started(training):
     method = VAEMethod(VAESettings(hidden=(8, 6), latent=3, start="random"))
-    model = method.build(training.channels)
+    model = method.build(training.shape)
     method.start(model, training, noise())
     return method, model.eval().requires_grad_(False)
 

@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
                 f"sub-{scan}", z @ mixing + 0.3 * rng.standard_normal((len(z), options.channels), np.float32)
             )
         method = VAEMethod(VAESettings(hidden=NETS[options.latent], latent=options.latent))
-        model = method.build(options.channels)
+        model = method.build((options.channels,))
         settings = TrainSettings(
             batch_size=options.batch_size,
             min_steps=1,

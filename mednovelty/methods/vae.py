@@ -175,9 +175,9 @@ class VAEMethod:
     def __init__(self, settings: VAESettings | None = None) -> None:
         self.settings = settings or VAESettings()
 
-    def build(self, channels: int) -> VAE:
-        """Return the network for C channels; ``start`` or a file sets its weights."""
-        return VAE(channels, self.settings)
+    def build(self, shape: tuple[int, ...]) -> VAE:
+        """Return the network for samples of a shape, laid flat; ``start`` or a file sets its weights."""
+        return VAE(math.prod(shape), self.settings)
 
     def start(self, model: VAE, normals: Any, generator: Generator) -> None:
         """Fit the standardisation to the training voxels and set the weights.

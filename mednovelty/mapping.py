@@ -1,0 +1,104 @@
+"""From a prepared scan to a volume for each score, on the voxels of the scan as it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mednovelty.preprocess.resample import Resampled
+from mednovelty.scan import Scan, Volume
+from mednovelty.scoring import Scoring, Tell, describe_score, needs_signal
+
+RAW = "raw_"
+
+
+class Stages(NamedTuple):
+    """A scan on its way."""
+
+    given: Scan
+    measured: Scan
+    """With channels in the detector's order."""
+    prepared: Scan
+    """After all preprocessing; on another grid where a step has resampled it."""
+
+
+def volumes_of(
+    scoring: Scoring,
+    view: Any,
+    scan: Stages,
+    names: Sequence[str],
+    advance: Callable[[int], Any],
+    tell: Tell = lambda name, facts: None,
+) -> dict[str, Volume]:
+    """Return ``(1, I, J, K)`` volumes by score, on the given scan's voxels.
+
+    Args:
+        scoring: What scores.
+        view: How the scan is cut; one that can ``stitch`` drives the scoring itself, window by window.
+        scan: Its stages.
+        names: Which scores; none: nothing is done.
+        advance: Told how many more samples were scored.
+        tell: Told what scores have to say besides.
+    """
+    if not names:
+        return {}
+    if hasattr(view, "stitch"):
+        score = scoring.predictor(names, tell)
+
+        @torch.no_grad()
+        def predict(windows: Tensor) -> dict[str, Tensor]:
+            return score(windows.flatten(1), None)
+
+        device = scoring.model.prior.mean.device
+        found = view.stitch(scan.prepared, predict, advance, device=device)
+        return {name: _back(found[name], scan) for name in names}
+    with_signal = needs_signal(names)
+
+    def cut(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+        samples = view.cut(scan.prepared, start, stop)
+        return samples, scan.measured.voxels(start, stop) if with_signal else None
+
+    values = scoring.run(names, cut, view.count(scan.prepared), advance, tell)
+    return {
+        name: _back(view.assemble(scan.prepared, values.pop(name), f"{name} of {scan.given.id}"), scan)
+        for name in names
+    }
+
+
+def _back(volume: Volume, scan: Stages) -> Volume:
+    """Return a map on the voxels of the scan as given, 0 outside its mask."""
+    grid = scan.given.grid
+    same = scan.prepared.grid.shape == grid.shape and np.allclose(scan.prepared.grid.affine, grid.affine)
+    if not same:
+        volume = Resampled(scan.prepared, scan.given.mask, grid).back(volume)
+    if same and scan.prepared.mask is scan.given.mask:
+        return volume
+    return volume.with_data(np.where(scan.given.mask, volume.data, np.float32(0)), volume.name)
+
+
+def raw_volume(scan: Scan, name: str) -> Volume:
+    """Return a contrast's intensity as measured, ``(1, I, J, K)`` float32, 0 outside the mask."""
+    channel = scan.contrasts.index(name.removeprefix(RAW))
+    return scan.assemble(scan.take(np.array([channel]), None).voxels()[:, 0], f"{name} of {scan.id}")
+
+
+def describe(name: str, baselines: Sequence[str]) -> Mapping[str, Any]:
+    """Return what sidecars tell of a score; a contrast's own intensity is no plug-in."""
+    if name not in baselines:
+        return describe_score(name)
+    return {
+        "name": name,
+        "equation": "",
+        "paper": "",
+        "unit": "signal",
+        "direction": "higher is more novel",
+        "trivial": True,
+        "description": f"Intensity of {name.removeprefix(RAW)} as measured.",
+    }
+
+
+__all__ = ["RAW", "Stages", "describe", "raw_volume", "volumes_of"]

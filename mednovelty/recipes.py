@@ -1,0 +1,77 @@
+"""What kind of scans a detector is for, and the settings that such scans ask for.
+
+============ ================== ==================== ==========================================
+recipe       scans              sample               source
+============ ================== ==================== ==========================================
+``qspace``   diffusion          a voxel's signals    Vasilev et al. 2018
+``slices``   structural         a 2-D slice          Zimmerer et al. 2019
+``patches``  structural         a 3-D window         the same networks, a dimension more
+============ ================== ==================== ==========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mednovelty.errors import SettingsError
+from mednovelty.methods.image_vae_settings import PAPER_TRAINING
+
+IMAGE_SCORES = (
+    "rec_error",
+    "kl_gradient",
+    "rec_gradient",
+    "elbo_gradient",
+    "combi",
+    "vae_regularizer",
+    "rec_term",
+    "negative_elbo",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kind of scans and what they ask for.
+
+    Attributes:
+        name: As ``--recipe`` takes it.
+        scans: ``diffusion``: one 4-D image with gradients; ``structural``: one image a contrast.
+        defaults: Settings, as a tree, where they are not ``FitSettings``' own.
+    """
+
+    name: str
+    scans: Literal["diffusion", "structural"]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": "image_vae",
+        "preprocessors": ["zscore", "clip"],
+        "view": view,
+        "scores": list(IMAGE_SCORES),
+        "train": asdict(PAPER_TRAINING) | training,
+        "batch_voxels": batch,
+    }
+
+
+RECIPES = {
+    "qspace": Recipe("qspace", "diffusion"),
+    "slices": Recipe("slices", "structural", _images("slice", 64, {})),
+    "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16})),
+}
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    if name not in RECIPES:
+        raise SettingsError(f"no recipe is called {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+__all__ = ["IMAGE_SCORES", "RECIPES", "Recipe", "recipe_of"]
