@@ -213,11 +213,9 @@ def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
 def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: bool) -> int:
     from mednovelty.io.nifti import write_map
     from mednovelty.io.read_scan import read_scan
-    from mednovelty.io.structural import read_structural
 
     start = time.monotonic()
-    read = read_structural if run.detector.contrasts else read_scan
-    scan = read(files, options=run.options)
+    scan = read_scan(files, options=run.options)
     key = key_of(run.detector, files, run.options, scan.sha256)
     maps = run.detector.score(
         scan, run.wanted(files), advance=lambda done: run.advance(files.id, done, scan.n_voxels)

@@ -61,8 +61,12 @@ def score(request: ScoreRequest) -> int:
     if request.draws is not None:
         detector = detector.with_draws(request.draws)
     _refuse_absent(request.folder)
-    kind = "structural" if detector.contrasts else "diffusion"
-    scans = find_scans_of(kind, request.folder, detector.contrasts, request.brain_masks)
+    scans = find_scans_of(
+        "structural" if detector.contrasts else "dwi",
+        request.folder,
+        detector.contrasts,
+        request.brain_masks,
+    )
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
     console.say_skipped(scans)
     names = () if request.scores is None else tuple(names_of(request.scores))

@@ -30,7 +30,7 @@ from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
-    from mednovelty.io.scan_folder import ScanFiles
+    from mednovelty.io.scan_folder import Kind, ScanFiles
 
 DIFFUSION_BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
@@ -111,7 +111,7 @@ class Detector:
         kind = recipe_of(recipe).scans
         settings = checked_settings(settings, recipe)
         folder = None if folder is None else Path(folder)
-        gather = gather_scans if kind == "diffusion" else gather_images
+        gather = gather_scans if kind == "dwi" else gather_images
         listed = _listed(scans, kind, contrasts)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, lesion_of=lesions
@@ -354,13 +354,12 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
     return settings
 
 
-def _listed(scans: Any, kind: str, contrasts: Sequence[str] | None) -> Any:
+def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:
     """Return what can be gone through one by one; scans that a manifest keeps for tests are left out."""
     from mednovelty.io.scan_folder import ScanFiles, ScanList, scan_folder
 
     if isinstance(scans, str | Path):
-        kinds = {"kind": "dwi"} if kind == "diffusion" else {"kind": "structural", "contrasts": contrasts}
-        scans = scan_folder(scans, **kinds)
+        scans = scan_folder(scans, kind=kind, contrasts=None if kind == "dwi" else contrasts)
     if isinstance(scans, ScanList):
         return scans.with_roles("normal", "validation")
     return [scans] if isinstance(scans, Scan | ScanFiles) else scans

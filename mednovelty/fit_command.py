@@ -15,7 +15,7 @@ from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsErr
 from mednovelty.settings import parse_assignments, read_toml
 
 if TYPE_CHECKING:
-    from mednovelty.io.scan_folder import ScanList
+    from mednovelty.io.scan_folder import Kind, ScanList
     from mednovelty.scan import Scan
 
 log = logging.getLogger("mednovelty")
@@ -146,9 +146,9 @@ def fit(request: FitRequest) -> int:
 
 
 def find_scans_of(
-    kind: str, folder: Path, contrasts: str | Sequence[str] | None, brain_masks: Path | None
+    kind: Kind, folder: Path, contrasts: str | Sequence[str] | None, brain_masks: Path | None
 ) -> ScanList:
-    """Return the scans of a folder: ``diffusion``, or ``structural`` with some contrasts, ``"FLAIR,T1w"``.
+    """Return the scans of a folder: ``dwi``, or ``structural`` with some contrasts, ``"FLAIR,T1w"``.
 
     Raises:
         ScanError: No scan is there.
@@ -158,11 +158,9 @@ def find_scans_of(
 
     if isinstance(contrasts, str):
         contrasts = [name.strip() for name in contrasts.split(",") if name.strip()]
-    if kind == "diffusion":
-        if contrasts:
-            raise SettingsError("--contrasts is for structural scans; diffusion scans have gradients")
-        return scan_folder(folder, brain_masks=brain_masks, kind="dwi")
-    return scan_folder(folder, brain_masks=brain_masks, kind="structural", contrasts=contrasts or None)
+    if kind == "dwi" and contrasts:
+        raise SettingsError("--contrasts is for structural scans; diffusion scans have gradients")
+    return scan_folder(folder, brain_masks=brain_masks, kind=kind, contrasts=contrasts or None)
 
 
 def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan], Any]:

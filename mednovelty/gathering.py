@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -95,27 +94,42 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     Raises:
         ScanError: No scan can be used, or an id occurs twice.
     """
-    read = partial(_scan_of, options=options)
     listed = list(scans)
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks)
-    for files in validation_first(listed, seed):
-        name = name_of(files)
+
+    def add(files: Any) -> None:
+        scan = scan_of(files, options)
+        lesion = None if lesion_of is None else lesion_of(scan)
+        gather.add(scan if lesion is None else scan.without(lesion), getattr(files, "role", None))
+
+    add_each(validation_first(listed, seed), add, gather.notes, on_scan)
+    return gather.finish()
+
+
+def add_each(
+    scans: Iterable[Any], add: Callable[[Any], None], notes: list[str], on_scan: Callable[[str, str], Any]
+) -> None:
+    """Add scans one after another, and note each that could not be.
+
+    Args:
+        scans: Scans or their files.
+        add: Reads and keeps one.
+        notes: What could not be added is noted there.
+        on_scan: Told ``(scan id, message)`` of each; the message is empty where all went well.
+    """
+    for files in scans:
+        name, message = name_of(files), ""
         try:
-            scan = read(files)
-            lesion = None if lesion_of is None else lesion_of(scan)
-            gather.add(scan if lesion is None else scan.without(lesion), getattr(files, "role", None))
+            add(files)
         except (OutputError, StoppedError):
             raise
         except Exception as error:  # Whatever is wrong with one scan must not stop the others.
             log.debug("%s", name, exc_info=error)
             message = failure_message(error, name)
-            gather.notes.append(f"left out: {message}")
-            on_scan(name, message)
-            continue
-        on_scan(name, "")
-    return gather.finish()
+            notes.append(f"left out: {message}")
+        on_scan(name, message)
 
 
 class _Gathering:
@@ -254,7 +268,8 @@ def split(
     return table.part(ids, 0, cut), table.part(ids, cut), (note,)
 
 
-def _scan_of(files: Any, options: ReadOptions | None) -> Scan:
+def scan_of(files: Any, options: ReadOptions | None) -> Scan:
+    """Return a scan: the one given, or the one read from its files."""
     from mednovelty.io.read_scan import DEFAULTS, read_scan
 
     return files if isinstance(files, Scan) else read_scan(files, options=options or DEFAULTS)

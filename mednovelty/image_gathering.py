@@ -6,7 +6,6 @@ the healthy part of patients.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.errors import OutputError, ScanError, StoppedError, failure_message
+from mednovelty.errors import ScanError
 from mednovelty.fitting import FitSettings, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
+    add_each,
     held_out_ids,
-    name_of,
     refuse_same_ids,
+    scan_of,
     split,
     validation_first,
 )
@@ -31,8 +31,6 @@ from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
-
-log = logging.getLogger("mednovelty")
 
 BLOCK_SAMPLES = 64
 LesionOf = Callable[[Scan], np.ndarray | None]
@@ -66,19 +64,11 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     listed = list(scans)
     refuse_same_ids(listed)
     gather = _Gathering(settings, folder, lesion_of)
-    for files in validation_first(listed, seed):
-        name = name_of(files)
-        try:
-            gather.add(_scan_of(files, options), getattr(files, "role", None))
-        except (OutputError, StoppedError):
-            raise
-        except Exception as error:  # Whatever is wrong with one scan must not stop the others.
-            log.debug("%s", name, exc_info=error)
-            message = failure_message(error, name)
-            gather.notes.append(f"left out: {message}")
-            on_scan(name, message)
-            continue
-        on_scan(name, "")
+
+    def add(files: Any) -> None:
+        gather.add(scan_of(files, options), getattr(files, "role", None))
+
+    add_each(validation_first(listed, seed), add, gather.notes, on_scan)
     return gather.finish()
 
 
@@ -161,13 +151,6 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
             f"{scan.id}: its contrasts are {', '.join(scan.contrasts)}, needed are {', '.join(expected)}",
             code="contrasts.differ",
         )
-
-
-def _scan_of(files: Any, options: ReadOptions | None) -> Scan:
-    from mednovelty.io.read_scan import DEFAULTS
-    from mednovelty.io.structural import read_structural
-
-    return files if isinstance(files, Scan) else read_structural(files, options=options or DEFAULTS)
 
 
 __all__ = ["LesionOf", "check_contrasts", "gather_images"]

@@ -72,10 +72,9 @@ def volumes_of(
 def _back(volume: Volume, scan: Stages) -> Volume:
     """Return a map on the voxels of the scan as given, 0 outside its mask."""
     grid = scan.given.grid
-    same = scan.prepared.grid.shape == grid.shape and np.allclose(scan.prepared.grid.affine, grid.affine)
-    if not same:
-        volume = Resampled(scan.prepared, scan.given.mask, grid).back(volume)
-    if same and scan.prepared.mask is scan.given.mask:
+    if scan.prepared.grid.shape != grid.shape or not np.allclose(scan.prepared.grid.affine, grid.affine):
+        return Resampled(scan.prepared, scan.given.mask, grid).back(volume)
+    if scan.prepared.mask is scan.given.mask:
         return volume
     return volume.with_data(np.where(scan.given.mask, volume.data, np.float32(0)), volume.name)
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mednovelty.errors import SettingsError
 from mednovelty.methods.image_vae_settings import PAPER_TRAINING
+
+if TYPE_CHECKING:
+    from mednovelty.io.scan_folder import Kind
 
 IMAGE_SCORES = (
     "rec_error",
@@ -36,12 +39,12 @@ class Recipe:
 
     Attributes:
         name: As ``--recipe`` takes it.
-        scans: ``diffusion``: one 4-D image with gradients; ``structural``: one image a contrast.
+        scans: ``dwi``: one 4-D image with gradients; ``structural``: one image a contrast.
         defaults: Settings, as a tree, where they are not ``FitSettings``' own.
     """
 
     name: str
-    scans: Literal["diffusion", "structural"]
+    scans: Kind
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,7 +60,7 @@ def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
 
 
 RECIPES = {
-    "qspace": Recipe("qspace", "diffusion"),
+    "qspace": Recipe("qspace", "dwi"),
     "slices": Recipe("slices", "structural", _images("slice", 64, {})),
     "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16})),
 }

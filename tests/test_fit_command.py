@@ -29,7 +29,7 @@ def unread(monkeypatch):
     def read(*_, **__):
         raise AssertionError("a scan was read")
 
-    monkeypatch.setattr("mednovelty.gathering._scan_of", read)
+    monkeypatch.setattr("mednovelty.gathering.scan_of", read)
 
 
 def fit(output, settings, *words):
