@@ -155,7 +155,7 @@ def check_run(detector: Detector, scans: ScanList, out: Path, settings: CohortSe
     if not detector.preprocessing:
         raise DetectorError("the detector was fitted on arrays and knows no scans; use score_voxels")
     names = tuple(detector.names_of(settings.scores))
-    detector.scoring().scorers([name for name in names if name not in detector.contrast_baselines])
+    detector.scoring().check([name for name in names if name not in detector.contrast_baselines])
     if not len(scans):
         raise ScanError(f"{scans.root}: no scan was found to score", code="folder.no_scan")
     refuse_traps(out, scans)

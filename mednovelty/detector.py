@@ -16,7 +16,8 @@ from mednovelty.errors import DetectorError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
 from mednovelty.image_gathering import check_contrasts, gather_images
-from mednovelty.mapping import RAW, Stages, describe, raw_volume, volumes_of
+from mednovelty.map_settings import MapSettings
+from mednovelty.mapping import RAW, Stages, describe, finished, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -144,14 +145,22 @@ class Detector:
         """The acquisition it knows."""
         return next((step for _, step in self.preprocessing if isinstance(step, GradientScheme)), None)
 
-    def scoring(self) -> Scoring:
-        """Return what scorers are made from."""
-        is_b0 = None
+    def scoring(self, scan: Scan | None = None) -> Scoring:
+        """Return what scorers are made from.
+
+        Args:
+            scan: What is scored, preprocessed: the spacing of its samples is known from it. None: it is not.
+        """
+        is_b0 = spacing_mm = None
         if self.scheme is not None:
             is_b0 = torch.tensor(self.scheme.bvalues_s_per_mm2) <= B0_THRESHOLD_S_PER_MM2
+        if scan is not None and hasattr(self.view, "spacing_mm"):
+            spacing_mm = self.view.spacing_mm(scan)
+        settings, maps = self.settings, self.settings.maps
         return Scoring(
-            self.model, self.reference, self.settings.draws, self.seed, self.settings.batch_voxels, is_b0
-        )
+            self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
+            smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
+        )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return ``{score: (m,) float32}``, higher is more novel.
@@ -216,9 +225,16 @@ class Detector:
         modelled = [name for name in names if name not in raw]
         stages, shares = Stages(scan, measured, prepared), Shares()
         volumes = {name: raw_volume(scan, name) for name in raw}
-        volumes |= volumes_of(self.scoring(), self.view, stages, modelled, advance, shares.add)
-        about = {name: dict(describe(name, self.contrast_baselines)) | shares.of(name) for name in names}
+        found = volumes_of(self.scoring(prepared), self.view, stages, modelled, advance, shares.add)
+        volumes |= finished(found, scan, self.settings.maps, self.model)
+        about = {name: self._about(name) | shares.of(name) for name in names}
         return {name: NoveltyMap(name, volumes[name], scan.mask, about[name]) for name in names}
+
+    def _about(self, name: str) -> dict[str, Any]:
+        about = dict(describe(name, self.contrast_baselines))
+        if name not in self.contrast_baselines:
+            about["settings"] = settings_told(name, self.settings.maps, self.model)
+        return about
 
     @property
     def contrast_baselines(self) -> tuple[str, ...]:
@@ -267,6 +283,10 @@ class Detector:
             SettingsError: Not from 1 to 10,000.
         """
         return replace(self, settings=replace(self.settings, draws=draws))
+
+    def with_maps(self, maps: MapSettings) -> Detector:
+        """Return the detector with other settings of maps; nothing needs to be trained again."""
+        return replace(self, settings=replace(self.settings, maps=maps))
 
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.

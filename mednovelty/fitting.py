@@ -13,6 +13,7 @@ import torch
 from mednovelty.candidates import Training, train_best
 from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
+from mednovelty.map_settings import MapSettings
 from mednovelty.neighbours.choice import is_approximate
 from mednovelty.plugins import plugin
 from mednovelty.reference import Reference, bytes_a_voxel
@@ -65,6 +66,7 @@ class FitSettings:
         view_settings: That view's ``Settings``; None: its defaults.
         draws: Draws of stochastic scores, 1 to 10,000.
         batch_voxels: Samples a batch when scoring, 1 to 4,194,304.
+        maps: How maps of slices and windows are smoothed, and what is done to finished maps.
         cache_bytes: Training samples beyond this lie in a memory-mapped file.
     """
 
@@ -86,6 +88,7 @@ class FitSettings:
     view_settings: Any = None
     draws: int = 8
     batch_voxels: int = 1 << 14
+    maps: MapSettings = field(default_factory=MapSettings)
     cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mednovelty.batch import sample_shape
+from mednovelty.map_settings import MapSettings
+from mednovelty.plugins import plugin
+from mednovelty.postprocess import masked_median
 from mednovelty.preprocess.resample import Resampled
 from mednovelty.scan import Scan, Volume
 from mednovelty.scoring import Scoring, Tell, describe_score, needs_signal
@@ -85,6 +89,37 @@ def raw_volume(scan: Scan, name: str) -> Volume:
     return scan.assemble(scan.take(np.array([channel]), None).voxels()[:, 0], f"{name} of {scan.id}")
 
 
+def finished(volumes: Mapping[str, Volume], scan: Scan, maps: MapSettings, model: Any) -> dict[str, Volume]:
+    """Return maps after what is done to them on the voxels of the scan: the median filter.
+
+    Args:
+        volumes: ``(1, I, J, K)`` by score, of ``volumes_of``.
+        scan: As it was given.
+        maps: What to do.
+        model: That scored.
+    """
+    if maps.median_px <= 1:
+        return dict(volumes)
+    return {
+        name: volume.with_data(masked_median(volume.data[0], scan.mask, maps.median_px)[None], volume.name)
+        if is_filtered(name, model)
+        else volume
+        for name, volume in volumes.items()
+    }
+
+
+def is_filtered(name: str, model: Any) -> bool:
+    """Whether a score says something of each voxel by a model, so that a filter is for its maps."""
+    kind = plugin("scorers", name)
+    return getattr(kind, "group", "") != "raw" and (kind.level == "voxel" or len(sample_shape(model)) == 1)
+
+
+def settings_told(name: str, maps: MapSettings, model: Any) -> dict[str, Any]:
+    """Return the settings that had a part in a score's maps, as sidecars tell them."""
+    options = getattr(plugin("scorers", name), "options", ())
+    return maps.told(options, filtered=is_filtered(name, model))
+
+
 def describe(name: str, baselines: Sequence[str]) -> Mapping[str, Any]:
     """Return what sidecars tell of a score; a contrast's own intensity is no plug-in."""
     if name not in baselines:
@@ -100,4 +135,13 @@ def describe(name: str, baselines: Sequence[str]) -> Mapping[str, Any]:
     }
 
 
-__all__ = ["RAW", "Stages", "describe", "raw_volume", "volumes_of"]
+__all__ = [
+    "RAW",
+    "Stages",
+    "describe",
+    "finished",
+    "is_filtered",
+    "raw_volume",
+    "settings_told",
+    "volumes_of",
+]

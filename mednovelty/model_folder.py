@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
+LATER_SETTINGS = ("maps",)
+"""What this format's first detectors had none of; they behave as the defaults say."""
 
 
 def save(detector: Detector, folder: Path) -> str:
@@ -94,6 +96,7 @@ def load(folder: Path) -> dict[str, Any]:
     record, files, sha256 = store.read(folder)
     weights, parts = files[store.WEIGHTS], files[store.REFERENCE]
     with _as_damage(folder / store.RECORD):
+        record = _with_later_settings(record)
         settings = fit_settings(record.settings, where="settings")
         steps = tuple((s.name, plugin("preprocessors", s.name)(**s.state)) for s in record.preprocessing)
         record_checks.check_record(record, settings)
@@ -121,6 +124,13 @@ def load(folder: Path) -> dict[str, Any]:
         "contrasts": tuple(record.contrasts),
         "sha256": sha256,
     }
+
+
+def _with_later_settings(record: store.DetectorRecord) -> store.DetectorRecord:
+    """Return a record with the settings that detectors written before these were there do not tell."""
+    defaults = tree_of(FitSettings())
+    later = {name: store.json_types(defaults[name]) for name in LATER_SETTINGS}
+    return record.model_copy(update={"settings": later | record.settings})
 
 
 @contextmanager

@@ -92,6 +92,7 @@ def settings_of(detector: Detector, options: ReadOptions) -> dict[str, Any]:
     """
     names = ("draws", "batch_voxels", "neighbours")
     scoring = {name: getattr(detector.settings, name) for name in names} | {"seed": detector.seed}
+    scoring["maps"] = asdict(detector.settings.maps)
     reading = asdict(options)
     del reading["nifti"]
     return json_types({"scoring": scoring, "reading": reading})

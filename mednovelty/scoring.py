@@ -69,15 +69,32 @@ class Scoring:
             UnknownPluginError: There is no scorer of that name.
             SettingsError: A scorer needs something that is not here.
         """
+        self.check(names)
         parts = {"model": self.model, "reference": self.reference, "is_b0": self.is_b0}
+        # A sample that is one voxel has no axis to smooth along, and needs no spacing.
+        spacing_mm = self.spacing_mm if len(sample_shape(self.model)) > 1 else ()
         options: dict[str, Callable[[], Any]] = {
-            "blur": lambda: self.smoothing.on(self.spacing_mm),
+            "blur": lambda: self.smoothing.on(spacing_mm),
             "copies": lambda: replace(self.copies, seed=self.seed),
         }
         made = {}
         for name in names:
             kind = plugin("scorers", name)
-            missing = [need for need in kind.needs if parts.get(need) is None]
+            taken = {name: options[name]() for name in getattr(kind, "options", ())}
+            made[name] = kind(**{need: parts[need] for need in kind.needs}, **taken)
+        return made
+
+    def check(self, names: Sequence[str]) -> None:
+        """Look for what scorers need, before any is made.
+
+        Raises:
+            UnknownPluginError: There is no scorer of that name.
+            SettingsError: A scorer needs something that is not here.
+        """
+        known = {"model", "reference"} | ({"is_b0"} if self.is_b0 is not None else set())
+        for name in names:
+            kind = plugin("scorers", name)
+            missing = [need for need in kind.needs if need not in known]
             if missing:
                 raise SettingsError(
                     f"{name}: needs {', '.join(missing)}, which voxels without a scan do not have"
@@ -89,9 +106,6 @@ class Scoring:
                     f"not hold; it holds {', '.join(self.reference.parts) or 'nothing'}. "
                     f"Fit with --scores {name}"
                 )
-            taken = {name: options[name]() for name in getattr(kind, "options", ())}
-            made[name] = kind(**{need: parts[need] for need in kind.needs}, **taken)
-        return made
 
     def run(
         self,

@@ -6,12 +6,12 @@ from pathlib import Path
 import mednovelty
 
 LAYERS = [
-    "errors types papers seeds settings text scratch voxel_arrays devices interpolation",
+    "errors types papers seeds settings text scratch voxel_arrays devices interpolation postprocess",
     "scan protocols plugins metrics maps",
     "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",
     "methods",
-    "train scoring store candidates searches",
+    "map_settings train scoring store candidates searches",
     "fitting recipes",
     "gathering image_gathering mapping",
     "detector model_folder model_card record_checks",

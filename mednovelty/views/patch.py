@@ -109,6 +109,10 @@ class PatchView:
         """Return how many windows have enough brain."""
         return len(self._cut_starts(self._layout(scan)))
 
+    def spacing_mm(self, scan: Scan) -> tuple[float, ...]:
+        """Return the distance of two voxels along each axis of a window."""
+        return tuple(float(scan.grid.spacing_mm[axis]) for axis in self._turn(scan).order)
+
     def stitch_count(self, scan: Scan) -> int:
         """Return how many windows ``stitch`` goes through: those with a voxel of the mask."""
         return int(np.count_nonzero(self._layout(scan).voxels))
@@ -234,9 +238,11 @@ class PatchView:
         settings = self.settings
         return compute_importance_map(settings.size, settings.mode, settings.sigma_scale)
 
+    def _turn(self, scan: Scan) -> Turn:
+        return to_ras(scan.grid.affine) if self.settings.axes == "RAS" else STORED
+
     def _layout(self, scan: Scan) -> _Layout:
-        settings = self.settings
-        turn = to_ras(scan.grid.affine) if settings.axes == "RAS" else STORED
+        settings, turn = self.settings, self._turn(scan)
         mask = turn(scan.mask)
         low, high = _bounds(mask)
         missing = np.maximum(np.array(settings.size) - (high - low), 0)

@@ -75,6 +75,10 @@ class SliceView:
         """Return how many slices have enough brain."""
         return len(self._slices(scan))
 
+    def spacing_mm(self, scan: Scan) -> tuple[float, float]:
+        """Return the distance of two pixels along H and along W."""
+        return self._pixel_mm(scan), self._pixel_mm(scan)
+
     def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
         """Return images ``start`` to ``stop``, ``(stop - start, C, H, W)`` float32.
 

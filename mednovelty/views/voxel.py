@@ -35,6 +35,10 @@ class VoxelView:
         """Return how many voxels the mask has."""
         return scan.n_voxels
 
+    def spacing_mm(self, scan: Scan) -> tuple[()]:
+        """Return nothing: a sample is one voxel and has no axes."""
+        return ()
+
     def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
         """Return voxels ``start`` to ``stop``, ``(stop - start, C)`` float32, in the mask's order."""
         return scan.voxels(start, stop)

@@ -1,0 +1,71 @@
+"""Settings of maps that say where in a sample something is: how they are smoothed, averaged and finished."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mednovelty.errors import SettingsError
+from mednovelty.methods.input_gradients import NoisyCopies
+from mednovelty.nn.smoothing import Smoothing
+
+LARGEST_SIGMA, LARGEST_COPIES, LARGEST_MEDIAN_PX = 1000.0, 10_000, 15
+"""Above these a setting is a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSettings:
+    """What is done to maps on their way to a file; it changes no network.
+
+    Attributes:
+        smoothing: How widely moduli of derivatives are smoothed, within each sample. In mm it is the same
+            on every scan's grid, if the view can tell the spacing of its samples.
+        copies: Noisy copies over which SmoothGrad averages, 1 to 10,000.
+        copies_sigma: Of their noise, in units of the preprocessed signal.
+        median_px: Side of the cube over which a finished map's median is taken, odd, in voxels of the scan;
+            0 and 1: none. See ``postprocess.masked_median``. Maps that are one number a slice or window, and
+            ``raw_*``, which is the signal as measured, stay as they are.
+    """
+
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    copies: int = 8
+    copies_sigma: float = 0.1
+    median_px: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.noisy_copies  # It checks its own numbers.
+        if self.copies > LARGEST_COPIES:
+            raise SettingsError(f"maps.copies must be at most {LARGEST_COPIES}, got {self.copies}")
+        if self.smoothing.sigma * self.smoothing.truncate > LARGEST_SIGMA:
+            raise SettingsError(
+                f"maps.smoothing: sigma times truncate must be at most {LARGEST_SIGMA:g}, got "
+                f"{self.smoothing.sigma:g} times {self.smoothing.truncate:g}"
+            )
+        if not (0 <= self.median_px <= LARGEST_MEDIAN_PX and (self.median_px % 2 or not self.median_px)):
+            raise SettingsError(
+                f"maps.median_px must be 0 or an odd number up to {LARGEST_MEDIAN_PX}, got {self.median_px}"
+            )
+
+    @property
+    def noisy_copies(self) -> NoisyCopies:
+        """The copies; who scores gives them a seed."""
+        return NoisyCopies(self.copies, self.copies_sigma)
+
+    def told(self, options: tuple[str, ...], *, filtered: bool) -> dict[str, Any]:
+        """Return what had a part in a map, as sidecars tell it.
+
+        Args:
+            options: Of the scorer: ``blur``, ``copies``.
+            filtered: Whether the median filter is for its maps.
+        """
+        told: dict[str, Any] = {}
+        if "blur" in options:
+            told["smoothing"] = asdict(self.smoothing)
+        if "copies" in options:
+            told["copies"] = {"count": self.copies, "sigma": self.copies_sigma}
+        if filtered and self.median_px > 1:
+            told["median_px"] = self.median_px
+        return told
+
+
+__all__ = ["MapSettings"]
