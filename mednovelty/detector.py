@@ -225,10 +225,17 @@ class Detector:
         modelled = [name for name in names if name not in raw]
         stages, shares = Stages(scan, measured, prepared), Shares()
         volumes = {name: raw_volume(scan, name) for name in raw}
-        found = volumes_of(self.scoring(prepared), self.view, stages, modelled, advance, shares.add)
+        fallbacks: list[str] = []
+        scoring = replace(self.scoring(prepared), told=fallbacks.append)
+        found = volumes_of(scoring, self.view, stages, modelled, advance, shares.add)
         volumes |= finished(found, scan, self.settings.maps, self.model)
         about = {name: self._about(name) | shares.of(name) for name in names}
-        return {name: NoveltyMap(name, volumes[name], scan.mask, about[name]) for name in names}
+        return {
+            name: NoveltyMap(
+                name, volumes[name], scan.mask, about[name], tuple(fallbacks if name in found else ())
+            )
+            for name in names
+        }
 
     def _about(self, name: str) -> dict[str, Any]:
         about = dict(describe(name, self.contrast_baselines))
@@ -250,6 +257,10 @@ class Detector:
     def view(self) -> Any:
         """How scans are cut into samples: the ``View`` that the settings name."""
         return make_view(self.settings)
+
+    def slice_axis(self, scan: Scan) -> str | None:
+        """Return along which axis of a scan's stored voxels it sees slices, I, J or K; None: it sees none."""
+        return self.view.slice_axis(scan) if hasattr(self.view, "slice_axis") else None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def volumes_of(
             return score(windows.flatten(1), None)
 
         device = scoring.model.prior.mean.device
-        found = view.stitch(scan.prepared, predict, advance, device=device)
+        found = view.stitch(scan.prepared, predict, advance, device=device, told=scoring.told)
         return {name: _back(found[name], scan) for name in names}
     with_signal = needs_signal(names)
 

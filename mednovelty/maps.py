@@ -20,12 +20,14 @@ class NoveltyMap:
         volume: ``(1, I, J, K)`` float32.
         mask: ``(I, J, K)`` bool, where it was scored.
         about: What sidecars tell of the score: equation, paper, unit.
+        fallbacks: In words what was done otherwise than asked, as when a device's memory ran out.
     """
 
     score: str
     volume: Volume
     mask: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def data(self) -> np.ndarray:

@@ -39,17 +39,25 @@ ENDINGS = ("_novelty.json", "_novelty.nii.gz")
 
 @dataclass(frozen=True)
 class OutputNames:
-    """Where the files of one scan go."""
+    """Where the files of one scan go.
+
+    Attributes:
+        folder: Of all of them.
+        stem: How their names begin.
+        sources: The images that the scan is read from.
+    """
 
     folder: Path
     stem: str
+    sources: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, files: ScanFiles, out: Path) -> OutputNames:
         """Return the names of a scan's files: BIDS entities as folders, the whole id as the stem."""
         entities = dict(files.entities)
         levels = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities] or [files.id]
-        return cls(out.joinpath(*levels, "anat" if files.contrasts else "dwi"), files.id)
+        images = tuple(path for _, path in files.contrasts) or (files.image,)
+        return cls(out.joinpath(*levels, "anat" if files.contrasts else "dwi"), files.id, images)
 
     def map(self, score: str) -> Path:
         """The map of one score."""
@@ -149,7 +157,7 @@ def sidecar_of(
     return {
         "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
-        "Sources": [_relative(scan.source, place.folder)] if scan.source else [],
+        "Sources": [_relative(path, place.folder) for path in place.sources],
         "Score": novelty.about,
         "Calibration": None,
         "Threshold": None,
@@ -172,8 +180,9 @@ def sidecar_of(
             "Version": version("mednovelty"),
             "CommandLine": command_line(),
         },
+        "SliceAxis": detector.slice_axis(scan),
         "Environment": environment(detector),
-        "Fallbacks": [],
+        "Fallbacks": list(novelty.fallbacks),
         "Warnings": list(scan.warnings),
         **facts,
     }
@@ -184,6 +193,8 @@ def environment(detector: Detector | None = None) -> dict[str, Any]:
     import torch
 
     facts: dict[str, Any] = {"Python": platform.python_version(), "Device": "cpu", "Dtype": "float32"}
+    if detector is not None:
+        facts["Device"] = str(detector.model.prior.mean.device)
     facts |= {package: _version(package) for package in PACKAGES}
     facts["Threads"] = torch.get_num_threads()
     if detector is not None:

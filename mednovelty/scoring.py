@@ -48,6 +48,7 @@ class Scoring:
         smoothing: How widely maps of derivatives are smoothed.
         spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
+        told: Told in words what had to be done otherwise, as when a device's memory runs out.
     """
 
     model: ProbabilisticAutoencoder
@@ -59,6 +60,7 @@ class Scoring:
     smoothing: Smoothing = field(default_factory=Smoothing)
     spacing_mm: tuple[float, ...] | None = None
     copies: NoisyCopies = field(default_factory=NoisyCopies)
+    told: Callable[[str], Any] = lambda words: None
 
     def scorers(self, names: Sequence[str]) -> dict[str, Scorer]:
         """Return scorers by name.

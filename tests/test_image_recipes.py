@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import mednovelty as mn
 from mednovelty.cli import app
 from mednovelty.errors import DetectorError, ScanError, SettingsError
+from mednovelty.evaluation.files import find_maps
 from mednovelty.fit_command import lesions_in
 from mednovelty.image_gathering import gather_images
 from mednovelty.io.structural import read_structural
@@ -120,6 +121,21 @@ def test_raw_contrasts_are_the_measured_signal_and_are_told_to_be_trivial(study)
     told = json.loads((folder / "sub-5_desc-combi_novelty.json").read_text())
     assert told["Score"]["trivial"] is False
     assert told["Score"]["paper"] == "zimmerer2019"
+
+
+def test_sidecars_tell_every_source_and_the_axis_of_slices(study, cohort):
+    recipe, out = study
+    folder = out / "maps" / "sub-4" / "anat"
+    for score in ("combi", "vae_regularizer", "raw_T1w"):
+        told = json.loads((folder / f"sub-4_desc-{score}_novelty.json").read_text())
+        sources = [(folder / path).resolve() for path in told["Sources"]]
+        anat = (cohort / "scans" / "sub-4" / "anat").resolve()
+        assert sources == [anat / "sub-4_FLAIR.nii.gz", anat / "sub-4_T1w.nii.gz"]
+        assert told["SliceAxis"] == ("K" if recipe == "slices" else None)
+        assert told["Fallbacks"] == []
+        assert (told["Environment"]["Device"], told["Environment"]["Dtype"]) == ("cpu", "float32")
+    made = find_maps(out / "maps")[0]["sub-4"].made["combi"]
+    assert made.slice_axis == (2 if recipe == "slices" else None)
 
 
 def test_a_detector_read_back_scores_to_the_bit(study, cohort):

@@ -253,6 +253,15 @@ class TestSlices:
             assert np.flatnonzero(view.touches(scan, lesion, 0, 99)).tolist() == expected
         assert SliceView(SliceSettings(axis="J")).touches(scan, lesion, 2, 5).tolist() == [True, False, False]
 
+    @pytest.mark.parametrize("codes", CODES)
+    @pytest.mark.parametrize("axis", AXES)
+    def test_the_stored_axis_is_the_one_that_a_slice_is_thin_along(self, codes, axis):
+        scan = scan_of(np.ones((1, 8, 8, 8)), affine_of(codes, tilt=15))
+        view = SliceView(SliceSettings(axis=axis, size=(8, 8), min_brain=0))
+        plane = view.assemble(scan, (np.arange(view.count(scan)) == 3).astype(np.float32), "map").data[0]
+        thin = [n for n in range(3) if np.count_nonzero(plane.any(tuple({0, 1, 2} - {n}))) == 1]
+        assert "IJK".index(view.slice_axis(scan)) == thin[0]
+
     def test_words_of_errors(self):
         with pytest.raises(SettingsError, match="one of I, J, K, sagittal, coronal, axial, got 'Z'"):
             SliceSettings(axis="Z")

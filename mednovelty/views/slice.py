@@ -79,6 +79,10 @@ class SliceView:
         """Return the distance of two pixels along H and along W."""
         return self._pixel_mm(scan), self._pixel_mm(scan)
 
+    def slice_axis(self, scan: Scan) -> str:
+        """Return along which axis of the stored voxels slices follow one another: I, J or K."""
+        return "IJK"[self._turn(scan).order[0]]
+
     def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
         """Return images ``start`` to ``stop``, ``(stop - start, C, H, W)`` float32.
 
