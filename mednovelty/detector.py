@@ -226,7 +226,7 @@ class Detector:
         stages, shares = Stages(scan, measured, prepared), Shares()
         volumes = {name: raw_volume(scan, name) for name in raw}
         fallbacks: list[str] = []
-        scoring = replace(self.scoring(prepared), told=fallbacks.append)
+        scoring = replace(self.scoring(prepared), name=scan.id, told=fallbacks.append)
         found = volumes_of(scoring, self.view, stages, modelled, advance, shares.add)
         volumes |= finished(found, scan, self.settings.maps, self.model)
         about = {name: self._about(name) | shares.of(name) for name in names}

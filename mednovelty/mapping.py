@@ -51,14 +51,10 @@ def volumes_of(
     if not names:
         return {}
     if hasattr(view, "stitch"):
-        score = scoring.predictor(names, tell)
-
-        @torch.no_grad()
-        def predict(windows: Tensor) -> dict[str, Tensor]:
-            return score(windows.flatten(1), None)
-
-        device = scoring.model.prior.mean.device
-        found = view.stitch(scan.prepared, predict, advance, device=device, told=scoring.told)
+        predict = _of_windows(scoring, names, tell)
+        on_processor = scoring.moving(lambda there: _of_windows(there, names, tell))
+        found = view.stitch(scan.prepared, predict, advance, device=scoring.device, told=scoring.told,
+                            on_processor=on_processor)  # fmt: skip
         return {name: _back(found[name], scan) for name in names}
     with_signal = needs_signal(names)
 
@@ -71,6 +67,17 @@ def volumes_of(
         name: _back(view.assemble(scan.prepared, values.pop(name), f"{name} of {scan.given.id}"), scan)
         for name in names
     }
+
+
+def _of_windows(scoring: Scoring, names: Sequence[str], tell: Tell) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Return what scores ``(b, C, *size)`` windows."""
+    score = scoring.predictor(names, tell)
+
+    @torch.no_grad()
+    def predict(windows: Tensor) -> dict[str, Tensor]:
+        return score(windows.flatten(1), None)
+
+    return predict
 
 
 def _back(volume: Volume, scan: Stages) -> Volume:

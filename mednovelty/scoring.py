@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mednovelty.batch import Batch, antithetic_noise, sample_shape
 from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.memory_ladder import Ladder, on_processor
 from mednovelty.methods.input_gradients import NoisyCopies
 from mednovelty.nn.smoothing import Smoothing
 from mednovelty.papers import homes
@@ -28,6 +29,11 @@ Block = tuple[np.ndarray, np.ndarray | None]
 
 Tell = Callable[[str, Mapping[str, Tensor]], Any]
 """Takes a score's name and ``(b,)`` bool by name: what it has to say of each sample besides."""
+
+Predict = Callable[..., dict[str, Tensor]]
+"""Takes ``(B, D)`` preprocessed samples, and the same as measured or None; returns scores by name."""
+
+T = TypeVar("T")
 
 LOCALISATION = ("localisation", "localisation_options")
 """Groups of scores that say where in a sample something is, and of their relatives."""
@@ -48,6 +54,7 @@ class Scoring:
         smoothing: How widely maps of derivatives are smoothed.
         spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
+        name: What is scored, for messages.
         told: Told in words what had to be done otherwise, as when a device's memory runs out.
     """
 
@@ -60,6 +67,7 @@ class Scoring:
     smoothing: Smoothing = field(default_factory=Smoothing)
     spacing_mm: tuple[float, ...] | None = None
     copies: NoisyCopies = field(default_factory=NoisyCopies)
+    name: str = "scoring"
     told: Callable[[str], Any] = lambda words: None
 
     def scorers(self, names: Sequence[str]) -> dict[str, Scorer]:
@@ -119,6 +127,9 @@ class Scoring:
     ) -> dict[str, np.ndarray]:
         """Return float32 scores by name: ``(count,)``, or ``(count, *space)`` of those of level voxel.
 
+        A batch for which the memory of the model's device does not suffice is scored in parts, and at last
+        by the processor; see ``memory_ladder``.
+
         Args:
             names: Which scores.
             cut: Gives samples ``start`` to ``stop``, ``(b, C)`` or ``(b, C, *space)``.
@@ -127,7 +138,13 @@ class Scoring:
             tell: Told, batch by batch, what a score has to say besides: ``(b,)`` by name, such as which
                 samples' minimisation has converged.
         """
-        predict = self.predictor(names, tell)
+        self.check(names)
+        predict = Ladder(
+            self._deferred(names, tell),
+            on_processor=self.moving(lambda there: there._deferred(names, tell)),
+            name=self.name,
+            told=self.told,
+        )
         space = sample_shape(self.model)[1:]
         of_voxels = {name: plugin("scorers", name).level == "voxel" for name in names}
         scores = {name: np.empty((count, *space) if of_voxels[name] else count, np.float32) for name in names}
@@ -140,16 +157,14 @@ class Scoring:
             advance(stop - start)
         return scores
 
-    def predictor(
-        self, names: Sequence[str], tell: Tell = lambda name, facts: None
-    ) -> Callable[[Tensor, Tensor | None], dict[str, Tensor]]:
+    def predictor(self, names: Sequence[str], tell: Tell = lambda name, facts: None) -> Predict:
         """Return what maps a batch to its scores by name; scorers and draws are made now, once.
 
         Its arguments are ``(B, D)`` preprocessed samples, and the same as measured or None; its values lie
         on the model's device.
         """
         scorers = self.scorers(names)
-        device = self.model.prior.mean.device
+        device = self.device
         noise, decoder_noise = self._noise().to(device), self._decoder_noise().to(device)
         # What goes through most of the model with a graph comes first: the others take its passes over.
         order = sorted(scorers, key=lambda name: -getattr(scorers[name], "differentiates", 0))
@@ -162,12 +177,46 @@ class Scoring:
                 signal=None if signal is None else signal.to(device),
             )
             found = {name: scorers[name].score(batch) for name in order}
-            for name in names:
-                if hasattr(scorers[name], "facts"):
-                    tell(name, scorers[name].facts(batch))  # type: ignore[attr-defined]
+            facts = {n: scorers[n].facts(batch) for n in names if hasattr(scorers[n], "facts")}  # type: ignore[attr-defined]
+            # Not before all is there: memory may run out, and the batch then comes again.
+            for name, flags in facts.items():
+                tell(name, flags)
             return {name: found[name] for name in names}
 
         return predict
+
+    def _deferred(self, names: Sequence[str], tell: Tell) -> Predict:
+        """Return what ``predictor`` returns, made at the first batch: also that may take too much memory."""
+        made: list[Predict] = []
+
+        def predict(x: Tensor, signal: Tensor | None = None) -> dict[str, Tensor]:
+            if not made:
+                made.append(self.predictor(names, tell))
+            return made[0](x, signal)
+
+        return predict
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.prior.mean.device
+
+    def moving(self, make: Callable[[Scoring], T]) -> Callable[[], T] | None:
+        """Return what makes something on the processor; None where that is the device already.
+
+        Args:
+            make: Makes it of a scoring there: with copies of the model and of the reference, whose searches
+                are exact.
+        """
+        if self.device.type == "cpu":
+            return None
+        return lambda: make(self._on_processor())
+
+    def _on_processor(self) -> Scoring:
+        parts = {name: part.cpu() for name, part in self.reference.parts.items()}
+        reference = Reference(parts, "exact", self.reference.drawn_from)
+        is_b0 = None if self.is_b0 is None else self.is_b0.cpu()
+        return replace(self, model=on_processor(self.model), reference=reference, is_b0=is_b0)
 
     def _noise(self) -> Tensor:
         (latent,) = self.model.prior.event_shape

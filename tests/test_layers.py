@@ -6,7 +6,8 @@ from pathlib import Path
 import mednovelty
 
 LAYERS = [
-    "errors types papers seeds settings text scratch voxel_arrays devices interpolation postprocess",
+    "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
+    "postprocess memory_ladder",
     "scan protocols plugins metrics maps",
     "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",

@@ -253,8 +253,11 @@ class TestStitch:
         assert words[0] in caplog.text
         assert sum(told) == view.stitch_count(scan), "windows scored twice are reported once"
 
-    @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), torch.OutOfMemoryError("again")])
-    def test_other_errors_and_a_second_time_are_the_callers(self, error):
+    @pytest.mark.parametrize(
+        ("error", "tried"),
+        [(RuntimeError("shapes differ"), [4]), (torch.OutOfMemoryError("again"), [4, 2, 1])],
+    )
+    def test_other_errors_and_the_last_step_are_the_callers(self, error, tried):
         calls = []
 
         def fails(windows):
@@ -262,8 +265,32 @@ class TestStitch:
             raise error
 
         with pytest.raises(type(error), match=str(error)):
-            view_of().stitch(random_scan(), fails, device="cpu")
-        assert len(calls) == 1
+            view_of().stitch(random_scan(mask=np.ones((13, 11, 9), bool)), fails, device="cpu")
+        assert calls == tried
+
+    def test_fewer_windows_at_a_time_and_then_the_processor_give_the_same_map(self, caplog):
+        scan, view, told, words, seen = random_scan(), view_of(), [], [], []
+        expected = view.stitch(scan, first_channel)["same"].data
+
+        def full(windows):
+            seen.append(len(windows))
+            if len(windows) > 1 or len(seen) > 9:
+                raise torch.OutOfMemoryError("full")
+            return first_channel(windows)
+
+        with caplog.at_level(logging.WARNING, "mednovelty"):
+            found = view.stitch(
+                scan, full, told.append, told=words.append, on_processor=lambda: first_channel
+            )
+        np.testing.assert_allclose(found["same"].data, expected, rtol=1e-6)
+        assert len(seen) == 10
+        assert [line.split(": ", 2)[2] for line in words] == [
+            "4 samples at a time are too many; going on with 2",
+            "2 samples at a time are too many; going on with 1",
+            "a single sample is too large; the processor scores the rest, in float32",
+        ]
+        assert all(line.startswith("sub-01: out of memory") and line in caplog.text for line in words)
+        assert sum(told) == view.stitch_count(scan)
 
     def test_words_of_errors(self):
         scan = random_scan()

@@ -7,7 +7,6 @@ sliding-window inference; ``cut`` and ``assemble`` use the same windows with the
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor
 
 from mednovelty.errors import GeometryError, SettingsError
+from mednovelty.memory_ladder import Ladder, report
 from mednovelty.scan import Scan, Volume
 from mednovelty.views.axes import STORED, Turn, to_ras
 
-log = logging.getLogger("mednovelty")
 Predict = Callable[[Tensor], Mapping[str, Tensor]]
 """``(b, C, *size)`` windows to scores by name, ``(b,)`` or ``(b, *size)``."""
 
@@ -172,11 +171,13 @@ class PatchView:
         advance: Callable[[int], Any] = lambda n: None,
         device: str | torch.device | None = None,
         told: Callable[[str], Any] = lambda words: None,
+        on_processor: Callable[[], Predict] | None = None,
     ) -> dict[str, Volume]:
         """Return maps ``(1, I, J, K)`` by name, blended from the scores of windows; 0 outside the mask.
 
         Maps are put together on ``device``. When that runs out of memory, they are put together by the
-        processor instead, from the start; when it does so again, the error is the caller's.
+        processor instead, from the start; when it does so again, fewer windows go through the network at a
+        time, down to one, and then the processor scores them too (see ``memory_ladder``).
 
         Args:
             scan: A scan, preprocessed.
@@ -184,32 +185,38 @@ class PatchView:
                 are on as they were when this was called.
             advance: Told after each batch how many windows are done; ``stitch_count`` in all.
             device: Where windows are scored; None: on the processor.
-            told: Told in words when the processor had to step in.
+            told: Told in words each of these steps.
+            on_processor: Makes what ``predict`` is, on the processor; None: that step is not made.
 
         Raises:
-            torch.OutOfMemoryError: A batch of windows is too large for the device.
+            torch.OutOfMemoryError: A single window is too large, and there is no step left.
         """
         device = torch.device(device or "cpu")
         layout = self._layout(scan)
         box = torch.from_numpy(self._box(scan, layout, np.zeros(3, int), np.array(layout.shape)))
         run = _Run(layout, predict, advance)
-        try:
-            found = self._slide(box, run, device, device)
-        except torch.OutOfMemoryError:
-            if device.type == "cpu":
-                raise
-            found = None
-        # Outside of the handler: the error holds on to everything that its frames hold.
+        found = None if device.type == "cpu" else self._try(box, run, device, device)
         if found is None:
-            words = f"{scan.id}: {device} is out of memory; maps are put together by the processor"
-            log.warning("%s", words)
-            told(words)
-            torch.cuda.empty_cache()
-            found = self._slide(box, run.again(), device, torch.device("cpu"))
+            if device.type != "cpu":
+                words = f"{scan.id}: {device} is out of memory; maps are put together by the processor"
+                report(words, told)
+                torch.cuda.empty_cache()
+            ladder = Ladder(predict, on_processor=on_processor, name=scan.id, told=told)
+            found = self._slide(box, run.again(ladder), device, torch.device("cpu"))
         return {
             name: _on_scan(scan, layout, stitched[0, 0].cpu().numpy(), name)
             for name, stitched in found.items()
         }
+
+    def _try(
+        self, box: Tensor, run: _Run, device: torch.device, stitch_on: torch.device
+    ) -> dict[str, Tensor] | None:
+        """Return what ``_slide`` does; None where memory runs out."""
+        # The error is gone with this frame: it holds on to everything that its own frames hold.
+        try:
+            return self._slide(box, run, device, stitch_on)
+        except torch.OutOfMemoryError:
+            return None
 
     def _slide(
         self, box: Tensor, run: _Run, device: torch.device, stitch_on: torch.device
@@ -290,9 +297,9 @@ class _Run:
         self._names: tuple[str, ...] = ()
         self._done = self._told = 0
 
-    def again(self) -> _Run:
+    def again(self, predict: Predict) -> _Run:
         """Return the run for a second time through; what was reported is not reported again."""
-        self._done = 0
+        self._done, self._predict = 0, predict
         return self
 
     def __call__(self, windows: Tensor, places: list[list[slice]]) -> dict[str, Tensor]:
