@@ -37,7 +37,7 @@ class EncoderDraws(NamedTuple):
     misfit: OverDraws
     """``-log p(x|z_i)``, in nats"""
     sampled_error: OverDraws | None
-    """``||x - x_i||^2``, x_i ~ p(x|z_i); None where the batch has no decoder noise."""
+    """``||x - x_i||^2``, x_i ~ p(x|z_i); None where no score has asked for decoder noise."""
 
 
 class Batch:
@@ -47,7 +47,8 @@ class Batch:
         x: ``(B, C)`` preprocessed samples.
         noise: ``(L, Z)`` standard normal draws for stochastic scores. All samples share them, so that a
             score depends neither on the batch nor on its place in it.
-        decoder_noise: ``(L, C)`` the same for scores that draw from p(x|z).
+        decoder_noise: ``(L, C)`` the same for scores that draw from p(x|z), or what makes it: called when a
+            score asks, and not before.
         signal: ``(B, C)`` the same samples as measured, before any normalisation; None where unknown.
     """
 
@@ -56,12 +57,12 @@ class Batch:
         x: Samples,
         *,
         noise: Tensor | None = None,
-        decoder_noise: Tensor | None = None,
+        decoder_noise: Tensor | Callable[[], Tensor] | None = None,
         signal: Samples | None = None,
     ) -> None:
         self.x = x
         self.noise = noise
-        self.decoder_noise = decoder_noise
+        self._decoder_noise = decoder_noise
         self.signal = signal
         self._shared: dict[Any, Any] = {}
 
@@ -73,6 +74,13 @@ class Batch:
         if key not in self._shared:
             self._shared[key] = compute()
         return self._shared[key]
+
+    @property
+    def decoder_noise(self) -> Tensor | None:
+        """``(L, C)`` draws, made now if they were not; from now on ``encoder_draws`` use them too."""
+        if callable(self._decoder_noise):
+            self._decoder_noise = self._decoder_noise()
+        return self._decoder_noise
 
     def posterior(self, model: ProbabilisticAutoencoder) -> Independent:
         """Return q(z|x), batch ``(B,)``, event ``(Z,)``."""
@@ -89,10 +97,16 @@ class Batch:
     def encoder_draws(self, model: ProbabilisticAutoencoder) -> EncoderDraws:
         """Return what the decoder makes of z_i ~ q(z|x): one pass a draw gives all that is asked of it.
 
+        It draws from p(x|z_i) only if ``decoder_noise`` is there, or has been asked for; a score that needs
+        such draws asks for it first.
+
         Raises:
             ValueError: The batch has no noise.
         """
-        return self.once(("encoder draws", model), lambda: self._encoder_draws(model))
+        noise = None if callable(self._decoder_noise) else self._decoder_noise
+        return self.once(
+            ("encoder draws", model, noise is not None), lambda: self._encoder_draws(model, noise)
+        )
 
     def decoder_draws(self, model: ProbabilisticAutoencoder) -> OverDraws:
         """Return ||x - x_i||^2 over x_i ~ p(x | E q(z|x)).
@@ -139,8 +153,8 @@ class Batch:
             lambda: reference.log_density(space, self.part(model, points)),
         )
 
-    def _encoder_draws(self, model: ProbabilisticAutoencoder) -> EncoderDraws:
-        noise, decoder_noise = _given(self.noise, "noise"), self.decoder_noise
+    def _encoder_draws(self, model: ProbabilisticAutoencoder, decoder_noise: Tensor | None) -> EncoderDraws:
+        noise = _given(self.noise, "noise")
         posterior = self.posterior(model)
         columns = (self.x, posterior.mean, sigma_of(posterior))
         rows = CPU_ROWS if self.x.device.type == "cpu" else max(len(self), 1)

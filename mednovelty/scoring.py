@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -165,9 +166,10 @@ class Scoring:
         """
         scorers = self.scorers(names)
         device = self.device
-        noise, decoder_noise = self._noise().to(device), self._decoder_noise().to(device)
-        # What goes through most of the model with a graph comes first: the others take its passes over.
-        order = sorted(scorers, key=lambda name: -getattr(scorers[name], "differentiates", 0))
+        noise = self._noise().to(device)
+        # As wide as a sample, and few scores want them: made once, by the first that asks.
+        decoder_noise = cache(lambda: self._decoder_noise().to(device))
+        order = sorted(scorers, key=lambda name: _turn(scorers[name]))
 
         def predict(x: Tensor, signal: Tensor | None = None) -> dict[str, Tensor]:
             batch = Batch(
@@ -325,6 +327,12 @@ def describe_score(name: str) -> Mapping[str, Any]:
         "trivial": getattr(kind, "group", "") == "raw",
         "description": (kind.__doc__ or "").strip().partition("\n")[0],
     }
+
+
+def _turn(scorer: Scorer) -> tuple[int, bool]:
+    # What goes through most of the model with a graph comes first, and then what draws from the decoder: the
+    # others take their passes over.
+    return -getattr(scorer, "differentiates", 0), not getattr(scorer, "draws_from_decoder", False)
 
 
 def _tensor(x: np.ndarray) -> Tensor:

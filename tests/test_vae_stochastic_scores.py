@@ -196,3 +196,46 @@ def test_samples_are_decoded_in_blocks(monkeypatch, rows):
             patched.setattr("mednovelty.batch.CPU_ROWS", rows)
             blocks = kind(model).score(Batch(x, noise=drawn, decoder_noise=decoder_drawn))
         torch.testing.assert_close(whole, blocks, rtol=0, atol=0)
+
+
+def counted(monkeypatch):
+    """Count how often the wide draws of a scoring are made, and the passes through a decoder."""
+    made, passes = [], []
+    noise_of, decode = Scoring._decoder_noise, HeteroscedasticVAE.decode
+    monkeypatch.setattr(Scoring, "_decoder_noise", lambda self: made.append(1) or noise_of(self))
+    monkeypatch.setattr(HeteroscedasticVAE, "decode", lambda self, z: passes.append(1) or decode(self, z))
+    return made, passes
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "passes"),
+    [
+        (["encoder_stochastic_error", "negative_elbo", "reconstruction_error"], 0, 4 + 1),
+        (["negative_elbo", "fully_stochastic_error", "encoder_stochastic_error"], 1, 4),
+        (["negative_elbo", "decoder_stochastic_error_min"], 1, 4 + 1),
+        (["encoder_stochastic_error_min", "fully_stochastic_error_min"], 1, 4),
+    ],
+)
+def test_draws_as_wide_as_a_sample_are_made_once_and_only_if_a_score_asks(monkeypatch, asked, made, passes):
+    x = random_samples(23, 5)
+    eager = Batch(x, noise=scoring(4)._noise(), decoder_noise=scoring(4)._decoder_noise())
+    expected = {name: plugin("scorers", name)(HeteroscedasticVAE(5, 3)).score(eager) for name in asked}
+    times, passed = counted(monkeypatch)
+    found = scoring(4, batch_voxels=7).run(asked, lambda a, b: (x[a:b].numpy(), None), 23)
+    assert (len(times), len(passed)) == (made, 4 * passes)
+    for name in asked:  # The same bits as when they were made for every run.
+        assert found[name].tolist() == expected[name].tolist(), name
+
+
+def test_a_batch_asks_for_its_wide_draws_once():
+    made = []
+    batch = Batch(random_samples(7, 5), noise=noise(4, 3),
+                  decoder_noise=lambda: made.append(1) or noise(4, 5))  # fmt: skip
+    model = HeteroscedasticVAE(5, 3)
+    assert batch.encoder_draws(model).sampled_error is None
+    # A score that does not say beforehand that it will ask costs a second pass, and gets what it asks for.
+    sampled = FullyStochasticError(model).score(batch)
+    eager = Batch(batch.x, noise=noise(4, 3), decoder_noise=noise(4, 5))
+    assert torch.equal(sampled, FullyStochasticError(model).score(eager))
+    assert torch.equal(DecoderStochasticError(model).score(batch), DecoderStochasticError(model).score(eager))
+    assert made == [1]

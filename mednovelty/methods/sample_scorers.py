@@ -18,6 +18,8 @@ class SampleScorer:
     level: ClassVar[Literal["sample"]] = "sample"
     needs: ClassVar[tuple[str, ...]] = ("model",)
     reference_parts: ClassVar[tuple[str, ...]] = ()
+    draws_from_decoder: ClassVar[bool] = False
+    """Whether it asks a batch for its ``decoder_noise``: then it is computed before those that do not."""
 
     def __init__(self, model: ProbabilisticAutoencoder) -> None:
         self.model = model

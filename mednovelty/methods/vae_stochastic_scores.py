@@ -98,6 +98,7 @@ class DecoderStochasticError(SampleScorer):
 
     unit = "normalised signal squared"
     group = "stochastic"
+    draws_from_decoder = True
 
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
@@ -114,6 +115,7 @@ class DecoderStochasticErrorMin(SampleScorer):
 
     unit = "normalised signal squared"
     group = "stochastic"
+    draws_from_decoder = True
 
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
@@ -131,6 +133,7 @@ class FullyStochasticError(SampleScorer):
 
     unit = "normalised signal squared"
     group = "stochastic"
+    draws_from_decoder = True
 
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
@@ -147,6 +150,7 @@ class FullyStochasticErrorMin(SampleScorer):
 
     unit = "normalised signal squared"
     group = "stochastic"
+    draws_from_decoder = True
 
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
