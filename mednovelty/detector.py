@@ -19,6 +19,7 @@ from mednovelty.image_gathering import check_contrasts, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
+from mednovelty.nn.precision import check_precision
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
@@ -160,6 +161,7 @@ class Detector:
         return Scoring(
             self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
             smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
+            precision=maps.precision,
         )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -369,6 +371,7 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
 
     Raises:
         UnknownPluginError: One is not installed; the nearest is suggested.
+        SettingsError: Half precision is asked for, and samples are voxels.
     """
     if settings is None:
         from mednovelty.model_folder import fit_settings
@@ -376,6 +379,8 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
         settings = fit_settings(where="defaults", recipe=recipe)
     images = recipe_of(recipe).scans == "structural"
     settings = replace(settings, scores=tuple(resolve_names(settings.scores, images=images)))
+    # Which device will score is not known yet.
+    check_precision(settings.maps.precision, torch.device("cuda"), images=images)
     check_plugins(settings)
     given = settings.preprocessor_settings
     steps = {name: plugin("preprocessors", name)().state() for name in settings.preprocessors}

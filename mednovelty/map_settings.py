@@ -7,6 +7,7 @@ from typing import Any
 
 from mednovelty.errors import SettingsError
 from mednovelty.methods.input_gradients import NoisyCopies
+from mednovelty.nn.precision import Precision
 from mednovelty.nn.smoothing import Smoothing
 
 LARGEST_SIGMA, LARGEST_COPIES, LARGEST_MEDIAN_PX = 1000.0, 10_000, 15
@@ -25,12 +26,15 @@ class MapSettings:
         median_px: Side of the cube over which a finished map's median is taken, odd, in voxels of the scan;
             0 and 1: none. See ``postprocess.masked_median``. Maps that are one number a slice or window, and
             ``raw_*``, which is the signal as measured, stay as they are.
+        precision: In what the layers of a network of slices or windows compute when it scores, forward and
+            backward: ``float32``, or on CUDA ``float16``, or ``bfloat16``; see ``nn.precision``.
     """
 
     smoothing: Smoothing = field(default_factory=Smoothing)
     copies: int = 8
     copies_sigma: float = 0.1
     median_px: int = 0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _ = self.noisy_copies  # It checks its own numbers.
@@ -58,7 +62,7 @@ class MapSettings:
             options: Of the scorer: ``blur``, ``copies``.
             filtered: Whether the median filter is for its maps.
         """
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {} if self.precision == "float32" else {"precision": self.precision}
         if "blur" in options:
             told["smoothing"] = asdict(self.smoothing)
         if "copies" in options:

@@ -194,7 +194,7 @@ def environment(detector: Detector | None = None) -> dict[str, Any]:
 
     facts: dict[str, Any] = {"Python": platform.python_version(), "Device": "cpu", "Dtype": "float32"}
     if detector is not None:
-        facts["Device"] = str(detector.model.prior.mean.device)
+        facts |= {"Device": str(detector.model.prior.mean.device), "Dtype": detector.settings.maps.precision}
     facts |= {package: _version(package) for package in PACKAGES}
     facts["Threads"] = torch.get_num_threads()
     if detector is not None:

@@ -17,6 +17,7 @@ from mednovelty.batch import Batch, antithetic_noise, sample_shape
 from mednovelty.errors import SettingsError, UnknownPluginError
 from mednovelty.memory_ladder import Ladder, on_processor
 from mednovelty.methods.input_gradients import NoisyCopies
+from mednovelty.nn.precision import Precision, check_precision, in_precision
 from mednovelty.nn.smoothing import Smoothing
 from mednovelty.papers import homes
 from mednovelty.plugins import names as plugin_names
@@ -55,6 +56,7 @@ class Scoring:
         smoothing: How widely maps of derivatives are smoothed.
         spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
+        precision: In what the layers of encoder and decoder compute.
         name: What is scored, for messages.
         told: Told in words what had to be done otherwise, as when a device's memory runs out.
     """
@@ -68,6 +70,7 @@ class Scoring:
     smoothing: Smoothing = field(default_factory=Smoothing)
     spacing_mm: tuple[float, ...] | None = None
     copies: NoisyCopies = field(default_factory=NoisyCopies)
+    precision: Precision = "float32"
     name: str = "scoring"
     told: Callable[[str], Any] = lambda words: None
 
@@ -81,7 +84,8 @@ class Scoring:
             SettingsError: A scorer needs something that is not here.
         """
         self.check(names)
-        parts = {"model": self.model, "reference": self.reference, "is_b0": self.is_b0}
+        model = in_precision(self.model, self.precision)
+        parts = {"model": model, "reference": self.reference, "is_b0": self.is_b0}
         # A sample that is one voxel has no axis to smooth along, and needs no spacing.
         spacing_mm = self.spacing_mm if len(sample_shape(self.model)) > 1 else ()
         options: dict[str, Callable[[], Any]] = {
@@ -102,6 +106,7 @@ class Scoring:
             UnknownPluginError: There is no scorer of that name.
             SettingsError: A scorer needs something that is not here.
         """
+        check_precision(self.precision, self.device, images=len(sample_shape(self.model)) > 1)
         known = {"model", "reference"} | ({"is_b0"} if self.is_b0 is not None else set())
         for name in names:
             kind = plugin("scorers", name)
@@ -179,6 +184,8 @@ class Scoring:
                 signal=None if signal is None else signal.to(device),
             )
             found = {name: scorers[name].score(batch) for name in order}
+            if self.precision == "float16":
+                self._refuse_overflow(found)
             facts = {n: scorers[n].facts(batch) for n in names if hasattr(scorers[n], "facts")}  # type: ignore[attr-defined]
             # Not before all is there: memory may run out, and the batch then comes again.
             for name, flags in facts.items():
@@ -186,6 +193,14 @@ class Scoring:
             return {name: found[name] for name in names}
 
         return predict
+
+    def _refuse_overflow(self, found: Mapping[str, Tensor]) -> None:
+        for name, scores in found.items():
+            if not torch.isfinite(scores).all():
+                raise SettingsError(
+                    f"{self.name}: {name} is not finite: a number inside the network is beyond 65504, where "
+                    "float16 ends; set maps.precision to bfloat16 or float32"
+                )
 
     def _deferred(self, names: Sequence[str], tell: Tell) -> Predict:
         """Return what ``predictor`` returns, made at the first batch: also that may take too much memory."""
@@ -218,7 +233,9 @@ class Scoring:
         parts = {name: part.cpu() for name, part in self.reference.parts.items()}
         reference = Reference(parts, "exact", self.reference.drawn_from)
         is_b0 = None if self.is_b0 is None else self.is_b0.cpu()
-        return replace(self, model=on_processor(self.model), reference=reference, is_b0=is_b0)
+        return replace(
+            self, model=on_processor(self.model), reference=reference, is_b0=is_b0, precision="float32"
+        )
 
     def _noise(self) -> Tensor:
         (latent,) = self.model.prior.event_shape

@@ -141,6 +141,7 @@ def test_each_setting_of_maps_is_in_the_key():
         MapSettings(copies=4),
         MapSettings(copies_sigma=0.2),
         MapSettings(median_px=3),
+        MapSettings(precision="bfloat16"),
     ]
     assert len({settings_sha256(detector.with_maps(maps), options) for maps in others}) == len(others)
     told = settings_of(detector.with_maps(others[2]), options)["scoring"]["maps"]
