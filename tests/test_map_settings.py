@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from cohorts import tiny_cohort, tiny_detector
-from small_images import AFFINE, SPACING, detector_of, scan_of
+from small_images import AFFINE, SIZES, SPACING, TINY, detector_of, scan_of
 
 from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, SettingsError
@@ -187,3 +187,18 @@ def test_without_a_spacing_there_is_no_smoothing_in_mm():
     detector.scoring().check(["kl_gradient"])
     with pytest.raises(SettingsError, match="combi_additive: compares with normals in 'input'"):
         detector.scoring().check(["combi_additive"])
+
+
+def test_mm_are_those_of_the_grid_that_a_scan_is_resampled_to():
+    tree = TINY | {
+        "view_settings": {"size": SIZES["patches"]},
+        "preprocessors": ["resample", "zscore"],
+        "preprocessor_settings": {"resample": {"spacing_mm": 2.5}},
+    }
+    settings = fit_settings(tree, where="test", recipe="patches")
+    detector = Detector.fit([scan_of(1), scan_of(2)], recipe="patches", settings=settings)
+    in_mm, in_px = (
+        detector.with_maps(MapSettings(smoothing)).score(scan_of(4), "kl_gradient")["kl_gradient"].data
+        for smoothing in (mm(5.0, truncate=2.0), Smoothing(2.0, truncate=2.0))
+    )
+    np.testing.assert_allclose(in_mm, in_px, rtol=1e-4, atol=1e-6 * in_px.max())
