@@ -236,7 +236,8 @@ def _refuse_what_is_there(request: FitRequest) -> None:
 
 
 def _refuse_folder_of_scans(scans: Any, output: Path) -> None:
-    inputs = {os.path.realpath(files.image.parent) for files in scans} | {os.path.realpath(scans.root)}
+    images = [path for files in scans for path in (files.image, *(path for _, path in files.contrasts))]
+    inputs = {os.path.realpath(path.parent) for path in images} | {os.path.realpath(scans.root)}
     if os.path.realpath(output) in inputs:
         raise OutputError(f"{output}: is a folder that scans are read from; choose another for the detector")
 

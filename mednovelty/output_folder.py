@@ -101,7 +101,8 @@ def sole_writer(out: Path) -> Iterator[None]:
 
 def _folders_of(files: ScanFiles, root: Path) -> Iterator[str]:
     """Yield the folders that a scan's files lie in, and those on the way there from the root."""
-    paths = (files.image, files.bval, files.bvec, files.grad_b, files.mask, files.sidecar)
+    contrasts = (path for _, path in files.contrasts)
+    paths = (files.image, files.bval, files.bvec, files.grad_b, files.mask, files.sidecar, *contrasts)
     yield from (os.path.dirname(os.path.realpath(path)) for path in paths if path is not None)
     for folder in {path.parent for path in paths if path is not None}:
         yield os.path.realpath(folder)

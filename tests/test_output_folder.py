@@ -9,8 +9,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import structural_images
 from cohorts import tiny_cohort, tiny_detector
+from typer.testing import CliRunner
 
+from mednovelty.cli import app
 from mednovelty.cohort import CohortSettings, score_cohort
 from mednovelty.errors import OutputError
 from mednovelty.io.scan_folder import scan_folder
@@ -65,6 +68,42 @@ def test_the_folder_that_a_linked_scan_lies_in_is_read_from(patients, tmp_path):
     image.symlink_to(store / "content.nii.gz")
     with pytest.raises(OutputError, match="store: is a folder that scans are read from"):
         refuse_traps(store, scan_folder(patients))
+
+
+def test_every_contrast_is_read_from_its_folder(tmp_path):
+    manifest = contrasts_in_two_folders(tmp_path)
+    scans = scan_folder(manifest)
+    for name in ("flair/sub-01", "t1", "t1/sub-01"):
+        with pytest.raises(OutputError, match=f"{name}: is a folder that scans are read from"):
+            refuse_traps(tmp_path / name, scans)
+    refuse_traps(tmp_path / "t2", scans)
+
+
+def test_no_detector_goes_where_a_contrast_is_read(tmp_path):
+    manifest, output = contrasts_in_two_folders(tmp_path), tmp_path / "t1" / "sub-01"
+    words = ["fit", manifest, "-o", output, "--recipe", "slices"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 5, result.output
+    assert "t1/sub-01: is a folder that scans are read from" in result.stderr
+    assert os.listdir(output) == ["second.nii.gz"]
+
+
+def contrasts_in_two_folders(root):
+    """Write FLAIR and T1w of a subject into folders of their own; return the manifest."""
+    structural_images.save(root / "flair" / "sub-01" / "first.nii.gz")
+    structural_images.save(root / "t1" / "sub-01" / "second.nii.gz")
+    text = """
+    [dataset]
+    name = "two folders"
+    licence = "none"
+    [files]
+    root = "."
+    [files.contrasts]
+    FLAIR = "flair/{id}/first.nii.gz"
+    T1w = "t1/{id}/second.nii.gz"
+    """
+    (root / "both.toml").write_text(text)
+    return root / "both.toml"
 
 
 def test_links_that_lead_in_a_circle_are_one_scans_failure(patients, tmp_path):
