@@ -26,6 +26,10 @@ Folder = Annotated[
     Path, typer.Argument(help="BIDS tree, plain folder, one image or a data manifest (.toml).")
 ]
 BrainMasks = Annotated[Path | None, typer.Option("--brain-masks", help="Folder of brain masks, by scan id.")]
+Contrasts = Annotated[
+    str | None,
+    typer.Option("--contrasts", help="Images of a structural scan, e.g. FLAIR,T1w; default: the only one."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
@@ -59,13 +63,19 @@ def _end(code: int) -> None:
 def check(
     folder: Folder,
     deep: Annotated[bool, typer.Option("--deep", help="Read every voxel to the end.")] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="What scans will be: qspace, slices or patches; default: by what is there."),
+    ] = None,
+    contrasts: Contrasts = None,
     brain_masks: BrainMasks = None,
     as_json: Json = False,
 ) -> None:
     """Check every header, gradient table and mask of a cohort before anything is trained."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.check(folder, deep, brain_masks, as_json), as_json))
+    request = commands.CheckRequest(folder, deep, brain_masks, recipe, contrasts, as_json)
+    _end(console.run(lambda: commands.check(request), as_json))
 
 
 @app.command()
@@ -86,9 +96,7 @@ def fit(
     reference: Annotated[
         str | None, typer.Option(help="Which normals to keep beyond the budget: even or coreset.")
     ] = None,
-    contrasts: Annotated[
-        str | None, typer.Option(help="Images of a structural scan, e.g. FLAIR,T1w; default: the only one.")
-    ] = None,
+    contrasts: Contrasts = None,
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Lesion masks: what touches a lesion is left out.")
     ] = None,

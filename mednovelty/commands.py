@@ -10,14 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
-from mednovelty.errors import ScanError
+from mednovelty.errors import ScanError, SettingsError
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
-    from mednovelty.io.scan_folder import ScanFiles
+    from mednovelty.io.scan_folder import Kind, ScanFiles
 
 log = logging.getLogger("mednovelty")
 WIDTH = 150
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What ``check`` was asked for."""
+
+    folder: Path
+    deep: bool = False
+    brain_masks: Path | None = None
+    recipe: str | None = None
+    contrasts: str | None = None
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,18 +49,44 @@ class ScoreRequest:
     as_json: bool = False
 
 
-def check(folder: Path, deep: bool, brain_masks: Path | None, as_json: bool) -> int:
+def check(request: CheckRequest) -> int:
     """Print what is wrong with a cohort."""
+    from mednovelty.fit_command import contrasts_in
     from mednovelty.io.check import check_folder
 
-    report = check_folder(folder, brain_masks=brain_masks, deep=deep)
-    if as_json:
-        console.print_json({"folder": str(folder), "exit_code": report.exit_code, "findings": report.rows()})
+    contrasts, kind = contrasts_in(request.contrasts), _kind_to_check(request)
+    report = check_folder(
+        request.folder, brain_masks=request.brain_masks, deep=request.deep, kind=kind, contrasts=contrasts
+    )
+    if request.as_json:
+        told = {"folder": str(request.folder), "kind": kind, "exit_code": report.exit_code}
+        console.print_json(told | {"findings": report.rows()})
         return report.exit_code
     for row in report.rows():
         print(printable(f"{row['severity']:7}  {row['code']:28}  {row['message']}"))
     print(printable(report.summary(), keep="\n"))
     return report.exit_code
+
+
+def _kind_to_check(request: CheckRequest) -> Kind:
+    """Return which kind of scans is meant: the recipe's, that which has contrasts, or what is there."""
+    from mednovelty.io.scan_folder import kind_of
+    from mednovelty.recipes import recipe_of
+
+    if request.recipe is not None:
+        kind = recipe_of(request.recipe).scans
+        if kind == "dwi" and request.contrasts:
+            raise SettingsError("--contrasts is for structural scans; diffusion scans have gradients")
+        return kind
+    if request.contrasts:
+        return "structural"
+    try:
+        kind = kind_of(request.folder)
+    except ScanError:  # What is wrong with the folder is a finding.
+        return "dwi"
+    if kind == "structural":
+        log.info("%s: no diffusion scan is there; checked as structural scans", request.folder)
+    return kind
 
 
 def score(request: ScoreRequest) -> int:

@@ -37,7 +37,7 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
     log.info("simulating 8 controls and 3 patients into %s", folder / "cohort")
     cohort = make_cohort(folder / "cohort", controls=8, patients=3, seed=seed)
     steps = (
-        lambda: commands.check(cohort.controls, False, None, False),
+        lambda: commands.check(commands.CheckRequest(cohort.controls)),
         lambda: fit_command.fit(
             fit_command.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)
         ),

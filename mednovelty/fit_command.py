@@ -156,11 +156,21 @@ def find_scans_of(
     """
     from mednovelty.io.scan_folder import scan_folder
 
-    if isinstance(contrasts, str):
-        contrasts = [name.strip() for name in contrasts.split(",") if name.strip()]
+    contrasts = contrasts_in(contrasts)
     if kind == "dwi" and contrasts:
         raise SettingsError("--contrasts is for structural scans; diffusion scans have gradients")
-    return scan_folder(folder, brain_masks=brain_masks, kind=kind, contrasts=contrasts or None)
+    return scan_folder(folder, brain_masks=brain_masks, kind=kind, contrasts=contrasts)
+
+
+def contrasts_in(text: str | Sequence[str] | None) -> list[str] | None:
+    """Return the names in ``"FLAIR,T1w"``, or those given; None where there are none.
+
+    Examples:
+        >>> contrasts_in("FLAIR, T1w"), contrasts_in(("CT",)), contrasts_in("")
+        (['FLAIR', 'T1w'], ['CT'], None)
+    """
+    names = text.split(",") if isinstance(text, str) else text or ()
+    return [name.strip() for name in names if name.strip()] or None
 
 
 def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan], Any]:

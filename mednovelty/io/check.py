@@ -151,7 +151,9 @@ def _compare(scans: list[Checked]) -> list[Finding]:
 
     differ("space.spacing", "warning", "voxel sizes in mm", lambda scan: scan.spacing_mm)
     differ("space.shape", "info", "voxels", lambda scan: scan.shape)
-    differ("space.axes", "info", "axes", lambda scan: scan.axes)
+    # Of no consequence to single voxels; slices and windows are cut along the axes as they are stored.
+    turned: Severity = "warning" if scans[0].gradients is None else "info"
+    differ("space.axes", turned, "axes", lambda scan: scan.axes)
     usual = differ("scheme.shells", "warning", "shells", lambda scan: _shells_in_words(scan.gradients))
     if usual:
         found += _compare_directions([scan for scan in scans if _shells_in_words(scan.gradients) == usual])

@@ -100,6 +100,38 @@ def find_scans(
     return found
 
 
+def kind_of(path: str | Path) -> Kind:
+    """Return which kind of scans a folder, image or data manifest has, where nobody says.
+
+    ``structural`` where a manifest has contrasts, or where there are 3-D images and no trace of diffusion:
+    no gradients beside an image, no image called ``*_dwi``, no 4-D image that might lack them.
+
+    Raises:
+        ScanError: The folder cannot be read.
+        SettingsError: A manifest that is wrong.
+    """
+    found = find_scans(path)
+    if found.manifest is not None:
+        return "structural" if found.manifest.contrasts else "dwi"
+    left_out = {skipped.code for skipped in found.skipped}
+    traces = any(
+        files.bval or files.bvec or files.grad_b or _is_bids_dwi(files.image) or _ndim(files.image) == 4
+        for files in found
+    )
+    if traces or "image.no_gradients" in left_out:
+        return "dwi"
+    # A single image is listed whatever it is; in a folder 3-D ones are left out.
+    return "structural" if "image.3d" in left_out or any(_ndim(f.image) == 3 for f in found) else "dwi"
+
+
+def _ndim(image: Path) -> int | None:
+    """Return how many axes an image has; None where it cannot be opened."""
+    try:
+        return open_image(image, NiftiSettings(allow_unknown_orientation=True)).ndim
+    except ScanError:
+        return None
+
+
 def _is_structural(
     kind: Kind | None, contrasts: Sequence[str] | None, manifest: Manifest | None = None
 ) -> bool:
@@ -231,4 +263,4 @@ def _no_scan(files: ScanFiles) -> tuple[str, str] | None:
     return None
 
 
-__all__ = ["Kind", "ScanFiles", "ScanList", "find_scans", "id_collisions", "scan_folder"]
+__all__ = ["Kind", "ScanFiles", "ScanList", "find_scans", "id_collisions", "kind_of", "scan_folder"]
