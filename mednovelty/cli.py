@@ -33,6 +33,12 @@ Contrasts = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
+Fold = Annotated[
+    int | None,
+    typer.Option(
+        "--fold", min=1, help="Which fold of a manifest with [folds] is tested, counted from 1; default: 1."
+    ),
+]
 Scores = Annotated[
     str | None,
     typer.Option(
@@ -100,6 +106,7 @@ def fit(
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Lesion masks: what touches a lesion is left out.")
     ] = None,
+    fold: Fold = None,
     brain_masks: BrainMasks = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
@@ -113,20 +120,21 @@ def fit(
     def fit_scans() -> int:
         over = fit_command.overrides(assignments, latent=latent, scores=scores, reference=reference)
         request = fit_command.FitRequest(
-            folder,
-            output,
-            recipe,
-            seed,
-            settings,
-            over,
-            brain_masks,
-            contrasts,
-            masks,
-            resume,
-            overwrite,
-            device,
-            threads,
-            as_json,
+            folder=folder,
+            output=output,
+            recipe=recipe,
+            seed=seed,
+            settings=settings,
+            overrides=over,
+            brain_masks=brain_masks,
+            contrasts=contrasts,
+            masks=masks,
+            fold=fold,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            threads=threads,
+            as_json=as_json,
         )
         return fit_command.fit(request)
 
@@ -142,6 +150,7 @@ def score(
     draws: Annotated[
         int | None, typer.Option(help="Draws of stochastic scores; default: the detector's.")
     ] = None,
+    fold: Fold = None,
     brain_masks: BrainMasks = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
@@ -155,7 +164,18 @@ def score(
     from mednovelty import commands
 
     request = commands.ScoreRequest(
-        model, folder, output, scores, draws, brain_masks, overwrite, dry_run, device, threads, as_json
+        model=model,
+        folder=folder,
+        output=output,
+        scores=scores,
+        draws=draws,
+        fold=fold,
+        brain_masks=brain_masks,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        device=device,
+        threads=threads,
+        as_json=as_json,
     )
     _end(console.run(lambda: commands.score(request), as_json))
 

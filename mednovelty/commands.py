@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
-from mednovelty.errors import ScanError, SettingsError
+from mednovelty.errors import DetectorError, ScanError, SettingsError
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
-    from mednovelty.io.scan_folder import Kind, ScanFiles
+    from mednovelty.detector import Detector
+    from mednovelty.io.scan_folder import Kind, ScanFiles, ScanList
 
 log = logging.getLogger("mednovelty")
 WIDTH = 150
@@ -41,6 +43,7 @@ class ScoreRequest:
     output: Path
     scores: str | None = None
     draws: int | None = None
+    fold: int | None = None
     brain_masks: Path | None = None
     overwrite: bool = False
     dry_run: bool = False
@@ -94,6 +97,7 @@ def score(request: ScoreRequest) -> int:
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
     from mednovelty.fit_command import find_scans_of, names_of
+    from mednovelty.io.folds import of_fold
 
     detector = Detector.load(request.model).to(request.device)
     if request.draws is not None:
@@ -105,7 +109,11 @@ def score(request: ScoreRequest) -> int:
         detector.contrasts,
         request.brain_masks,
     )
+    scans, fold = of_fold(scans, request.fold)
     scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
+    if fold:
+        log.info("%s", fold.words)
+        _refuse_trained_on(detector, scans, request.model)
     console.say_skipped(scans)
     names = () if request.scores is None else tuple(names_of(request.scores))
     settings = CohortSettings(names, request.overwrite)
@@ -125,6 +133,21 @@ def score(request: ScoreRequest) -> int:
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
     return result.exit_code
+
+
+def _refuse_trained_on(detector: Detector, scans: ScanList, model: Path) -> None:
+    """Raise where a scan that a fold tests, the same files, is one that the detector has seen."""
+    from mednovelty.io.structural import input_sha256
+
+    seen = {scan.id: scan.sha256 for scan in detector.scans}
+    for files in scans:
+        with suppress(ScanError):  # What cannot be read is told when it is scored.
+            if files.id in seen and input_sha256(files) == seen[files.id]:
+                fitted = [f" ({note})" for note in detector.notes if note.startswith("fold ")]
+                raise DetectorError(
+                    f"{model}: was fitted with {files.id}, which is to be tested{''.join(fitted)}; "
+                    "score the fold it was fitted for: --fold"
+                )
 
 
 def _dry_run(scans: Sequence[ScanFiles], scores: Sequence[str], request: ScoreRequest) -> int:

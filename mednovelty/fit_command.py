@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.io.folds import of_fold
 from mednovelty.settings import parse_assignments, read_toml
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class FitRequest:
     brain_masks: Path | None = None
     contrasts: str | None = None
     masks: Path | None = None
+    fold: int | None = None
     resume: bool = False
     overwrite: bool = False
     device: str = "auto"
@@ -105,6 +107,8 @@ def fit(request: FitRequest) -> int:
     where = str(request.settings or "--set")
     settings = fit_settings(*layers, request.overrides or {}, where=where, recipe=request.recipe)
     scans = find_scans_of(recipe.scans, request.folder, request.contrasts, request.brain_masks)
+    scans, fold = of_fold(scans, request.fold)
+    kept_out = sum(files.role == "test" for files in scans)
     scans = scans.with_roles("normal", "validation")
     console.say_skipped(scans)
     _refuse_folder_of_scans(scans, request.output)
@@ -139,6 +143,9 @@ def fit(request: FitRequest) -> int:
             on_reference=on_reference,
             device=device,
         )
+    if fold:
+        told = f"{fold.words}; its {kept_out} scans were kept out"
+        detector = replace(detector, notes=(*detector.notes, told))
     detector = detector.save(request.output)
     remove_checkpoints(request.output)
     _tell(detector, request, failures)

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mednovelty.errors import SettingsError
+from mednovelty.io.guard import shown
 
 if TYPE_CHECKING:
     from mednovelty.io.scan_files import ScanFiles, ScanList
@@ -99,6 +100,43 @@ def with_fold(scans: ScanList, k: int, folds: Folds | None = None) -> ScanList:
             if files.id in own
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TestedFold:
+    """Which fold is tested, from 1, of how many and of what."""
+
+    number: int
+    count: int
+    manifest: str
+
+    @property
+    def words(self) -> str:
+        """As notes tell it."""
+        return f"fold {self.number} of {self.count} of {self.manifest} is tested"
+
+
+def of_fold(scans: ScanList, number: int | None) -> tuple[ScanList, TestedFold | None]:
+    """Return the scans with their roles when a fold is tested, and which that is; None where there are none.
+
+    Args:
+        scans: From ``scan_folder``.
+        number: Of the fold, from 1; None: the first, if there are any.
+
+    Raises:
+        SettingsError: There are no folds, or there is none of that number.
+    """
+    folds = scans.manifest.folds if scans.manifest else None
+    if scans.manifest is None or folds is None:
+        if number is None:
+            return scans, None
+        raise SettingsError(f"--fold {number}: {scans.root} has no folds; give a data manifest with [folds]")
+    tested = TestedFold(1 if number is None else number, folds.count, scans.manifest.name)
+    if not 1 <= tested.number <= tested.count:
+        raise SettingsError(
+            f"--fold {number}: {shown(scans.manifest.path)} has {folds.count} folds, 1 to {folds.count}"
+        )
+    return with_fold(scans, tested.number - 1), tested
 
 
 def role_in(fold: int, k: int, count: int) -> str:
