@@ -17,6 +17,7 @@ from mednovelty.text import printable
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
     from mednovelty.io.scan_folder import Kind, ScanFiles, ScanList
+    from mednovelty.run_record import CohortResult
 
 log = logging.getLogger("mednovelty")
 WIDTH = 150
@@ -127,12 +128,26 @@ def score(request: ScoreRequest) -> int:
         result = score_cohort(detector, scans, request.output, settings=settings, advance=advance)
     if request.as_json:
         console.print_json(json.loads((request.output / "run.json").read_text()))
+    console.tell_alike(_warnings_of(result, scans, request.output))
     done = [outcome.status for outcome in result.outcomes]
     log.info("%d scored, %d up to date, %d failed; maps in %s", done.count("done"), done.count("up to date"),
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
     return result.exit_code
+
+
+def _warnings_of(result: CohortResult, scans: ScanList, out: Path) -> list[str]:
+    """Return what readers had to say of the scans that were scored, as one sidecar of each tells it."""
+    from mednovelty.outputs import OutputNames
+
+    scored = {outcome.id for outcome in result.outcomes if outcome.status == "done"}
+    told = []
+    for files in scans:
+        sidecars = OutputNames.of(files, out).sidecars() if files.id in scored else []
+        warnings = json.loads(sidecars[0].read_text(encoding="utf-8"))["Warnings"] if sidecars else []
+        told += [f"{files.id}: {warning}" for warning in warnings]
+    return told
 
 
 def _refuse_trained_on(detector: Detector, scans: ScanList, model: Path) -> None:

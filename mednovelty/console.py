@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,9 @@ from mednovelty.errors import MedNoveltyError, ScanError, StoppedError
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
+
+ALIKE = 3
+"""More messages of one kind than these are told as one."""
 
 
 class Terminated(StoppedError):
@@ -120,6 +124,40 @@ def say_skipped(scans: Any) -> None:
     """Say what a list of scans left out, and why."""
     for skipped in scans.skipped:
         log.info("skipped %s: %s", skipped.path, skipped.why)
+
+
+def tell_alike(messages: Iterable[str]) -> None:
+    """Log messages, and of those that differ only in names and numbers the first few for all.
+
+    What is told for all is in the log's file, and on the screen with details, one by one.
+
+    Args:
+        messages: Such as ``"sub-01: sub-01_FLAIR.nii.gz: what is wrong"``.
+    """
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        kinds.setdefault(_kind_of(message), []).append(message)
+    for alike in kinds.values():
+        if len(alike) <= ALIKE:
+            for message in alike:
+                log.info("%s", message)
+            continue
+        for message in alike:
+            log.debug("%s", message)
+        log.warning("%d alike, the first: %s", len(alike), alike[0])
+
+
+def _kind_of(message: str) -> str:
+    """Return a message without whose it is and without numbers.
+
+    Examples:
+        >>> _kind_of("sub-01: sub-01_T1w.nii.gz: a gap in 62% of directions: a skull")
+        'a gap in #% of directions: a skull'
+    """
+    # Names have no blanks: the first part with one is what is said.
+    parts = message.split(": ")
+    start = next((i for i, part in enumerate(parts) if " " in part), 0)
+    return re.sub(r"\d+(\.\d+)?", "#", ": ".join(parts[start:]))
 
 
 def on_terminal() -> bool:

@@ -209,8 +209,7 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan
 
 def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:
     summary = detector.fitted.summary
-    for note in detector.notes:
-        log.info("%s", note)
+    console.tell_alike(detector.notes)
     say = log.warning if summary["collapsed"] else log.info
     if "choice" in summary:
         log.info("%s", summary["choice"])

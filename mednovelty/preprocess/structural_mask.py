@@ -46,7 +46,7 @@ def structural_brain_mask(
         name: What messages call the image.
 
     Returns:
-        ``(I, J, K)`` bool; words for ``Scan.mask_source``; warnings, the one about a skull among them.
+        ``(I, J, K)`` bool; words for ``Scan.mask_source``; warnings, at most one of them about a skull.
 
     Raises:
         ScanError: The image is constant.
@@ -61,6 +61,7 @@ def structural_brain_mask(
     top = float(np.percentile(foreground, 98))
     dark = np.abs(volume - background) <= _NEAR * abs(top - background)
     warnings: tuple[str, ...] = ()
+    stripped = True
     if np.count_nonzero(volume == background) >= max(1, _EXACT * np.count_nonzero(dark)):
         mask = volume != background
         words = (
@@ -77,10 +78,7 @@ def structural_brain_mask(
         threshold = max(_BELOW_OTSU * otsu, air + _ABOVE_NOISE * noise)
         mask = volume > threshold
         words = f"signal above {threshold:.4g}, half of Otsu's threshold; largest island, holes filled"
-        warnings += (
-            f"{name}: no brain mask, and the image is not skull-stripped; the mask made of it is that of the "
-            "head. Strip the skull, or give brain masks",
-        )
+        stripped = False
     mask = _filled(_largest_island(mask))
     if mask.mean() > _WHOLE:
         warnings += (
@@ -88,10 +86,12 @@ def structural_brain_mask(
             "outside; give brain masks",
         )
     share = skull_share(volume, mask, spacing_mm)
-    if share >= _SKULL_SHARE:
+    if not stripped or share >= _SKULL_SHARE:
+        what = "seems to have its skull still" if stripped else "is not skull-stripped"
         warnings += (
-            f"{name}: a bright rim with a dark gap around the brain in {share:.0%} of directions: the skull "
-            "seems to be still there, and scores will be mostly about it. Strip it, or give brain masks",
+            f"{name}: the image {what} (a bright rim with a dark gap below it in {share:.0%} of directions): "
+            "the mask made of it is that of the head, and scores will be about scalp and skull too; strip "
+            "it, or give --brain-masks",
         )
     return np.asfortranarray(mask), words, warnings
 
