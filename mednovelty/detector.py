@@ -118,6 +118,7 @@ class Detector:
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, lesion_of=lesions
         ) as gathered:
+            settings.maps.signs_of(gathered.contrasts)  # Known wrong before hours of training.
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                                resume=resume, on_epoch=on_epoch, on_reference=on_reference,
                                device=chosen(device))  # fmt: skip
@@ -161,7 +162,7 @@ class Detector:
         return Scoring(
             self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
             smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
-            precision=maps.precision,
+            precision=maps.precision, signs=maps.signs_of(self.contrasts),
         )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -253,7 +254,9 @@ class Detector:
     @property
     def baselines(self) -> tuple[str, ...]:
         """The trivial baselines of the scans it scores."""
-        return self.contrast_baselines or (DIFFUSION_BASELINES if self.scheme is not None else ())
+        if self.contrasts:
+            return (*self.contrast_baselines, *(("raw_signed",) if self.settings.maps.signs else ()))
+        return DIFFUSION_BASELINES if self.scheme is not None else ()
 
     @cached_property
     def view(self) -> Any:

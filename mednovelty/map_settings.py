@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +30,9 @@ class MapSettings:
             ``raw_*``, which is the signal as measured, stay as they are.
         precision: In what the layers of a network of slices or windows compute when it scores, forward and
             backward: ``float32``, or on CUDA ``float16``, or ``bfloat16``; see ``nn.precision``.
+        signs: By contrast in which direction a lesion changes it: 1 brighter, -1 darker, other numbers weigh
+            contrasts; those that are not named count 0. None named: 1 for each. For ``rec_signed``,
+            ``combi_signed`` and ``raw_signed``.
     """
 
     smoothing: Smoothing = field(default_factory=Smoothing)
@@ -35,6 +40,7 @@ class MapSettings:
     copies_sigma: float = 0.1
     median_px: int = 0
     precision: Precision = "float32"
+    signs: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = self.noisy_copies  # It checks its own numbers.
@@ -45,6 +51,11 @@ class MapSettings:
                 f"maps.smoothing: sigma times truncate must be at most {LARGEST_SIGMA:g}, got "
                 f"{self.smoothing.sigma:g} times {self.smoothing.truncate:g}"
             )
+        object.__setattr__(self, "signs", {name: float(sign) for name, sign in self.signs.items()})
+        if self.signs and not (
+            all(math.isfinite(sign) for sign in self.signs.values()) and any(self.signs.values())
+        ):
+            raise SettingsError(f"maps.signs must be finite numbers and not all 0, got {self.signs}")
         if not (0 <= self.median_px <= LARGEST_MEDIAN_PX and (self.median_px % 2 or not self.median_px)):
             raise SettingsError(
                 f"maps.median_px must be 0 or an odd number up to {LARGEST_MEDIAN_PX}, got {self.median_px}"
@@ -55,11 +66,23 @@ class MapSettings:
         """The copies; who scores gives them a seed."""
         return NoisyCopies(self.copies, self.copies_sigma)
 
+    def signs_of(self, contrasts: Sequence[str]) -> tuple[float, ...]:
+        """Return a sign for each contrast; none where none is named.
+
+        Raises:
+            SettingsError: One is named that is not among them.
+        """
+        if unknown := [name for name in self.signs if name not in contrasts]:
+            raise SettingsError(
+                f"maps.signs names {unknown[0]!r}; the contrasts are {', '.join(contrasts) or 'none'}"
+            )
+        return tuple(self.signs.get(name, 0.0) for name in contrasts) if self.signs else ()
+
     def told(self, options: tuple[str, ...], *, filtered: bool) -> dict[str, Any]:
         """Return what had a part in a map, as sidecars tell it.
 
         Args:
-            options: Of the scorer: ``blur``, ``copies``.
+            options: Of the scorer: ``blur``, ``copies``, ``signs``.
             filtered: Whether the median filter is for its maps.
         """
         told: dict[str, Any] = {} if self.precision == "float32" else {"precision": self.precision}
@@ -67,6 +90,8 @@ class MapSettings:
             told["smoothing"] = asdict(self.smoothing)
         if "copies" in options:
             told["copies"] = {"count": self.copies, "sigma": self.copies_sigma}
+        if "signs" in options:
+            told["signs"] = dict(self.signs)
         if filtered and self.median_px > 1:
             told["median_px"] = self.median_px
         return told

@@ -56,6 +56,7 @@ class Scoring:
         smoothing: How widely maps of derivatives are smoothed.
         spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
+        signs: ``(C,)`` in which direction each contrast counts; none: all are 1.
         precision: In what the layers of encoder and decoder compute.
         name: What is scored, for messages.
         told: Told in words what had to be done otherwise, as when a device's memory runs out.
@@ -70,6 +71,7 @@ class Scoring:
     smoothing: Smoothing = field(default_factory=Smoothing)
     spacing_mm: tuple[float, ...] | None = None
     copies: NoisyCopies = field(default_factory=NoisyCopies)
+    signs: tuple[float, ...] = ()
     precision: Precision = "float32"
     name: str = "scoring"
     told: Callable[[str], Any] = lambda words: None
@@ -91,6 +93,7 @@ class Scoring:
         options: dict[str, Callable[[], Any]] = {
             "blur": lambda: self.smoothing.on(spacing_mm),
             "copies": lambda: replace(self.copies, seed=self.seed),
+            "signs": lambda: self.signs,
         }
         made = {}
         for name in names:
@@ -341,7 +344,7 @@ def describe_score(name: str) -> Mapping[str, Any]:
         "paper": paper,
         "unit": kind.unit,
         "direction": "higher is more novel",
-        "trivial": getattr(kind, "group", "") == "raw",
+        "trivial": getattr(kind, "trivial", getattr(kind, "group", "") == "raw"),
         "description": (kind.__doc__ or "").strip().partition("\n")[0],
     }
 

@@ -70,7 +70,8 @@ def overlaid(base: Mapping[str, Any], over: Mapping[str, Any], where: str, path:
             near = get_close_matches(key, base, n=1)
             hint = f"did you mean {path + near[0]!r}?" if near else f"known: {', '.join(base)}"
             raise SettingsError(f"{where}: no setting is called {path + key!r}; {hint}")
-        if isinstance(base[key], Mapping) and isinstance(value, Mapping):
+        # Where nothing is named beforehand, as of a sign for each contrast, any name is one.
+        if isinstance(base[key], Mapping) and base[key] and isinstance(value, Mapping):
             value = overlaid(base[key], value, where, f"{path}{key}.")
         merged[key] = value
     return merged
