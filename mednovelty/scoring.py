@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,16 +12,22 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch, antithetic_noise, sample_shape
-from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.errors import SettingsError
 from mednovelty.memory_ladder import Ladder, on_processor
 from mednovelty.methods.input_gradients import NoisyCopies
 from mednovelty.nn.precision import Precision, check_precision, in_precision
 from mednovelty.nn.smoothing import Smoothing
-from mednovelty.papers import homes
-from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.protocols import ProbabilisticAutoencoder, Scorer
 from mednovelty.reference import Reference
+from mednovelty.score_names import (
+    LOCALISATION,
+    describe_score,
+    needs_signal,
+    reference_parts,
+    resolve_names,
+    score_groups,
+)
 from mednovelty.seeds import generator
 
 Block = tuple[np.ndarray, np.ndarray | None]
@@ -36,9 +40,6 @@ Predict = Callable[..., dict[str, Tensor]]
 """Takes ``(B, D)`` preprocessed samples, and the same as measured or None; returns scores by name."""
 
 T = TypeVar("T")
-
-LOCALISATION = ("localisation", "localisation_options")
-"""Groups of scores that say where in a sample something is, and of their relatives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,86 +270,6 @@ class Shares:
         return {name: true / count for name, (true, count) in self._counts.get(score, {}).items() if count}
 
 
-def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
-    """Return the scores that were asked for, groups spelled out, each once, in the order of asking.
-
-    Args:
-        asked: Names of scores, of groups (``latent``: the scores whose ``group`` that is, in the order of
-            their equations), ``all`` (every score but the group ``raw``, which looks at no model) or ``fast``
-            (``all`` without the group ``generated``, which optimises for every sample).
-        images: Samples have voxels within: ``all`` and ``fast`` are with the groups that say where.
-
-    Raises:
-        UnknownPluginError: There is no such score or group; the nearest is suggested.
-    """
-    known = plugin_names("scorers")
-    if set(asked) <= set(known):  # Only a group needs to know, and import, every scorer.
-        return list(dict.fromkeys(asked))
-    groups = score_groups(images=images)
-    for name in asked:
-        if name not in known and name not in groups:
-            near = get_close_matches(name, [*known, *groups], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"groups: {', '.join(groups)}; known: "
-            raise UnknownPluginError(
-                f"no scorer is called {name!r}; {hint}" + ("" if near else ", ".join(known))
-            )
-    return list(dict.fromkeys(name for entry in asked for name in groups.get(entry, [entry])))
-
-
-def score_groups(*, images: bool = False) -> dict[str, list[str]]:
-    """Return group -> scores in the order of their equations, ``all`` and ``fast`` among the groups.
-
-    A score that is called like a group, or names none, is in no group but those two.
-
-    Args:
-        images: Whether these two have the groups of ``LOCALISATION``; of a sample that is one voxel they say
-            little that other scores do not.
-    """
-    kinds = {name: plugin("scorers", name) for name in plugin_names("scorers")}
-    group_of = {name: getattr(kind, "group", "") for name, kind in kinds.items()}
-    ordered = sorted(kinds, key=lambda name: (_equation_number(name), name))
-    left_out = {"raw"} if images else {"raw", *LOCALISATION}
-    everything = [name for name in ordered if group_of[name] not in left_out]
-    groups = {"all": everything, "fast": [name for name in everything if group_of[name] != "generated"]}
-    for name in ordered:
-        if group_of[name] and group_of[name] not in kinds:
-            groups.setdefault(group_of[name], []).append(name)
-    return groups
-
-
-def _equation_number(name: str) -> int:
-    # What a paper only names, its baseline, comes first; what is in no paper comes last.
-    label = describe_score(name)["equation"]
-    number = re.match(r"Eq\. \((\d+)", label)
-    return int(number[1]) if number else 0 if label else 1_000_000
-
-
-def needs_signal(names: Iterable[str]) -> bool:
-    """Return whether any of these scores looks at the signal as measured."""
-    return any("is_b0" in plugin("scorers", name).needs for name in names)
-
-
-def reference_parts(names: Iterable[str]) -> set[str]:
-    """Return which parts of a reference these scores compare with."""
-    return {part for name in names for part in plugin("scorers", name).reference_parts}
-
-
-def describe_score(name: str) -> Mapping[str, Any]:
-    """Return name, equation, paper and unit of a score, as sidecars tell them."""
-    kind = plugin("scorers", name)
-    address = f"{kind.__module__}:{kind.__qualname__}"
-    paper, label = next((key for key, home in homes().items() if home == address), ("", ""))
-    return {
-        "name": name,
-        "equation": label,
-        "paper": paper,
-        "unit": kind.unit,
-        "direction": "higher is more novel",
-        "trivial": getattr(kind, "trivial", getattr(kind, "group", "") == "raw"),
-        "description": (kind.__doc__ or "").strip().partition("\n")[0],
-    }
-
-
 def _turn(scorer: Scorer) -> tuple[int, bool]:
     # What goes through most of the model with a graph comes first, and then what draws from the decoder: the
     # others take their passes over.
@@ -357,3 +278,15 @@ def _turn(scorer: Scorer) -> tuple[int, bool]:
 
 def _tensor(x: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+
+
+__all__ = [
+    "LOCALISATION",
+    "Scoring",
+    "Shares",
+    "describe_score",
+    "needs_signal",
+    "reference_parts",
+    "resolve_names",
+    "score_groups",
+]

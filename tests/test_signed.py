@@ -13,7 +13,7 @@ from mednovelty.fit_command import overrides
 from mednovelty.map_settings import MapSettings
 from mednovelty.methods.signed import CombiSigned, RawSigned, RecSigned
 from mednovelty.model_folder import fit_settings
-from mednovelty.scoring import describe_score, resolve_names
+from mednovelty.score_names import describe_score, resolve_names
 from mednovelty.testing.images import ConvVAE, LinearImageVAE
 
 SIGNS = {"FLAIR": 1, "T1w": -1}
