@@ -84,7 +84,8 @@ def study(request, cohort, tmp_path_factory):
     fitted = run(
         "fit", cohort / "scans", "-o", out / "model", "--recipe", recipe, "--contrasts", "FLAIR,T1w",
         "--masks", cohort / "masks", "--brain-masks", cohort / "brains",
-        "--settings", cohort / f"{recipe}.toml",
+        "--settings", cohort / f"{recipe}.toml", "--set", "maps.smoothing.sigma=4",
+        "--set", "maps.smoothing.unit=mm", "--set", "maps.median_px=3",
     )  # fmt: skip
     assert fitted.exit_code == 0, fitted.output
     scored = run(
@@ -133,6 +134,8 @@ def test_sidecars_tell_every_source_and_the_axis_of_slices(study, cohort):
         assert sources == [anat / "sub-4_FLAIR.nii.gz", anat / "sub-4_T1w.nii.gz"]
         assert told["SliceAxis"] == ("K" if recipe == "slices" else None)
         assert told["Fallbacks"] == []
+        smoothed = {"smoothing": {"sigma": 4.0, "unit": "mm", "truncate": 1.0}, "median_px": 3}
+        assert told["Score"].get("settings", {}) == (smoothed if score == "combi" else {})
         assert (told["Environment"]["Device"], told["Environment"]["Dtype"]) == ("cpu", "float32")
     made = find_maps(out / "maps")[0]["sub-4"].made["combi"]
     assert made.slice_axis == (2 if recipe == "slices" else None)
