@@ -30,6 +30,14 @@ Contrasts = Annotated[
     str | None,
     typer.Option("--contrasts", help="Images of a structural scan, e.g. FLAIR,T1w; default: the only one."),
 ]
+MaskMaker = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-maker",
+        help="Of which a structural scan's mask is made where none is given: head, or (simply) brain. "
+        "Default: head; for score what the detector was fitted with.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and only that, on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.max_epochs=50.")]
@@ -75,12 +83,13 @@ def check(
     ] = None,
     contrasts: Contrasts = None,
     brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
     as_json: Json = False,
 ) -> None:
     """Check every header, gradient table and mask of a cohort before anything is trained."""
     from mednovelty import commands
 
-    request = commands.CheckRequest(folder, deep, brain_masks, recipe, contrasts, as_json)
+    request = commands.CheckRequest(folder, deep, brain_masks, recipe, contrasts, mask_maker, as_json)
     _end(console.run(lambda: commands.check(request), as_json))
 
 
@@ -108,6 +117,7 @@ def fit(
     ] = None,
     fold: Fold = None,
     brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -118,7 +128,9 @@ def fit(
     from mednovelty import fit_command
 
     def fit_scans() -> int:
-        over = fit_command.overrides(assignments, latent=latent, scores=scores, reference=reference)
+        over = fit_command.overrides(
+            assignments, latent=latent, scores=scores, reference=reference, mask_maker=mask_maker
+        )
         request = fit_command.FitRequest(
             folder=folder,
             output=output,
@@ -152,6 +164,7 @@ def score(
     ] = None,
     fold: Fold = None,
     brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -171,6 +184,7 @@ def score(
         draws=draws,
         fold=fold,
         brain_masks=brain_masks,
+        mask_maker=mask_maker,
         overwrite=overwrite,
         dry_run=dry_run,
         device=device,

@@ -112,7 +112,7 @@ def score_cohort(
         scans: From ``scan_folder``.
         out: The folder to write; made if absent.
         settings: Which scores, and whether to overwrite; None: the detector's, and no.
-        options: How scans are read; None: the defaults.
+        options: How scans are read; None: as the detector has it, ``detector.reading``.
         advance: Told ``(scan id, voxels done, voxels in all)`` after each batch.
 
     Raises:
@@ -122,11 +122,9 @@ def score_cohort(
         SettingsError: An unknown score.
         StoppedError: Stopped by a signal.
     """
-    from mednovelty.io.read_scan import DEFAULTS
-
     out, settings = Path(out), settings or CohortSettings()
     names = check_run(detector, scans, out, settings)
-    run = _Run(detector, out, names, settings, options or DEFAULTS, advance)
+    run = _Run(detector, out, names, settings, options or detector.reading, advance)
     so_far = CohortResult((), tuple((str(s.path), s.why) for s in scans.skipped), tuple(s.id for s in scans))
     with sole_writer(out):
         try:

@@ -32,6 +32,7 @@ class CheckRequest:
     brain_masks: Path | None = None
     recipe: str | None = None
     contrasts: str | None = None
+    mask_maker: str | None = None
     as_json: bool = False
 
 
@@ -46,6 +47,7 @@ class ScoreRequest:
     draws: int | None = None
     fold: int | None = None
     brain_masks: Path | None = None
+    mask_maker: str | None = None
     overwrite: bool = False
     dry_run: bool = False
     device: str = "auto"
@@ -57,10 +59,16 @@ def check(request: CheckRequest) -> int:
     """Print what is wrong with a cohort."""
     from mednovelty.fit_command import contrasts_in
     from mednovelty.io.check import check_folder
+    from mednovelty.io.read_scan import DEFAULTS, with_mask_maker
 
     contrasts, kind = contrasts_in(request.contrasts), _kind_to_check(request)
     report = check_folder(
-        request.folder, brain_masks=request.brain_masks, deep=request.deep, kind=kind, contrasts=contrasts
+        request.folder,
+        brain_masks=request.brain_masks,
+        deep=request.deep,
+        options=DEFAULTS if request.mask_maker is None else with_mask_maker(DEFAULTS, request.mask_maker),
+        kind=kind,
+        contrasts=contrasts,
     )
     if request.as_json:
         told = {"folder": str(request.folder), "kind": kind, "exit_code": report.exit_code}
@@ -99,10 +107,14 @@ def score(request: ScoreRequest) -> int:
     from mednovelty.detector import Detector
     from mednovelty.fit_command import find_scans_of, names_of
     from mednovelty.io.folds import of_fold
+    from mednovelty.io.read_scan import with_mask_maker
 
     detector = Detector.load(request.model).to(request.device)
     if request.draws is not None:
         detector = detector.with_draws(request.draws)
+    options = detector.reading
+    if request.mask_maker is not None:
+        options = with_mask_maker(options, request.mask_maker)
     _refuse_absent(request.folder)
     scans = find_scans_of(
         "structural" if detector.contrasts else "dwi",
@@ -125,7 +137,9 @@ def score(request: ScoreRequest) -> int:
     console.set_threads(request.threads)
     console.log_to_folder(request.output)
     with console.scoring_progress(len(scans)) as advance:
-        result = score_cohort(detector, scans, request.output, settings=settings, advance=advance)
+        result = score_cohort(
+            detector, scans, request.output, settings=settings, options=options, advance=advance
+        )
     if request.as_json:
         console.print_json(json.loads((request.output / "run.json").read_text()))
     console.tell_alike(_warnings_of(result, scans, request.output))

@@ -95,7 +95,7 @@ class Detector:
             lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out.
             seed: Same seed, same scans, same machine: same bits.
             settings: Network, training, reference; None: the recipe's defaults.
-            options: How scans are read.
+            options: How scans are read; None: the defaults, with the ``structural_mask`` of the settings.
             folder: Where checkpoints and large training tables lie; None: no checkpoints.
             resume: Go on from the checkpoint in that folder.
             on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
@@ -112,6 +112,10 @@ class Detector:
         """
         kind = recipe_of(recipe).scans
         settings = checked_settings(settings, recipe)
+        if options is None:
+            options = reading(settings)
+        # Scans to be scored are to be masked as those it was fitted on.
+        settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
         gather = gather_scans if kind == "dwi" else gather_images
         listed = _listed(scans, kind, contrasts)
@@ -136,6 +140,11 @@ class Detector:
     def model(self) -> Any:
         """The network, frozen."""
         return self.fitted.model
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How scans are read to be scored, unless told otherwise: masked as those it was fitted on."""
+        return reading(self.settings)
 
     @property
     def reference(self) -> Reference:
@@ -391,6 +400,13 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
         settings, preprocessor_settings={name: state | given.get(name, {}) for name, state in steps.items()}
     )
     return settings
+
+
+def reading(settings: FitSettings) -> ReadOptions:
+    """Return how scans are read under some settings."""
+    from mednovelty.io.read_scan import ReadOptions
+
+    return ReadOptions(structural_mask=settings.structural_mask)
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:

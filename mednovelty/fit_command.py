@@ -49,6 +49,7 @@ def overrides(
     latent: str | None = None,
     scores: str | None = None,
     reference: str | None = None,
+    mask_maker: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings that flags ask for; flags win over ``--set``.
 
@@ -66,6 +67,8 @@ def overrides(
         tree["scores"] = names_of(scores)
     if reference is not None:
         tree["reference"] = reference
+    if mask_maker is not None:
+        tree["structural_mask"] = mask_maker
     return tree
 
 

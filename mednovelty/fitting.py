@@ -56,6 +56,7 @@ class FitSettings:
         normalise_within: ``mask`` or ``whole-scan``: over what a scan's mean intensity is taken.
         bvalue_tolerance: Relative difference of b-values that counts as the same gradient.
         angle_tolerance_deg: Angle between directions that counts as the same gradient.
+        structural_mask: Of which a structural scan's mask is made where none is given: ``head`` or ``brain``.
         scores: What ``score`` computes when it is not told.
         reference: ``even``: where training voxels exceed the budget, they are drawn evenly over scans;
             ``coreset``: chosen so that no training voxel is far from a chosen one (greedy k-center).
@@ -80,6 +81,7 @@ class FitSettings:
     normalise_within: str = "mask"
     bvalue_tolerance: float = 0.05
     angle_tolerance_deg: float = 5.0
+    structural_mask: Literal["head", "brain"] = "head"
     scores: tuple[str, ...] = DEFAULT_SCORES
     reference: Literal["even", "coreset"] = "even"
     reference_bytes: int = 1 << 30
@@ -98,6 +100,8 @@ class FitSettings:
         object.__setattr__(self, "candidates", tuple(dict(tree) for tree in self.candidates))
         if self.reference not in ("even", "coreset"):
             raise SettingsError(f"reference={self.reference!r} is neither 'even' nor 'coreset'")
+        if self.structural_mask not in ("head", "brain"):
+            raise SettingsError(f"structural_mask={self.structural_mask!r} is neither 'head' nor 'brain'")
         if not 0 < self.validation_fraction < 1:
             raise SettingsError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
-LATER_SETTINGS = ("maps",)
+LATER_SETTINGS = ("maps", "structural_mask")
 """What this format's first detectors had none of; they behave as the defaults say."""
 
 

@@ -47,7 +47,7 @@ def test_heads_are_told_once_a_cohort_when_fitting_and_when_scoring(cohort):
         assert result.exit_code == 0, result.output
         (line,) = [line for line in result.stderr.splitlines() if SKULL in line]
         assert line.startswith("5 alike, the first: sub-")
-        assert line.endswith("strip it, or give --brain-masks")
+        assert line.endswith("strip it, give --brain-masks, or try --mask-maker brain")
         of_each = [line for line in logged(folder) if " DEBUG sub-" in line and SKULL in line]
         assert len(of_each) == 5
     told = json.loads(next((out / "sub-3").rglob("*_novelty.json")).read_text())["Warnings"]

@@ -71,7 +71,7 @@ class TestHead:
         assert warnings == (
             "sub-01: the image is not skull-stripped (a bright rim with a dark gap below it in 100% of "
             "directions): the mask made of it is that of the head, and scores will be about scalp and skull "
-            "too; strip it, or give --brain-masks",
+            "too; strip it, give --brain-masks, or try --mask-maker brain",
         )
 
     def test_the_unit_of_the_signal_does_not_matter(self):

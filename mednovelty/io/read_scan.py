@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from mednovelty.io.readers import open_image
 from mednovelty.io.scan_folder import ScanFiles, scan_folder
 from mednovelty.io.tally import LARGEST_SIGNAL, Tally
 from mednovelty.preprocess.brain_mask import MedianOtsuSettings, median_otsu_mask
+from mednovelty.preprocess.structural_mask import MaskMaker
 from mednovelty.scan import Scan
 
 if TYPE_CHECKING:
@@ -39,14 +40,32 @@ class ReadOptions:
         nifti: Limits and what is asked for in spite of them.
         median_otsu: How a brain mask is made where none is given.
         gradients: Whether the image must have gradients; False reads any 3-D or 4-D image.
+        structural_mask: Of which a structural scan's mask is made where none is given: of the ``head``, or,
+            simply, of the ``brain`` below the skull.
     """
 
     nifti: NiftiSettings = field(default_factory=NiftiSettings)
     median_otsu: MedianOtsuSettings = field(default_factory=MedianOtsuSettings)
     gradients: bool = True
+    structural_mask: MaskMaker = "head"
+
+    def __post_init__(self) -> None:
+        if self.structural_mask not in get_args(MaskMaker):
+            raise SettingsError(f"structural_mask={self.structural_mask!r} is neither 'head' nor 'brain'")
 
 
 DEFAULTS = ReadOptions()
+
+
+def with_mask_maker(options: ReadOptions, maker: str) -> ReadOptions:
+    """Return the options with what a structural scan's mask is made of, ``--mask-maker``.
+
+    Raises:
+        SettingsError: Neither ``head`` nor ``brain``.
+    """
+    if maker not in get_args(MaskMaker):
+        raise SettingsError(f"--mask-maker {maker}: head or brain are known")
+    return replace(options, structural_mask=cast("MaskMaker", maker))
 
 
 def read_scan(files: ScanFiles | str | Path, *, options: ReadOptions = DEFAULTS) -> Scan:

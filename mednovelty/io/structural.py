@@ -159,7 +159,9 @@ def _mask(
     if files.mask is not None:
         mask, warnings = read_mask(files.mask, first.grid, first.name, options.nifti)
         return mask, shown(files.mask), warnings
-    mask, words, told = structural_brain_mask(background, first.grid.spacing_mm, first.name)
+    mask, words, told = structural_brain_mask(
+        background, first.grid.spacing_mm, first.name, options.structural_mask
+    )
     if not mask.any():
         what = f"no brain is found in its {first.grid.shape} voxels; give a brain mask"
         raise ScanError(f"{first.name}: {what}", code="mask.none_found")

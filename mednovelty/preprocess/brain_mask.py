@@ -71,7 +71,7 @@ def median_otsu_mask(
         max(1, min(round(settings.block_mm / s), n // _FEWEST_BLOCKS))
         for s, n in zip(spacing_mm, b0.shape, strict=True)
     ]
-    blocks = _block_means(b0, step)
+    blocks = block_means(b0, step)
     # Each pass rounds corners off, and a phantom a dozen voxels wide is little but corners.
     passes = min(settings.passes, sorted(blocks.shape)[1] // 8)
     if blocks.min() < blocks.max():
@@ -83,7 +83,7 @@ def median_otsu_mask(
                 numpass=passes,
                 dilate=_dilation(settings, step, spacing_mm) or None,
             )
-        mask = _enlarge(_largest_island(mask.astype(bool)), step, b0.shape)
+        mask = enlarge(_largest_island(mask.astype(bool)), step, b0.shape)
         if mask.any():
             return mask
     raise ScanError(
@@ -105,7 +105,7 @@ def _dilation(settings: MedianOtsuSettings, step: list[int], spacing_mm: np.ndar
     return int(settings.dilate_mm / float(np.max(step * np.asarray(spacing_mm))) + 0.25)
 
 
-def _block_means(volume: np.ndarray, step: list[int]) -> np.ndarray:
+def block_means(volume: np.ndarray, step: list[int]) -> np.ndarray:
     """Average blocks of ``step`` voxels; the last block of an axis repeats the edge where it is cut."""
     if step == [1, 1, 1]:
         return volume
@@ -114,7 +114,7 @@ def _block_means(volume: np.ndarray, step: list[int]) -> np.ndarray:
     return padded.reshape(i, step[0], j, step[1], k, step[2]).mean((1, 3, 5))
 
 
-def _enlarge(mask: np.ndarray, step: list[int], shape: tuple[int, ...]) -> np.ndarray:
+def enlarge(mask: np.ndarray, step: list[int], shape: tuple[int, ...]) -> np.ndarray:
     """Return the mask on the voxels, its outline interpolated between the blocks' centres."""
     from scipy.ndimage import affine_transform
 

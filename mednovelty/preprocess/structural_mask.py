@@ -2,16 +2,21 @@
 
 A skull-stripped image has an exactly constant background: the mask is the rest. Any other image gets a
 mask of the head, by Otsu's threshold. Where a bright rim lies around the brain with a dark gap between them,
-a warning says that a skull is still there: scores are then mostly about scalp and skull.
+a warning says that a skull is still there: scores are then mostly about scalp and skull. Asked for the brain,
+``skull_strip.py`` looks for it in the head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from mednovelty.errors import ScanError
+from mednovelty.preprocess.skull_strip import WORDS, strip_skull
+
+MaskMaker = Literal["head", "brain"]
 
 _NEAR = 0.05
 """Share of the signal's range within which a voxel counts as dark."""
@@ -36,7 +41,10 @@ _SLICES = 12
 
 
 def structural_brain_mask(
-    volume: np.ndarray, spacing_mm: Sequence[float] | np.ndarray, name: str = "image"
+    volume: np.ndarray,
+    spacing_mm: Sequence[float] | np.ndarray,
+    name: str = "image",
+    maker: MaskMaker = "head",
 ) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """Return a mask, how it was made, and warnings.
 
@@ -44,12 +52,13 @@ def structural_brain_mask(
         volume: ``(I, J, K)``; what is not finite counts as background.
         spacing_mm: ``(3,)`` distance of voxels.
         name: What messages call the image.
+        maker: ``brain``: where a skull is, the mask is what ``strip_skull`` finds below it.
 
     Returns:
         ``(I, J, K)`` bool; words for ``Scan.mask_source``; warnings, at most one of them about a skull.
 
     Raises:
-        ScanError: The image is constant.
+        ScanError: The image is constant, or no brain is found in the head.
     """
     volume = _finite(volume)
     background = _background(volume)
@@ -79,19 +88,29 @@ def structural_brain_mask(
         mask = volume > threshold
         words = f"signal above {threshold:.4g}, half of Otsu's threshold; largest island, holes filled"
         stripped = False
-    mask = _filled(_largest_island(mask))
+    above, mask = mask, _filled(_largest_island(mask))
     if mask.mean() > _WHOLE:
         warnings += (
             f"{name}: the mask made of it is {mask.mean():.0%} of the image: nothing was recognised as "
             "outside; give brain masks",
         )
     share = skull_share(volume, mask, spacing_mm)
-    if not stripped or share >= _SKULL_SHARE:
+    if maker == "brain" and (not stripped or share >= _SKULL_SHARE):
+        # Filled first: where bone is as dark as air, the brain may be a larger island than the scalp.
+        head = _filled(_largest_island(_filled(above)))
+        mask, words = strip_skull(volume, head, spacing_mm, name), WORDS
+        share = skull_share(volume, mask, spacing_mm)
+        if share >= _SKULL_SHARE:
+            warnings += (
+                f"{name}: the mask made of it seems to have some skull still (a bright rim with a dark gap "
+                f"below it in {share:.0%} of directions); give --brain-masks",
+            )
+    elif not stripped or share >= _SKULL_SHARE:
         what = "seems to have its skull still" if stripped else "is not skull-stripped"
         warnings += (
             f"{name}: the image {what} (a bright rim with a dark gap below it in {share:.0%} of directions): "
             "the mask made of it is that of the head, and scores will be about scalp and skull too; strip "
-            "it, or give --brain-masks",
+            "it, give --brain-masks, or try --mask-maker brain",
         )
     return np.asfortranarray(mask), words, warnings
 
