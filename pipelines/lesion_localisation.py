@@ -1,76 +1,131 @@
 """Where in the image (Zimmerer et al. 2019): from a data manifest with folds to the table of AUCs.
 
-    python pipelines/lesion_localisation.py --manifest data_manifests/lgg.toml --out study --contrasts FLAIR
+    python pipelines/lesion_localisation.py --manifest data_manifests/lgg.toml --out study \
+        --contrasts FLAIR,T1w --set maps.signs.FLAIR=1 --set maps.signs.T1w=-1
 
-Settings stand in ``lesion_localisation.toml`` beside this file. Each fold of patients is scored by a detector
-that was trained on the lesion-free slices of the others: a patient is never in two folds. The maps of all
-folds are evaluated together, beside the raw intensity of each contrast: the table as JSON on stdout, pictures
-beside it. Exit codes are those of ``mednovelty score``.
+Settings stand in ``lesion_localisation.toml`` beside this file; ``--set`` replaces some. Each fold of
+patients is scored by a detector that was trained on the lesion-free slices of the others: a patient is never
+in two folds. The maps of all folds are evaluated together, beside the raw intensity of each contrast: the
+table as JSON on stdout, pictures beside it. Exit codes are those of ``mednovelty score``.
+
+Which score is best is not for the tested patients to say. Of three folds or more, each detector has a fold
+for early stopping, which it has not learned from: the score with the highest mean average precision there is
+the fold's choice, and ``choice.json`` tells what the choices reach on the tested patients.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import math
+import statistics
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mednovelty as mn
 from mednovelty import console
 from mednovelty.errors import OutputError, SettingsError
+from mednovelty.evaluation import Evaluation
 from mednovelty.fit_command import lesions_in
+from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.folds import with_fold
 from mednovelty.io.manifest import read_manifest
 from mednovelty.io.scan_files import ScanList
 from mednovelty.model_folder import fit_settings
 from mednovelty.report.figures import draw_evaluation
-from mednovelty.settings import read_toml
+from mednovelty.settings import parse_assignments, read_toml
 
 SETTINGS = Path(__file__).with_suffix(".toml")
 log = logging.getLogger("mednovelty")
 
 
-def study(manifest: Path, out: Path, settings: Path = SETTINGS, contrasts: list[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What the program was asked for."""
+
+    manifest: Path
+    out: Path
+    settings: Path = SETTINGS
+    contrasts: list[str] | None = None
+    overrides: Mapping[str, Any] | None = None
+
+
+def study(asked: Asked) -> int:
     """Fit and score fold by fold, evaluate all; print the table, log what failed, return the exit code."""
+    out = asked.out
     if (out / "evaluation.json").exists():
         raise OutputError(f"{out}: holds a study already; choose another folder")
-    folds = read_manifest(manifest).folds
+    folds = read_manifest(asked.manifest).folds
     if folds is None:
-        raise SettingsError(f"{manifest}: has no [folds] to train and test in turn")
-    scans = mn.scan_folder(manifest, kind="structural", contrasts=contrasts)
-    codes = [fold(k, scans, out, settings) for k in range(folds.count)]
+        raise SettingsError(f"{asked.manifest}: has no [folds] to train and test in turn")
+    scans = mn.scan_folder(asked.manifest, kind="structural", contrasts=asked.contrasts)
+    codes = [fold(k, scans, asked) for k in range(folds.count)]
     if any(code not in (0, 6) for code in codes):
         return max(codes)
-    evaluation = mn.evaluate(out / "maps", manifest)
+    evaluation = mn.evaluate(out / "maps", asked.manifest)
     evaluation.write(out)
     draw_evaluation(evaluation, out)
+    if folds.count > 2:
+        write_text_atomic(out / "choice.json", json.dumps(choice(scans, asked, evaluation), indent=2) + "\n")
     for warning in evaluation.warnings:
         log.warning("%s", warning)
     print(evaluation.to_json())
     return max(codes)
 
 
-def fold(k: int, scans: ScanList, out: Path, settings: Path) -> int:
-    """Train on all folds but k and score k; a fold that is done is not done again."""
-    asked, model = read_toml(settings), out / "models" / f"fold-{k + 1}"
+def fold(k: int, scans: ScanList, asked: Asked) -> int:
+    """Train on all folds but k, score k and the fold that decided when to stop; what is done stays done."""
+    given, out = read_toml(asked.settings), asked.out
+    model, recipe = out / "models" / f"fold-{k + 1}", given["recipe"]
     mine, unread = with_fold(scans, k), []
     if (model / "detector.json").exists():
         detector = mn.Detector.load(model)
     else:
         detector = mn.Detector.fit(
             mine.with_roles("normal", "validation"),
-            recipe=asked["recipe"],
+            recipe=recipe,
             lesions=lesions_in(scans.manifest.path, [files.id for files in scans], out),
-            seed=asked["seed"],
-            settings=fit_settings(asked["fit"], where=settings.name, recipe=asked["recipe"]),
+            seed=given["seed"],
+            settings=fit_settings(
+                given["fit"], asked.overrides or {}, where=asked.settings.name, recipe=recipe
+            ),
             folder=model,
+            resume=any(model.glob("checkpoint*")),
             on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
         ).save(model)
-    result = mn.score_cohort(detector, mine.with_roles("test"), out / "maps" / f"fold-{k + 1}")
-    for failure in (*unread, *(f"{failed.id}: {failed.message}" for failed in result.failures)):
-        log.error("failed: %s", failure)
     log.info("fold %d: %s", k + 1, detector.fitted.summary["verdict"])
-    return result.exit_code or (6 if unread else 0)
+    results = [mn.score_cohort(detector, mine.with_roles("test"), out / "maps" / f"fold-{k + 1}")]
+    if validation := mine.with_roles("validation").scans:
+        log.info("fold %d: scoring %d patients to choose by", k + 1, len(validation))
+        chosen_by = out / "validation" / f"fold-{k + 1}"
+        results.append(mn.score_cohort(detector, mine.with_roles("validation"), chosen_by))
+    failed = [f"{one.id}: {one.message}" for result in results for one in result.failures]
+    for failure in (*unread, *failed):
+        log.error("failed: %s", failure)
+    return max(result.exit_code for result in results) or (6 if unread else 0)
+
+
+def choice(scans: ScanList, asked: Asked, tested: Evaluation) -> dict[str, Any]:
+    """Return each fold's choice, made by its validation patients, and what the choices reach when tested."""
+    told, reached = [], []
+    for k in range(read_manifest(asked.manifest).folds.count):
+        judged = mn.evaluate(asked.out / "validation" / f"fold-{k + 1}", asked.manifest)
+        by = {score: row["ap"] for score, row in judged.mean.items() if not math.isnan(row["ap"])}
+        best = max((score for score in by if not judged.is_trivial(score)), key=by.__getitem__)
+        ids = [files.id for files in with_fold(scans, k).with_roles("test")]
+        own = [tested.scans[id][best]["ap"] for id in ids if best in tested.scans.get(id, {})]
+        own = [ap for ap in own if not math.isnan(ap)]
+        reached += own
+        told.append({"fold": k + 1, "validation_ap": by, "chosen": best, "test_ap": _mean(own)})
+    return {"folds": told, "test_ap": _mean(reached), "patients": len(reached)}
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return statistics.fmean(numbers) if numbers else None
 
 
 if __name__ == "__main__":
@@ -79,6 +134,13 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--settings", type=Path, default=SETTINGS)
     parser.add_argument("--contrasts", type=lambda text: text.split(","), help="e.g. FLAIR,T1w")
+    parser.add_argument("--set", action="append", default=[], help="one setting, e.g. train.max_epochs=50")
     given = parser.parse_args()
     console.start_logging(quiet=False, verbose=False)
-    sys.exit(console.run(lambda: study(given.manifest, given.out, given.settings, given.contrasts)))
+
+    def run() -> int:
+        """Read the words and run the study."""
+        overrides = parse_assignments(given.set)
+        return study(Asked(given.manifest, given.out, given.settings, given.contrasts, overrides))
+
+    sys.exit(console.run(run))
