@@ -47,6 +47,9 @@ Fold = Annotated[
         "--fold", min=1, help="Which fold of a manifest with [folds] is tested, counted from 1; default: 1."
     ),
 ]
+ScoreSet = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the maps, e.g. maps.median_px=5.")
+]
 Scores = Annotated[
     str | None,
     typer.Option(
@@ -162,6 +165,7 @@ def score(
     draws: Annotated[
         int | None, typer.Option(help="Draws of stochastic scores; default: the detector's.")
     ] = None,
+    assignments: ScoreSet = None,
     fold: Fold = None,
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
@@ -182,6 +186,7 @@ def score(
         output=output,
         scores=scores,
         draws=draws,
+        assignments=assignments or (),
         fold=fold,
         brain_masks=brain_masks,
         mask_maker=mask_maker,

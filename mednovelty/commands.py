@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, ScanError, SettingsError
+from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ScoreRequest:
     output: Path
     scores: str | None = None
     draws: int | None = None
+    assignments: Sequence[str] = ()
     fold: int | None = None
     brain_masks: Path | None = None
     mask_maker: str | None = None
@@ -110,6 +112,8 @@ def score(request: ScoreRequest) -> int:
     from mednovelty.io.read_scan import with_mask_maker
 
     detector = Detector.load(request.model).to(request.device)
+    if request.assignments:
+        detector = detector.with_scoring(parse_assignments(request.assignments), where="--set")
     if request.draws is not None:
         detector = detector.with_draws(request.draws)
     options = detector.reading

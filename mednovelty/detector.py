@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mednovelty.devices import chosen
-from mednovelty.errors import DetectorError
+from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
 from mednovelty.image_gathering import check_contrasts, gather_images
@@ -28,12 +28,14 @@ from mednovelty.reference import Reference
 from mednovelty.scan import Scan
 from mednovelty.scoring import Scoring, Shares, resolve_names
 from mednovelty.searches import moved
+from mednovelty.settings import checked, overlaid, tree_of
 from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles
 
+SCORING_SETTINGS = ("maps", "draws", "batch_voxels")
 DIFFUSION_BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
 
@@ -312,6 +314,28 @@ class Detector:
     def with_maps(self, maps: MapSettings) -> Detector:
         """Return the detector with other settings of maps; nothing needs to be trained again."""
         return replace(self, settings=replace(self.settings, maps=maps))
+
+    def with_scoring(self, tree: Mapping[str, Any], *, where: str = "settings") -> Detector:
+        """Return the detector with other settings of scoring; nothing needs to be trained again.
+
+        Args:
+            tree: ``maps`` and its settings, ``draws``, ``batch_voxels``.
+            where: What messages call the place that they are from.
+
+        Raises:
+            SettingsError: Any other setting, which training depends on, or a wrong value.
+        """
+        own = {name: tree_of(self.settings)[name] for name in SCORING_SETTINGS}
+        if fixed := [name for name in tree if name in tree_of(self.settings) and name not in own]:
+            raise SettingsError(
+                f"{where}: {fixed[0]} is decided when fitting; "
+                f"scoring can change {', '.join(SCORING_SETTINGS)}"
+            )
+        changed = checked(FitSettings, overlaid(own, tree, where), where)
+        changed.maps.signs_of(self.contrasts)
+        return replace(
+            self, settings=replace(self.settings, **{name: getattr(changed, name) for name in own})
+        )
 
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.

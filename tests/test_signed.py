@@ -116,3 +116,21 @@ def test_a_contrast_that_is_not_there_is_refused_before_training():
 
 def test_all_has_them():
     assert {"rec_signed", "combi_signed"} <= set(resolve_names(["all"], images=True))
+
+
+def test_scoring_can_be_set_anew_and_training_cannot():
+    detector = detector_of("slices")
+    changed = detector.with_scoring({"maps": {"signs": SIGNS, "median_px": 3}, "batch_voxels": 2})
+    assert changed.settings.maps == MapSettings(signs=SIGNS, median_px=3)
+    assert (changed.settings.batch_voxels, changed.settings.draws) == (2, detector.settings.draws)
+    assert changed.settings.train == detector.settings.train
+    again = changed.with_scoring({"maps": {"signs": {"T1w": 2}}}).settings.maps
+    assert again == MapSettings(signs={"FLAIR": 1, "T1w": 2}, median_px=3)
+    for tree, said in (
+        ({"train": {"max_epochs": 3}}, "train is decided when fitting; scoring can change maps, draws"),
+        ({"map": {}}, "no setting is called 'map'; did you mean 'maps'"),
+        ({"maps": {"median_px": 4}}, "maps.median_px must be 0 or an odd number"),
+        ({"maps": {"signs": {"T2w": 1}}}, "maps.signs names 'T2w'; the contrasts are FLAIR, T1w"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            detector.with_scoring(tree)
