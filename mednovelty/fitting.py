@@ -35,6 +35,8 @@ DEFAULT_SCORES = (
 
 SEARCH_SAMPLE = 8192
 """Held-out voxels on which the quality of searches is measured."""
+SEARCH_BYTES = 1 << 28
+"""Of slices and windows, which are thousands of times larger, as many as fit into this."""
 LARGEST = {"draws": 10_000, "batch_voxels": 1 << 22}
 """Above these a setting is a slip of the pen, or a file that wants all our memory."""
 
@@ -239,7 +241,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
     reference = _draw_reference(best.model, training, parts, settings, seed, on_reference)
-    rows = validation.sample_rows(SEARCH_SAMPLE, numpy_generator(seed, "search sample"))
+    count = max(1, min(SEARCH_SAMPLE, SEARCH_BYTES // (4 * validation.channels)))
+    rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
     sample = torch.from_numpy(validation.take(rows)).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed)  # fmt: skip

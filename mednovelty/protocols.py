@@ -148,7 +148,15 @@ class Preprocessor(Protocol):
 
 
 class View(Protocol):
-    """Cuts a scan into samples and puts scores back where they came from."""
+    """Cuts a scan into samples and puts scores back where they came from.
+
+    A view may also have ``spacing_mm(scan)``, of its samples' axes, for what is smoothed in mm;
+    ``slice_axis(scan)``, the voxel axis along which its slices lie; ``touches(scan, lesion, start, stop)``,
+    for healthy parts of patients; and ``stitch``, with which it drives the scoring itself.
+    """
+
+    def shape(self, channels: int) -> tuple[int, ...]:
+        """Return ``(C, *space)`` of a sample."""
 
     def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
         """Return samples ``start`` to ``stop``, ``(stop - start, C, *space)`` float32."""

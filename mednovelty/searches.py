@@ -19,6 +19,8 @@ from mednovelty.plugins import plugin
 from mednovelty.reference import Key, Reference
 from mednovelty.scoring import Scoring
 
+NUMBERS_A_BATCH = 1 << 21
+"""All the sample at once where samples are voxels; few of slices and windows, whose passes take memory."""
 DRAWS = 2
 """Of stochastic scores, while listening: what they are does not matter."""
 
@@ -63,7 +65,7 @@ def queries_of(
     """
     comparing = [name for name in scores if plugin("scorers", name).reference_parts]
     listening = _Listening(reference)
-    scoring = Scoring(model, listening, DRAWS, 0, max(len(sample), 1))
+    scoring = Scoring(model, listening, DRAWS, 0, max(NUMBERS_A_BATCH // max(model.channels, 1), 1))
     voxels = sample.cpu().numpy()
     scoring.run(comparing, lambda start, stop: (voxels[start:stop], None), len(sample))
     return {
