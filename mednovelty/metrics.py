@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -75,50 +76,84 @@ class Ranking:
         return cls(lesion, healthy)
 
     @property
+    def n_healthy(self) -> int:
+        """Voxels outside the lesion."""
+        return self.healthy.size
+
+    @property
     def undefined(self) -> str | None:
         """Why the metrics are NaN: a class has no voxel; None where both have some."""
-        if self.lesion.size and self.healthy.size:
+        if self.lesion.size and self.n_healthy:
             return None
-        return "no lesion voxel" if self.healthy.size else "no voxel outside the lesion"
+        return "no lesion voxel" if self.n_healthy else "no voxel outside the lesion"
 
     @property
     def prevalence(self) -> float:
         """Share of lesion voxels: the AP of scores that know nothing."""
-        n = self.lesion.size + self.healthy.size
+        n = self.lesion.size + self.n_healthy
         return self.lesion.size / n if n else math.nan
+
+    def healthy_below(self, at: np.ndarray, side: Literal["left", "right"] = "left") -> np.ndarray:
+        """Count healthy scores below each of ``(m,)`` ascending numbers; ``right``: at most each."""
+        return np.searchsorted(self.healthy, at, side)
 
     def thresholds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the distinct lesion scores, ascending, with TP and FP at each, all ``(m,)``."""
         first = np.flatnonzero(np.append(True, self.lesion[1:] != self.lesion[:-1]))
         found = self.lesion[first]
-        return found, self.lesion.size - first, self.healthy.size - np.searchsorted(self.healthy, found)
+        return found, self.lesion.size - first, self.n_healthy - self.healthy_below(found)
 
     def flagged(self, threshold: float) -> tuple[int, int]:
         """Return TP and FP where ``score >= threshold``."""
         # In the scores' own dtype: a Python float would make searchsorted copy the array to float64.
         at = np.asarray(threshold, dtype=self.healthy.dtype)
         return (self.lesion.size - int(np.searchsorted(self.lesion, at)),
-                self.healthy.size - int(np.searchsorted(self.healthy, at)))  # fmt: skip
+                self.n_healthy - int(self.healthy_below(at)))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool(Ranking):
+    """Several rankings as one, without a copy of their healthy scores, which are many.
+
+    Attributes:
+        lesion: ``(P,)`` ascending, of all.
+        healthy: Empty: they are in ``runs``.
+        runs: ``(N_r,)`` ascending each, all of the healthy scores.
+    """
+
+    runs: tuple[np.ndarray, ...] = ()
+
+    @classmethod
+    def of_all(cls, rankings: Sequence[Ranking]) -> Pool:
+        """Return all their voxels together; the fewer rankings, the faster its counts."""
+        lesion = np.concatenate([ranking.lesion for ranking in rankings])
+        lesion.sort(kind="stable")
+        runs = tuple(ranking.healthy for ranking in rankings)
+        return cls(lesion, np.empty(0, np.result_type(*runs)), runs)
+
+    @property
+    def n_healthy(self) -> int:
+        """Voxels outside the lesion."""
+        return sum(run.size for run in self.runs)
+
+    def healthy_below(self, at: np.ndarray, side: Literal["left", "right"] = "left") -> np.ndarray:
+        """Count healthy scores below each of ``(m,)`` ascending numbers; ``right``: at most each."""
+        counts = [np.searchsorted(run, at, side) for run in self.runs]
+        return np.asarray(np.sum(counts, axis=0, dtype=np.int64))
 
 
 def auroc(ranking: Ranking) -> float:
     """Return the chance that a lesion voxel outscores another one, ties counted half; NaN for one class."""
     if ranking.undefined:
         return math.nan
-    few, many = sorted((ranking.lesion, ranking.healthy), key=len)
-    # Twice the Mann-Whitney count of ``few`` over ``many``, in integers, so exact.
-    twice = int(np.searchsorted(many, few, "left").sum()) + int(np.searchsorted(many, few, "right").sum())
-    pairs = 2 * few.size * many.size
-    return (twice if few is ranking.lesion else pairs - twice) / pairs
+    return _auroc(ranking, *ranking.thresholds())
 
 
 def average_precision(ranking: Ranking) -> float:
     """Return step-wise average precision, as scikit-learn defines it; equal scores are one threshold."""
     if ranking.undefined:
         return math.nan
-    _, hits, false_alarms = ranking.thresholds()
-    gained = hits - np.append(hits[1:], 0)
-    return float((gained * (hits / (hits + false_alarms))).sum() / ranking.lesion.size)
+    return _average_precision(ranking, *ranking.thresholds())
 
 
 def fpr_at_lesion_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
@@ -129,7 +164,7 @@ def fpr_at_lesion_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
     if ranking.undefined:
         return math.nan
     threshold = ranking.lesion[-_at_least(tpr, ranking.lesion.size)]
-    return ranking.flagged(threshold)[1] / ranking.healthy.size
+    return ranking.flagged(threshold)[1] / ranking.n_healthy
 
 
 def fpr_at_healthy_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
@@ -139,18 +174,14 @@ def fpr_at_healthy_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
     """
     if ranking.undefined:
         return math.nan
-    limit = ranking.healthy[_at_least(tpr, ranking.healthy.size) - 1]
-    return int(np.searchsorted(ranking.lesion, limit, "right")) / ranking.lesion.size
+    return _fpr_at_healthy_tpr(ranking, *ranking.thresholds(), tpr=tpr)
 
 
 def best_dice(ranking: Ranking) -> tuple[float, float]:
     """Return the best Dice over all thresholds and the threshold; the highest where several are best."""
     if ranking.undefined:
         return math.nan, math.nan
-    found, hits, false_alarms = ranking.thresholds()
-    dice = 2 * hits / (hits + false_alarms + ranking.lesion.size)
-    best = dice.size - 1 - int(np.argmax(dice[::-1]))
-    return float(dice[best]), float(found[best])
+    return _best_dice(ranking, *ranking.thresholds())
 
 
 def dice_at(ranking: Ranking, threshold: float) -> float:
@@ -296,15 +327,54 @@ def patient_weights(patients: Sequence[str], seed: int, resamples: int) -> np.nd
 
 def summary(ranking: Ranking) -> dict[str, float]:
     """Return every metric of one scan's scores that needs no other scan, by the names of the reports."""
-    dice, threshold = best_dice(ranking)
-    return {
-        "auroc": auroc(ranking),
-        "ap": average_precision(ranking),
-        "fpr_at_95_lesion_tpr": fpr_at_lesion_tpr(ranking),
-        "fpr_at_95_healthy_tpr": fpr_at_healthy_tpr(ranking),
-        "dice_best": dice,
-        "dice_best_threshold": threshold,
-    }
+    names = ("auroc", "ap", "fpr_at_95_lesion_tpr", "fpr_at_95_healthy_tpr", "dice_best",
+             "dice_best_threshold")  # fmt: skip
+    if ranking.undefined:
+        return dict.fromkeys(names, math.nan)
+    # The same thresholds for all: to count at them is most of the work.
+    counts = ranking.thresholds()
+    numbers = (
+        _auroc(ranking, *counts),
+        _average_precision(ranking, *counts),
+        fpr_at_lesion_tpr(ranking),
+        _fpr_at_healthy_tpr(ranking, *counts),
+        *_best_dice(ranking, *counts),
+    )
+    return dict(zip(names, numbers, strict=True))
+
+
+def _auroc(ranking: Ranking, found: np.ndarray, hits: np.ndarray, false_alarms: np.ndarray) -> float:
+    below, at_most = ranking.n_healthy - false_alarms, ranking.healthy_below(found, "right")
+    # Twice the Mann-Whitney count, in integers, so exact.
+    twice = int((_gained(hits) * (below + at_most)).sum())
+    return twice / (2 * ranking.lesion.size * ranking.n_healthy)
+
+
+def _average_precision(
+    ranking: Ranking, found: np.ndarray, hits: np.ndarray, false_alarms: np.ndarray
+) -> float:
+    return float((_gained(hits) * (hits / (hits + false_alarms))).sum() / ranking.lesion.size)
+
+
+def _fpr_at_healthy_tpr(
+    ranking: Ranking, found: np.ndarray, hits: np.ndarray, false_alarms: np.ndarray, tpr: float = 0.95
+) -> float:
+    # A score is at most the n-th lowest healthy one where fewer than n healthy ones are below it.
+    accepted = ranking.n_healthy - false_alarms < _at_least(tpr, ranking.n_healthy)
+    return int(_gained(hits)[accepted].sum()) / ranking.lesion.size
+
+
+def _best_dice(
+    ranking: Ranking, found: np.ndarray, hits: np.ndarray, false_alarms: np.ndarray
+) -> tuple[float, float]:
+    dice = 2 * hits / (hits + false_alarms + ranking.lesion.size)
+    best = dice.size - 1 - int(np.argmax(dice[::-1]))
+    return float(dice[best]), float(found[best])
+
+
+def _gained(hits: np.ndarray) -> np.ndarray:
+    """Return how many lesion voxels have just each threshold's score."""
+    return hits - np.append(hits[1:], 0)
 
 
 def _at_least(share: float, n: int) -> int:

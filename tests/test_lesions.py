@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mednovelty.evaluation.lesions import Lesions, detect, thresholds_of
+from mednovelty.evaluation import lesions as lesions_module
+from mednovelty.evaluation.lesions import Lesions, component_of, detect, thresholds_of
 from mednovelty.metrics import Ranking, best_dice, healthy_threshold
 
 SHAPE = (5, 4, 6)
@@ -148,3 +149,32 @@ def test_a_threshold_that_does_not_exist_is_nan():
     assert math.isnan(healthy_threshold(infinite, 0.4))
     assert healthy_threshold(infinite, 0.7) == np.nextafter(1, 2)
     assert math.isnan(healthy_threshold(Ranking(np.ones(2), np.empty(0)), 0.4))
+
+
+@given(hnp.arrays(bool, (3, 4, 2), elements=st.sampled_from([True, False, False])))
+def test_components_joined_voxel_by_voxel_are_those_of_a_walk_through_the_volume(flagged):
+    everywhere = np.arange(flagged.size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesions_module, "SPARSE_SHARE", 1.0)
+        one_by_one, n = component_of(flagged, everywhere)
+        patch.setattr(lesions_module, "SPARSE_SHARE", -1.0)
+        walked, expected = component_of(flagged, everywhere)
+    assert n == expected == len(components(flagged))
+    # The same partition, whatever its parts are called.
+    assert len(set(zip(one_by_one.tolist(), walked.tolist(), strict=True))) == len(set(walked.tolist()))
+    assert ((one_by_one > 0) == flagged.ravel()).all()
+    assert ((walked > 0) == flagged.ravel()).all()
+
+
+def test_few_and_many_flagged_voxels_take_the_way_that_is_quicker(monkeypatch):
+    walked = []
+    label = lesions_module.ndimage.label
+    monkeypatch.setattr(
+        lesions_module.ndimage, "label", lambda *args: walked.append(args[0].sum()) or label(*args)
+    )
+    flagged = np.zeros((10, 20, 10), bool)
+    flagged.flat[:30] = True
+    assert component_of(flagged, np.array([0, 1999]))[0].tolist() == [1, 0]
+    flagged.flat[30] = True
+    assert component_of(flagged, np.array([0, 1999]))[0].tolist() == [1, 0]
+    assert walked == [31]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mednovelty.evaluation.pooled import CURVE_METRICS, Draws, pooled_curve, ratio_interval
 from mednovelty.metrics import (
+    Pool,
     Ranking,
     average_precision,
     bootstrap_interval,
@@ -30,12 +31,26 @@ def scans(n, seed=0):
     return made
 
 
-def test_numbers_are_those_of_all_voxels_together_and_the_list_is_emptied():
+def test_numbers_are_those_of_all_voxels_together_however_they_are_pooled():
     parts = scans(5)
     expected = summary(Ranking.pooled(parts))
     found = pooled_curve(parts, list("abcde"), DRAWS)
     assert {name: found[name] for name in CURVE_METRICS} == {name: expected[name] for name in CURVE_METRICS}
-    assert parts == []
+    runs = [Ranking.pooled(parts[:2]), parts[2], Ranking.pooled(parts[3:])]
+    assert pooled_curve(parts, list("abcde"), DRAWS, runs) == found
+
+
+few = st.lists(st.sampled_from([-np.inf, -2.0, 0.0, 0.5, 1.0, 3.0, np.inf]), max_size=9)
+
+
+@given(st.lists(st.tuples(few, few), min_size=1, max_size=4))
+def test_a_pool_without_a_copy_has_the_numbers_of_the_pooled_ranking(scans):
+    parts = [Ranking(*(np.sort(np.array(scores, np.float32)) for scores in scan)) for scan in scans]
+    pool, whole = Pool.of_all(parts), Ranking.pooled(parts)
+    assert pool.n_healthy == whole.healthy.size
+    assert pool.undefined == whole.undefined
+    np.testing.assert_equal(summary(pool), summary(whole))
+    assert [pool.flagged(at) for at in (-1.0, 0.5, 9.0)] == [whole.flagged(at) for at in (-1.0, 0.5, 9.0)]
 
 
 def test_intervals_are_those_of_pooling_the_drawn_patients_scans():

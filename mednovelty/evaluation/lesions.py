@@ -11,11 +11,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from mednovelty.metrics import Ranking, fifth_threshold, healthy_threshold
 
 NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
+SPARSE_SHARE = 0.015
+"""Of a volume: up to here it is quicker to join its voxels one by one than to walk through the volume."""
+_AHEAD = [(i, j, k) for i, j, k in np.ndindex(2, 3, 3) if (i, j - 1, k - 1) > (0, 0, 0)]
+"""Half of the 26 neighbours, those that come later in row-major order, J and K counted from -1."""
 POINTS = {
     "dice": "the threshold of the best Dice on the fifth",
     "fpr_1_in_100": "the lowest threshold that flags at most 1 % of the fifth's healthy voxels",
@@ -86,13 +90,54 @@ def detect(
         threshold: At which the voxels are flagged, to be remembered.
         found_share: Of a lesion's voxels that must be flagged for it to count as found; one at least.
     """
-    labels, n = ndimage.label(flagged, NEIGHBOURS_26)
-    inside = labels[lesion]
+    inside, n = component_of(flagged, np.flatnonzero(lesion))
     hits = np.bincount(lesions.of_voxel[inside > 0], minlength=len(lesions))
     # A hair less, as 0.3 * 10 may come out above 3.
     enough = np.maximum(1, np.ceil(found_share * lesions.voxels - 1e-9))
     touching = np.count_nonzero(np.bincount(inside, minlength=n + 1)[1:])
     return Detection(threshold, hits / np.maximum(lesions.voxels, 1), hits >= enough, n - int(touching))
+
+
+def component_of(flagged: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, int]:
+    """Find which connected component of ``(I, J, K)`` bool each of some voxels is in.
+
+    Args:
+        flagged: Whose components, by 26 neighbours.
+        at: ``(m,)`` row-major indices of voxels.
+
+    Returns:
+        ``(m,)`` number of the component from 1, 0 where not flagged; and how many components there are.
+    """
+    places = np.flatnonzero(flagged)
+    if places.size > SPARSE_SHARE * flagged.size:
+        labels, n = ndimage.label(flagged, NEIGHBOURS_26)
+        return labels.ravel()[at], n
+    found = np.zeros(at.size, dtype=np.int64)
+    if not places.size:
+        return found, 0
+    n, numbers = _joined(places, flagged.shape)
+    hit = np.flatnonzero(flagged.ravel()[at])
+    found[hit] = numbers[np.searchsorted(places, at[hit])] + 1
+    return found, n
+
+
+def _joined(places: np.ndarray, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
+    """Return how many components voxels at ascending row-major indices have, and each one's, from 0."""
+    rows, k = np.divmod(places, shape[2])
+    i, j = np.divmod(rows, shape[1])
+    # An empty voxel at the end of each row and of each plane, so that no neighbour lies across a border.
+    strides = (shape[1] + 1) * (shape[2] + 1), shape[2] + 1
+    padded = i * strides[0] + j * strides[1] + k
+    one, other = [], []
+    for di, dj, dk in _AHEAD:
+        wanted = padded + (di * strides[0] + (dj - 1) * strides[1] + dk - 1)
+        place = np.minimum(np.searchsorted(padded, wanted), padded.size - 1)
+        joined = np.flatnonzero(padded[place] == wanted)
+        one.append(joined)
+        other.append(place[joined])
+    ends = np.concatenate(one), np.concatenate(other)
+    graph = sparse.coo_matrix((np.ones(ends[0].size, dtype=bool), ends), shape=(padded.size,) * 2)
+    return sparse.csgraph.connected_components(graph, directed=False)
 
 
 def thresholds_of(fifth: list[Ranking]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mednovelty.text import cell
@@ -50,6 +51,10 @@ def _lesions(found: Evaluation) -> Iterator[Sequence[Any]]:
                     yield (id, number, *facts.values(), score, point, one.threshold, share, int(is_found))
 
 
+_cell = cache(cell)
+"""The same ids and names stand in row after row."""
+
+
 def _tsv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
@@ -60,7 +65,7 @@ def _tsv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, str):
-        return cell(value)
+        return _cell(value)
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.7g}"
     return value

@@ -122,7 +122,7 @@ class Study:
         told = truth.files.made[score].slice_axis if score in truth.files.made else None
         axis = axis_number(self.settings.slice_axis) if told is None else told
         slices = truth.slice_scores(values, 2 if axis is None else axis)
-        seen = _Seen(truth, whole, parts, slices, {**summary(whole), **truth.facts()})
+        seen = _Seen(truth, whole, parts, slices, _curve(whole), {**summary(whole), **truth.facts()})
         if thresholds is not None:
             seen.detections = truth.detections(values, thresholds, self.settings.found_share)
         elif not self.by_patients:
@@ -152,6 +152,7 @@ class _Seen:
     whole: Ranking
     parts: dict[int, Ranking]
     slices: SliceScores
+    curve: Curve
     row: dict[str, float]
     detections: dict[str, Detection] = field(default_factory=dict)
     values: np.ndarray | None = None
@@ -163,47 +164,54 @@ class _Rating:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._draws = Draws(study.settings.seed, study.settings.resamples, study.settings.level)
-        self._thresholds: dict[str, float] | None = None
+        self._fifths: dict[int, Ranking | None] = {}
         self.seen: list[_Seen] = []
 
     def thresholds(self) -> dict[str, float]:
         """Return the thresholds of the first fifth, all of whose maps must have been seen."""
-        if self._thresholds is None:
-            self._thresholds = thresholds_of(self._parts(0))
-        return self._thresholds
+        return thresholds_of(self._fifth(0))
 
     def finish(self) -> Rated:
         """Return the numbers that need all maps, too."""
-        thresholds = self.thresholds()
+        with ThreadPoolExecutor(WORKERS) as threads:
+            fifths = list(threads.map(self._fifth, range(FIFTHS)))
+        thresholds = thresholds_of(fifths[0])
         for seen in self.seen:
             if seen.values is not None:
                 share = self._study.settings.found_share
                 seen.detections = seen.truth.detections(seen.values, thresholds, share)
                 seen.values = None
-        with ThreadPoolExecutor(WORKERS) as threads:
-            limits = [
-                thresholds["dice"],
-                *threads.map(lambda n: fifth_threshold(self._parts(n)), range(1, FIFTHS)),
-            ]
+        limits = [thresholds["dice"], *map(fifth_threshold, fifths[1:])]
         counts = {seen.truth.id: self._dice_counts(seen, limits) for seen in self.seen}
         rows = {seen.truth.id: seen.row | self._at_thresholds(seen, counts, limits) for seen in self.seen}
-        curves = {seen.truth.id: _curve(seen.whole) for seen in self.seen}
+        curves = {seen.truth.id: seen.curve for seen in self.seen}
         slices = {seen.truth.id: seen.slices for seen in self.seen}
         detections = {seen.truth.id: seen.detections for seen in self.seen if seen.detections}
-        rankings = [seen.whole for seen in self.seen]
-        # Before the pooling, which lets go of each scan's scores as it goes.
-        self.seen.clear()
         pooled: dict[str, Any] = {"scans": len(rows)}
         if rows:
             patients = [patient_of(id) for id in rows]
-            pooled |= pooled_curve(rankings, patients, self._draws)
+            rankings = [seen.whole for seen in self.seen]
+            pooled |= pooled_curve(rankings, patients, self._draws, self._runs())
             pooled |= self._pooled_dice(counts, patients)
             pooled |= self._pooled_lesions(detections)
             pooled |= self._pooled_slices(slices, patients)
         return Rated(rows, curves, pooled, thresholds, slices, detections)
 
-    def _parts(self, number: int) -> list[Ranking]:
-        return [seen.parts[number] for seen in self.seen if number in seen.parts]
+    def _fifth(self, number: int) -> list[Ranking]:
+        """Return a fifth as one ranking, in a list; an empty list where nobody is in it."""
+        if number not in self._fifths:
+            parts = [seen.parts[number] for seen in self.seen if number in seen.parts]
+            self._fifths[number] = Ranking.pooled(parts) if parts else None
+        found = self._fifths[number]
+        return [] if found is None else [found]
+
+    def _runs(self) -> list[Ranking]:
+        """Return few rankings that hold all the voxels once."""
+        if not self._study.by_patients:
+            return [Ranking.pooled(seen.whole for seen in self.seen)]
+        rest = [seen.whole for seen in self.seen if not seen.parts]
+        fifths = [part for number in range(FIFTHS) for part in self._fifth(number)]
+        return fifths + ([Ranking.pooled(rest)] if rest else [])
 
     def _dice_counts(self, seen: _Seen, limits: list[float]) -> np.ndarray:
         """Return ``(5, 3)`` TP, FP and lesion voxels outside each fifth at its threshold; NaN where none."""
