@@ -8,7 +8,18 @@ import math
 import nibabel as nib
 import numpy as np
 import pytest
-from lesion_study import AFFINE, SHAPE, brain_of, lesion_of, make_study, read, scores_of, write
+from lesion_study import (
+    AFFINE,
+    SHAPE,
+    add_scan,
+    brain_of,
+    lesion_of,
+    make_study,
+    noisy,
+    read,
+    scores_of,
+    write,
+)
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -178,20 +189,43 @@ def test_write_gives_all_files_and_refuses_where_it_cannot(study, tmp_path):
         found.write(tmp_path / "file" / "evaluation")
 
 
-def test_verdicts_name_the_scores_that_lose_to_the_best_baseline(study):
+def test_verdicts_name_what_beats_the_best_baseline_and_what_loses_to_it(study):
     found = evaluate(*study(3))
     scores, baselines = found.ranked()
     assert scores == ["latent_euclidean", "vae_regularizer"]
     assert baselines == ["raw_b0", "raw_dwi"]
     auroc, ap = found.verdicts()
-    gap = found.mean["raw_b0"]["auroc"] - found.mean["vae_regularizer"]["auroc"]
-    best = found.mean["raw_b0"]["auroc"]
-    assert auroc.startswith(
-        f"AUROC: 1 of 2 scores lose to the best trivial baseline, raw_b0 ({best:.3f}): "
-        f"vae_regularizer by {gap:.3f} ["
+    means = {score: row["auroc"] for score, row in found.mean.items()}
+    ahead = means["latent_euclidean"] - means["raw_b0"]
+    by = {id: row["latent_euclidean"]["auroc"] - row["raw_b0"]["auroc"] for id, row in found.scans.items()}
+    low, high = found.interval(by)
+    assert auroc == (
+        f"AUROC: the best trivial baseline, raw_b0 ({means['raw_b0']:.3f}), is beaten by latent_euclidean by "
+        f"{ahead:.3f} [{low:.3f}, {high:.3f}]. 1 of 2 lose to it, by "
+        f"{means['raw_b0'] - means['vae_regularizer']:.3f}: vae_regularizer."
     )
-    assert "latent_euclidean" not in auroc
-    assert ap.startswith("AP: 1 of 2 scores lose to the best trivial baseline, raw_b0 (")
+    assert ap.startswith("AP: the best trivial baseline, raw_b0 (")
+    told = found.to_dict()["gaps_to_trivial"]["mean"]["auroc"]
+    assert (told["best"], told["value"]) == ("raw_b0", means["raw_b0"])
+    assert told["scores"]["latent_euclidean"] == {"ahead": pytest.approx(ahead), "interval": [low, high]}
+    assert list(told["scores"]) == ["latent_euclidean", "vae_regularizer"]
+    pooled = found.to_dict()["gaps_to_trivial"]["pooled"]["ap"]["scores"]["vae_regularizer"]
+    gap = found.pooled["vae_regularizer"]["ap"] - found.pooled["raw_b0"]["ap"]
+    assert pooled == {"ahead": pytest.approx(gap), "interval": None}
+
+
+def test_a_dozen_scores_are_judged_in_one_sentence_a_metric_that_names_the_baseline_once():
+    rows = {f"s{n}": {"auroc": 0.5 + n / 32, "ap": 0.25} for n in range(12)}
+    rows |= {"raw_a": {"auroc": 0.75, "ap": 0.25}, "raw_b": {"auroc": 0.6, "ap": 0.1}}
+    found = Evaluation({"x": {name: row | {"lesion_voxels": 9} for name, row in rows.items()}}, {},
+                       EvaluateSettings(), {})  # fmt: skip
+    auroc, ap = found.verdicts()
+    assert auroc == (
+        "AUROC: the best trivial baseline, raw_a (0.750), is beaten by s11 by 0.094, s10 by 0.062, s9 by "
+        "0.031. s8 equals it. 8 of 12 lose to it, by 0.031 to 0.250: s7, s6, s5, s4, s3, s2, s1, s0."
+    )
+    assert ap.startswith("AP: the best trivial baseline, raw_a (0.250), is beaten by no score. s11, s10, s9,")
+    assert ap.endswith("s1, s0 equal it.")
 
 
 def test_verdicts_when_nothing_loses_and_when_there_is_no_baseline():
@@ -201,7 +235,7 @@ def test_verdicts_when_nothing_loses_and_when_there_is_no_baseline():
 
     assert (
         of({"a": 0.9, "raw_b0": 0.9})[0]
-        == "AUROC: no score loses to the best trivial baseline, raw_b0 (0.900)."
+        == "AUROC: the best trivial baseline, raw_b0 (0.900), is beaten by no score. a equals it."
     )
     assert of({"a": 0.9}) == [
         "No trivial baseline (raw_*) among the maps: whether these scores beat plain intensity is unknown."
@@ -220,8 +254,8 @@ def test_a_score_is_judged_on_the_scans_it_shares_with_the_baseline():
     }
     verdicts = Evaluation(rows, {}, EvaluateSettings(), {}).verdicts()
     # Mean AUROC 0.9 against 0.75, but on the one scan both have the baseline is ahead.
-    assert "a by 0.050" in verdicts[0]
-    assert verdicts[1].startswith("AP: no score loses")
+    assert verdicts[0].endswith("is beaten by no score. 1 of 1 lose to it, by 0.050: a.")
+    assert verdicts[1].endswith("is beaten by a by 0.100.")
 
 
 def test_the_table_is_sorted_and_sets_the_baselines_apart(study):
@@ -232,10 +266,28 @@ def test_the_table_is_sorted_and_sets_the_baselines_apart(study):
     text = capture.get()
     places = [text.index(name) for name in ("latent_euclidean", "vae_regularizer", "raw_b0", "raw_dwi")]
     assert places == sorted(places)
-    assert text.count("├") == 2  # in each table one line between scores and baselines
-    assert "lose to the best trivial baseline" in text
+    assert text.count("├") == 3  # in each table one line between scores and baselines
+    assert text.count("the best trivial baseline, raw_b0") == 4  # by mean and pooled, AUROC and AP
     assert f"{found.mean['raw_dwi']['auroc']:.3f}" in text
     assert "3 scans with a lesion mask, 90 lesion voxels" in text
+
+
+def test_at_a_hundred_columns_no_cell_is_cut(study):
+    out, masks = study(3)
+    for number in (1, 2, 3):
+        add_scan(out, f"sub-0{number}", {"negative_elbo_of_map": noisy(lesion_of(number), number, 1.0)})
+    found = evaluate(out, masks)
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(found.table())
+    text = capture.get()
+    assert "…" not in text
+    assert all(line.rstrip()[-1] in "┓┃┩│┤┘" for line in text.splitlines() if line[0] in "┏┃┡│├└")
+    assert text.count("│ negative_elbo_of_map│") == 3
+    for score in found.mean:
+        low, high = found.pooled[score]["slice_max_ap_interval"] or (0, 0)
+        assert f"{low:.2f}-{high:.2f}" in text or not high
+        assert f"{found.mean[score]['dice_best_interval'][0]:.2f}-" in text
 
 
 def test_a_mask_on_another_grid_is_refused_with_both_shapes(study):

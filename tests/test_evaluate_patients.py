@@ -257,13 +257,22 @@ def test_each_score_is_told_whether_it_beats_the_best_baseline_of_each_kind():
         "a": "a beats raw_T1w in AUROC by 0.050, loses to raw_FLAIR in AP by 0.100; pooled, it equals "
         "raw_T1w in AUROC, beats raw_FLAIR in AP by 0.200."
     }
-    assert found.comparisons()["a"] in found.to_markdown()
+    assert found.to_dict()["verdicts_pooled"] == [
+        "Pooled AUROC: the best trivial baseline, raw_T1w (0.800), is beaten by no score. a equals it.",
+        "Pooled AP: the best trivial baseline, raw_FLAIR (0.300), is beaten by a by 0.200.",
+    ]
+    assert f"* {found.to_dict()['verdicts_pooled'][1]}\n" in found.to_markdown()
+    assert found.to_dict()["against_trivial"] == found.comparisons()
     assert of_numbers({"a": (0.9, 0.3)}, {}).comparisons() == {}
 
 
 def test_pooled_numbers_of_other_scans_are_not_compared():
     found = of_numbers({"a": (0.9, 0.3), "raw_x": (0.8, 0.1)}, {"a": (0.8, 0.5), "raw_x": (0.8, 0.2)})
     found.rated["a"].pooled["scans"] = 2
+    assert found.to_dict()["verdicts_pooled"][0].endswith(
+        "is beaten by no score. Not comparable, having other scans: a."
+    )
+    assert found.to_dict()["gaps_to_trivial"]["pooled"]["ap"]["scores"]["a"]["ahead"] is None
     assert (
         "pooled, it cannot be compared with raw_x in AUROC, which has other scans" in found.comparisons()["a"]
     )
@@ -288,8 +297,8 @@ def test_markdown_has_every_figure_of_both_tables(tmp_path):
     found = evaluate(*make(tmp_path, SESSIONS), settings=FAST)
     text = found.to_markdown()
     rows = [line for line in text.splitlines() if line.startswith("| `kl` |")]
-    assert len(rows) == 2
+    assert len(rows) == 3
     assert f"{found.mean['kl']['auroc']:.3f} (" in rows[0]
     assert f"{found.pooled['kl']['slice_max_ap']:.3f}" in rows[1] or "| - |" in rows[1]
-    assert f"{found.pooled['kl']['lesion_recall_at_dice']:.0%}" in rows[1]
+    assert f"{found.pooled['kl']['lesion_recall_at_dice']:.0%}" in rows[2]
     assert f"come from 1 patients, {found.fifth['patients'][0]}, and are tried on the others" in text

@@ -4,7 +4,7 @@
 ``write``     ``evaluation.json``, ``evaluation.csv`` (one row a scan and score), ``evaluation.md``,
               ``slices.tsv`` and ``lesions.tsv``
 ``table``     for the terminal, by mean AUROC, the trivial baselines set apart
-``verdicts``  which scores lose to the best trivial baseline, in words
+``verdicts``  which scores beat the best trivial baseline and which lose to it, a sentence a metric
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mednovelty.evaluation.lesions import POINTS, Detection
 from mednovelty.evaluation.listing import lesions_tsv, slices_tsv
 from mednovelty.evaluation.slices import SliceScores
 from mednovelty.evaluation.tables import markdown, tables
-from mednovelty.evaluation.verdicts import BASELINE_PREFIX, comparisons, verdicts
+from mednovelty.evaluation.verdicts import BASELINE_PREFIX, comparisons, pooled_verdicts, standings, verdicts
 from mednovelty.metrics import bootstrap_interval
 from mednovelty.text import cell
 
@@ -182,7 +182,7 @@ class Evaluation:
         )
 
     def verdicts(self) -> list[str]:
-        """Say in words which scores lose to the best trivial baseline, by AUROC and by AP."""
+        """Say in words which scores beat the best trivial baseline, by AUROC and by AP."""
         return verdicts(self)
 
     def comparisons(self) -> dict[str, str]:
@@ -197,7 +197,9 @@ class Evaluation:
             "pooled": self.pooled,
             "trivial": sorted(score for score in self.mean if self.is_trivial(score)),
             "verdicts": self.verdicts(),
+            "verdicts_pooled": pooled_verdicts(self),
             "against_trivial": self.comparisons(),
+            "gaps_to_trivial": standings(self),
             "warnings": list(self.warnings),
             "scans_without_mask": list(self.scans_without_mask),
             "masks_without_scan": list(self.masks_without_scan),
@@ -250,7 +252,7 @@ class Evaluation:
         return list(written)
 
     def table(self) -> Group:
-        """Return two tables for the terminal: means over scans; and all pooled, by slice and by lesion."""
+        """Return three tables for the terminal: means over scans; all pooled and by slice; by lesion."""
         from rich.console import Group
 
         return Group(*tables(self))

@@ -1,6 +1,7 @@
 """An evaluation as tables: for the terminal, and as Markdown.
 
-The first table has the means over scans; the second all scans pooled, slice by slice and lesion by lesion.
+The first table has the means over scans, the second all scans pooled and slice by slice, the third lesion by
+lesion. Each fits a terminal of 100 columns; in a narrower one cells are folded, never cut.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mednovelty.evaluation.lesions import POINTS
-from mednovelty.evaluation.verdicts import comparisons, verdicts
+from mednovelty.evaluation.verdicts import pooled_verdicts, verdicts
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
@@ -41,32 +42,36 @@ POINT_HEADS = {
     "fpr_1_in_1000": "found, FP: 0.1 % flagged",
 }
 MOST_NAMED_PATIENTS = 12
+LONGEST_NAME = 22
+"""Of a score, in characters, that is kept in one piece in narrow terminals."""
 _FOUND_FP = (
     "Found: share of the lesions; FP: false positives a scan, flagged components without a lesion voxel."
 )
 
 
-def tables(found: Evaluation) -> tuple[Table, Table]:
-    """Return both tables for the terminal, the trivial baselines set apart."""
+def tables(found: Evaluation) -> list[Table]:
+    """Return the three tables for the terminal, the trivial baselines set apart."""
     from rich.table import Table
     from rich.text import Text
 
     made = []
     for title, heads, cells, caption in _parts(found):
-        table = Table(title=Text(title), caption=Text("\n".join(caption)), caption_justify="left")
-        table.add_column("score", no_wrap=True)
+        table = Table(title=Text(title), caption=Text("\n".join(caption)), caption_justify="left",
+                      padding=(0, 0, 0, 1))  # fmt: skip
+        longest = max((len(printable(score)) for score in found.mean), default=0)
+        table.add_column("score", overflow="fold", no_wrap=longest <= LONGEST_NAME)
         for head in heads:
-            table.add_column(head, justify="right")
+            table.add_column(head, justify="right", overflow="fold")
         for group, style in zip(found.ranked(), ("", "yellow"), strict=True):
             for score in group:
                 texts = [Text("\n".join(lines)) for lines in cells[score]]
                 table.add_row(Text(printable(score)), *texts, style=style, end_section=score == group[-1])
         made.append(table)
-    return made[0], made[1]
+    return made
 
 
 def markdown(found: Evaluation) -> str:
-    """Return both tables and their words as Markdown; trivial baselines are marked as such."""
+    """Return the tables and their words as Markdown; trivial baselines are marked as such."""
     blocks = []
     scores, baselines = found.ranked()
     for title, heads, cells, caption in _parts(found):
@@ -81,27 +86,25 @@ def markdown(found: Evaluation) -> str:
 _Part = tuple[str, list[str], dict[str, list[list[str]]], list[str]]
 
 
-def _parts(found: Evaluation) -> tuple[_Part, _Part]:
-    """Return title, heads, cells (lines of text) and caption of the two tables."""
+def _parts(found: Evaluation) -> list[_Part]:
+    """Return title, heads, cells (lines of text) and caption of each table."""
     first = {
         score: [_with_interval(row, metric) for metric in MEAN_HEADS] for score, row in found.mean.items()
     }
-    second = {
-        score: [
-            *(_with_interval(found.pooled.get(score, {}), metric) for metric in POOLED_HEADS),
-            *(_lesion_cell(found.pooled.get(score, {}), point) for point in POINTS),
-        ]
-        for score in found.mean
-    }
-    return (
+    rows = {score: found.pooled.get(score, {}) for score in found.mean}
+    second = {score: [_with_interval(row, metric) for metric in POOLED_HEADS] for score, row in rows.items()}
+    third = {score: [_lesion_cell(row, point) for point in POINTS] for score, row in rows.items()}
+    lesions = sum(len(lesions) for lesions in found.lesions.values())
+    return [
         (_mean_title(found), list(MEAN_HEADS.values()), first, verdicts(found)),
+        (_pooled_title(found), list(POOLED_HEADS.values()), second, pooled_verdicts(found)),
         (
-            _pooled_title(found),
-            [*POOLED_HEADS.values(), *POINT_HEADS.values()],
-            second,
-            [*comparisons(found).values(), *_what_thresholds_are(found)],
+            f"Lesion by lesion: {lesions:,} lesions",
+            list(POINT_HEADS.values()),
+            third,
+            _what_thresholds_are(found),
         ),
-    )
+    ]
 
 
 def _mean_title(found: Evaluation) -> str:
@@ -113,14 +116,12 @@ def _mean_title(found: Evaluation) -> str:
 
 def _pooled_title(found: Evaluation) -> str:
     row: Mapping[str, Any] = max(found.pooled.values(), key=lambda row: row.get("scans", 0), default={})
-    title = "All scans pooled, slice by slice, lesion by lesion"
+    title = "All scans pooled, and slice by slice"
     if "slices_healthy" not in row:
         return title
-    lesions = sum(len(lesions) for lesions in found.lesions.values())
     return (
         f"{title}: {row['slices_healthy']:,} healthy slices, {row['slices_diseased']:,} with at least "
-        f"{found.settings.diseased_voxels} lesion voxels, {row['slices_dropped']:,} between; {lesions:,} "
-        "lesions"
+        f"{found.settings.diseased_voxels} lesion voxels, {row['slices_dropped']:,} between"
     )
 
 
