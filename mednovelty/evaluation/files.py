@@ -58,6 +58,7 @@ class Made:
         sha256: The map's own hash.
         trivial: Whether the score is a trivial baseline.
         slice_axis: 0, 1 or 2: along which axis a model of slices saw the scan.
+        unscored: Voxels of the mask that no sample covered, as in slices left out; the map is 0 there.
     """
 
     detector: str | None
@@ -67,6 +68,7 @@ class Made:
     sha256: str | None
     trivial: bool | None = None
     slice_axis: int | None = None
+    unscored: int | None = None
 
     @classmethod
     def of(cls, sidecar: dict[str, Any]) -> Made:
@@ -77,6 +79,7 @@ class Made:
         )
         mask = sidecar.get("Mask")
         voxels = mask.get("Voxels") if isinstance(mask, dict) else None
+        unscored = sidecar.get("UnscoredVoxels")
         trivial = sidecar["Score"].get("trivial") if isinstance(sidecar.get("Score"), dict) else None
         return cls(
             detector,
@@ -86,6 +89,7 @@ class Made:
             own,
             trivial if isinstance(trivial, bool) else None,
             axis_number(sidecar.get("SliceAxis")),
+            unscored if type(unscored) is int and unscored >= 0 else None,
         )
 
 

@@ -51,7 +51,7 @@ METRICS = {
        for point, what in POINTS.items()},
 }  # fmt: skip
 DETAILS = ("dice_best_threshold", "dice_fifth_threshold", "lesion_voxels", "lesion_voxels_outside_brain",
-           "brain_voxels", "prevalence", "lesions")  # fmt: skip
+           "brain_voxels", "prevalence", "lesions", "unscored_voxels", "unscored_lesion_voxels")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

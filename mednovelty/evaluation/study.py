@@ -48,6 +48,7 @@ class Study:
         self.without_threshold: list[str] = []
         self._errors = errors
         self._unusable: list[str] = []
+        self._unscored: dict[str, list[str]] = {}
 
     def fifth_of(self, truth: Truth) -> int | None:
         """Return the fifth that a scan's patient is in; None where fifths are of voxels, or has no lesion."""
@@ -78,6 +79,8 @@ class Study:
         rated = rating.finish()
         if rated.rows and math.isnan(rated.thresholds["dice"]):
             self.without_threshold.append(score)
+        if told := _of_unscored(rated.rows):
+            self._unscored.setdefault(told, []).append(score)
         return rated
 
     def warnings(self) -> list[str]:
@@ -86,6 +89,7 @@ class Study:
         said = list(self._unusable)
         for truth in sorted(self.truths, key=lambda truth: truth.id):
             said += _remarks(truth, scores)
+        said += [f"{', '.join(scores)}: {told}" for told, scores in self._unscored.items()]
         if self.without_threshold:
             said.append(
                 f"the fifth of the {self.fifth['drawn_from']} has no lesion voxel or no other for "
@@ -122,7 +126,8 @@ class Study:
         told = truth.files.made[score].slice_axis if score in truth.files.made else None
         axis = axis_number(self.settings.slice_axis) if told is None else told
         slices = truth.slice_scores(values, 2 if axis is None else axis)
-        seen = _Seen(truth, whole, parts, slices, _curve(whole), {**summary(whole), **truth.facts()})
+        row = {**summary(whole), **truth.facts(), **truth.unscored(score, values)}
+        seen = _Seen(truth, whole, parts, slices, _curve(whole), row)
         if thresholds is not None:
             seen.detections = truth.detections(values, thresholds, self.settings.found_share)
         elif not self.by_patients:
@@ -299,6 +304,21 @@ def _remarks(truth: Truth, scores: list[str]) -> list[str]:
     if missing := [score for score in scores if score not in truth.files.maps]:
         said.append(f"{truth.id}: no map of {', '.join(missing)}; their means are over fewer scans")
     return said
+
+
+def _of_unscored(rows: dict[str, dict[str, float]]) -> str:
+    """Say how many voxels no sample covered, over the scans whose sidecars tell; empty where all are."""
+    told = [row for row in rows.values() if row.get("unscored_voxels")]
+    voxels = sum(row["unscored_voxels"] for row in told)
+    if not voxels:
+        return ""
+    brain, lesion = (sum(row[name] for row in rows.values()) for name in ("brain_voxels", "lesion_voxels"))
+    among = sum(row["unscored_lesion_voxels"] for row in told)
+    which = "unknown which" if math.isnan(among) else f"{among:,} of {lesion:,} lesion voxels among them"
+    return (
+        f"{voxels:,} of {brain:,} voxels in the brain masks ({voxels / brain:.2%}), in {len(told)} of "
+        f"{len(rows)} scans, lie in no sample that the detector scored, {which}; their score counts as 0"
+    )
 
 
 def _ahead(work: Callable[[Truth], _Seen], truths: Iterable[Truth]) -> Iterator[tuple[Truth, Future[_Seen]]]:

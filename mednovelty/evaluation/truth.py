@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,28 @@ class Truth:
                 code="maps.nan",
             )
         return values
+
+    def unscored(self, score: str, scores: np.ndarray) -> dict[str, float]:
+        """Count voxels of the brain that no sample covered, and lesion voxels among them.
+
+        How many they are the sidecar tells; where they are, the map: in slices, or else in voxels, that are
+        0 throughout and as many. NaN where that cannot be told from the map; empty where nothing is told.
+
+        Args:
+            score: Whose sidecar is asked.
+            scores: ``(n,)`` of that score.
+        """
+        made = self.files.made.get(score)
+        if made is None or made.unscored is None:
+            return {}
+        zero = scores == 0
+        axis = 2 if made.slice_axis is None else made.slice_axis
+        of_slice = np.nonzero(self.inside())[axis]
+        blank = np.bincount(of_slice, weights=~zero, minlength=self.grid.shape[axis]) == 0
+        lesion = self.labels()
+        ways = (blank[of_slice], zero)
+        among = (int((lesion & way).sum()) for way in ways if int(way.sum()) == made.unscored)
+        return {"unscored_voxels": made.unscored, "unscored_lesion_voxels": next(among, math.nan)}
 
     def facts(self) -> dict[str, float]:
         """Return the counts that stand beside the metrics."""
