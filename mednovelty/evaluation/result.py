@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
-from mednovelty.evaluation.files import axis_number, patient_of
+from mednovelty.evaluation.files import ScoredScan, axis_number, patient_of
 from mednovelty.evaluation.lesions import POINTS, Detection
 from mednovelty.evaluation.listing import lesions_tsv, slices_tsv
 from mednovelty.evaluation.slices import SliceScores
@@ -141,6 +141,7 @@ class Evaluation:
         warnings: What to know about the numbers.
         scans_without_mask: Ids.
         masks_without_scan: File names.
+        sources: Scan id to its maps and its lesion mask.
     """
 
     scans: dict[str, dict[str, Row]]
@@ -153,6 +154,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     scans_without_mask: tuple[str, ...] = ()
     masks_without_scan: tuple[str, ...] = ()
+    sources: dict[str, tuple[ScoredScan, Path]] = field(default_factory=dict)
     mean: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:

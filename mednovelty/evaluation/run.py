@@ -60,6 +60,7 @@ def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings |
         warnings=(*warnings, *study.warnings(), *_left_out(without, unknown)),
         scans_without_mask=without,
         masks_without_scan=unknown,
+        sources={truth.id: (truth.files, owned[truth.id]) for truth in study.truths},
     )
 
 

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
+from mednovelty.evaluation.files import patient_of
 from mednovelty.evaluation.result import Curve, Evaluation
 from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure, plain
+from mednovelty.report.panels import DPI as PANELS_DPI
+from mednovelty.report.panels import MOST_PATIENTS, panel_choice, panels_figure, read_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +34,7 @@ _BASELINE_DASHES = ("--", "-.", ":")
 MOST_NAMED_SCANS = 8
 LEAST_FPR = 1e-3
 BINS = 120
-_DRAWN_BEFORE = re.compile(r"roc\.png|(?:roc|histogram)_[A-Za-z0-9_-]+\.png")
+_DRAWN_BEFORE = re.compile(r"roc\.png|panels\.png|(?:roc|histogram)_[A-Za-z0-9_-]+\.png")
 LONGEST_TAIL = 30
 PNG_LEVEL = 3
 """Of zlib's 1 to 9; 6 takes three times as long for files a tenth smaller."""
@@ -169,6 +172,7 @@ def plot_map_mosaic(layers: MapLayers, path: Path, settings: MosaicSettings | No
 def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Draw ``roc.png`` (all scores), and for each score ``roc_<score>.png`` and ``histogram_<score>.png``.
 
+    And ``panels.png``: the first ten patients with a lesion, the best trivial baseline and the best scores.
     Scores without a scan that has lesion and other voxels are left out. Pictures that an earlier evaluation
     left in the folder under such names are removed first: they belong to no number beside them.
 
@@ -191,7 +195,22 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         title = f"{score}: lesion and other voxels"
         curves, threshold = evaluation.curves[score], evaluation.fifth_threshold(score)
         paths.append(plot_histograms(curves, folder / f"histogram_{part}.png", title, threshold))
-    return paths
+    return paths + _panels(evaluation, folder / "panels.png")
+
+
+def _panels(evaluation: Evaluation, path: Path) -> list[Path]:
+    """Draw one scan of each of the first patients; maps that could not be evaluated are left out."""
+    first: dict[str, str] = {}
+    for id in sorted(evaluation.sources):
+        if evaluation.lesions.get(id) and id in evaluation.scans:
+            first.setdefault(patient_of(id), id)
+    scores = panel_choice(evaluation.mean, *evaluation.ranked())
+    rows = []
+    for id in list(first.values())[:MOST_PATIENTS]:
+        files, mask = evaluation.sources[id]
+        usable = [score for score in scores if score in evaluation.scans[id]]
+        rows.append(read_row(files, mask, usable))
+    return [save_figure(panels_figure(rows, scores), path, PANELS_DPI)] if rows else []
 
 
 def _remove_drawn(folder: Path) -> None:

@@ -157,7 +157,7 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
     axes.imshow(np.nan_to_num(mosaic.background, nan=grey[0]), cmap="gray", vmin=grey[0], vmax=grey[1], **how)
     shown = axes.imshow(mosaic.score, cmap=_colours(), vmin=low, vmax=high, alpha=_opacity(mosaic, low, high),
                         **how)  # fmt: skip
-    _outline(axes, mosaic.lesion)
+    outline(axes, mosaic.lesion)
     _annotate(axes, mosaic, settings)
     bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, shrink=0.8, extend="max")
     bar.set_label(plain(f"{settings.label}; shown from percentile {settings.percentile:g} of the mask"),
@@ -240,14 +240,14 @@ def _colours() -> Any:
     return ListedColormap(colormaps["inferno"](np.linspace(0.3, 1, 256)))
 
 
-def _outline(axes: Axes, lesion: np.ndarray | None) -> None:
-    """Draw the lesion's outline along the edges of its voxels."""
+def outline(axes: Axes, lesion: np.ndarray | None, colour: str = "#39ff88") -> None:
+    """Draw the outline of ``(H, W)`` bool along the edges of its pixels."""
     if lesion is None or not lesion.any():
         return
     fine = 4
     shown = np.kron(lesion, np.ones((fine, fine)))
     down, right = ((np.arange(size) + 0.5) / fine - 0.5 for size in shown.shape)
-    axes.contour(right, down, shown, levels=[0.5], colors="#39ff88", linewidths=0.8)
+    axes.contour(right, down, shown, levels=[0.5], colors=colour, linewidths=0.8)
 
 
 def _opacity(mosaic: Mosaic, low: float, high: float) -> np.ndarray:
