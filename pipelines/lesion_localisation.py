@@ -22,9 +22,11 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import mednovelty as mn
 from mednovelty import console
@@ -34,9 +36,12 @@ from mednovelty.fit_command import lesions_in
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.folds import with_fold
 from mednovelty.io.manifest import read_manifest
+from mednovelty.io.nifti import write_map
+from mednovelty.io.read_scan import ReadOptions, read_scan
 from mednovelty.io.scan_files import ScanList
 from mednovelty.model_folder import fit_settings
 from mednovelty.report.figures import draw_evaluation
+from mednovelty.scan import Volume
 from mednovelty.settings import parse_assignments, read_toml
 
 SETTINGS = Path(__file__).with_suffix(".toml")
@@ -52,6 +57,7 @@ class Asked:
     settings: Path = SETTINGS
     contrasts: list[str] | None = None
     overrides: Mapping[str, Any] | None = None
+    brain_masks: Path | None = None
 
 
 def study(asked: Asked) -> int:
@@ -62,7 +68,7 @@ def study(asked: Asked) -> int:
     folds = read_manifest(asked.manifest).folds
     if folds is None:
         raise SettingsError(f"{asked.manifest}: has no [folds] to train and test in turn")
-    scans = mn.scan_folder(asked.manifest, kind="structural", contrasts=asked.contrasts)
+    scans = find_scans(asked)
     codes = [fold(k, scans, asked) for k in range(folds.count)]
     if any(code not in (0, 6) for code in codes):
         return max(codes)
@@ -75,6 +81,29 @@ def study(asked: Asked) -> int:
         log.warning("%s", warning)
     print(evaluation.to_json())
     return max(codes)
+
+
+def find_scans(asked: Asked) -> ScanList:
+    """Return the scans; their brain masks, where a folder for them is named, are made there once for all."""
+    scans = mn.scan_folder(asked.manifest, kind="structural", contrasts=asked.contrasts)
+    if asked.brain_masks is None:
+        return scans
+    given = read_toml(asked.settings)
+    settings = fit_settings(given["fit"], asked.overrides or {}, where="settings", recipe=given["recipe"])
+    reading = ReadOptions(structural_mask=settings.structural_mask)
+    asked.brain_masks.mkdir(parents=True, exist_ok=True)
+    for files in scans:
+        path = asked.brain_masks / f"{files.id}_mask.nii.gz"
+        if files.mask is None and not path.exists():
+            # Of the first contrast: the others change nothing about the mask, but where they are unusable.
+            scan = read_scan(
+                replace(files, contrasts=files.contrasts[:1], contrast_sha256=()), options=reading
+            )
+            mask = Volume(scan.mask[None].astype(np.uint8), scan.grid.affine, f"mask of {files.id}")
+            write_map(path, mask, dtype=np.uint8)
+    return mn.scan_folder(
+        asked.manifest, kind="structural", contrasts=asked.contrasts, brain_masks=asked.brain_masks
+    )
 
 
 def fold(k: int, scans: ScanList, asked: Asked) -> int:
@@ -134,6 +163,9 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--settings", type=Path, default=SETTINGS)
     parser.add_argument("--contrasts", type=lambda text: text.split(","), help="e.g. FLAIR,T1w")
+    parser.add_argument(
+        "--brain-masks", type=Path, help="folder of brain masks; those missing are made there"
+    )
     parser.add_argument("--set", action="append", default=[], help="one setting, e.g. train.max_epochs=50")
     given = parser.parse_args()
     console.start_logging(quiet=False, verbose=False)
@@ -141,6 +173,8 @@ if __name__ == "__main__":
     def run() -> int:
         """Read the words and run the study."""
         overrides = parse_assignments(given.set)
-        return study(Asked(given.manifest, given.out, given.settings, given.contrasts, overrides))
+        return study(
+            Asked(given.manifest, given.out, given.settings, given.contrasts, overrides, given.brain_masks)
+        )
 
     sys.exit(console.run(run))

@@ -22,7 +22,7 @@ FAST = EvaluateSettings(resamples=20)
 
 
 def phantom(number: int, lesion: bool = True) -> dict[str, np.ndarray]:
-    """A brain two voxels from the borders; a lesion right, in front: most of it in slice 4, some in slice 2."""
+    """A brain two voxels from the borders; a lesion right, in front: most in slice 4, some in slice 2."""
     rng = np.random.default_rng(number)
     brain, where = np.zeros((2, *SHAPE), np.uint8)
     brain[1:-1, 1:-1] = 1
