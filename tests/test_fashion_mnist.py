@@ -99,3 +99,12 @@ def test_as_a_program(folder, capsys):
     assert [run["seed"] for run in result["runs"]] == [0, 1]
     assert result["paper"] == {"class 5, log c = 1.4, auroc of kl": 0.82}
     assert "| 5 | " in printed.err
+
+
+def test_seeds_in_parts_are_those_of_the_whole(folder, capsys):
+    words = [str(folder), "--classes", "2", "--epochs", "1"]
+    whole = main([*words, "--seeds", "2"])["runs"]
+    (part,) = main([*words, "--seeds", "1", "--first-seed", "1"])["runs"]
+    assert (part["seed"], part["scores"]) == (1, whole[1]["scores"])
+    assert whole[0]["scores"] != whole[1]["scores"]
+    capsys.readouterr()

@@ -53,6 +53,7 @@ class Options:
     Args:
         classes: Which classes are left out, one after the other.
         seeds: Trainings a class, seeded 0, 1, 2, ...
+        first_seed: Of these, instead of 0: the rest of what was measured in parts.
         log_c: Log standard deviation of p(x|z).
         epochs: Passes over the training images.
         batch: Images a step.
@@ -63,6 +64,7 @@ class Options:
 
     classes: tuple[int, ...] = tuple(range(10))
     seeds: int = 5
+    first_seed: int = 0
     log_c: float = 0.0
     epochs: int = 25
     batch: int = 128
@@ -168,7 +170,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = Options(**{**vars(given), "classes": tuple(given.classes)})
     runs = []
     for odd in options.classes:
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             runs.append(measure(folder, odd, seed, options))
             print(json.dumps(runs[-1]), file=sys.stderr)
     found = summary(runs)
@@ -187,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
-    for name in ("seeds", "log_c", "epochs", "batch", "learning_rate", "latent"):
+    for name in ("seeds", "first_seed", "log_c", "epochs", "batch", "learning_rate", "latent"):
         value = getattr(default, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--released-code", action="store_true")
