@@ -3,10 +3,14 @@
     python -m mednovelty.benchmarks.sliding_windows [--size 32] [--rounds 7] [--device cpu]
 
 ``stitched`` is ``PatchView.stitch`` as users have it, from a scan in memory to maps on its voxels; its score
-takes the gradient of a variational encoder's KL term by the window. ``bare`` is that score's forward and
-backward passes over the same windows, cut beforehand, in batches as full as can be. Rounds take turns, and
-the ratio is the median of each round's. The encoder has the channels of Zimmerer et al. 2019, in 3-D, and
-random weights, on which no time depends. Prints JSON.
+takes the gradient of the KL term of Zimmerer et al.'s network, in 3-D, by the window. ``bare`` is that
+score's forward and backward passes over the same windows, cut beforehand, in batches as full as can be.
+``forward`` is MONAI's plain sliding-window inference of the same network's forward pass, encoder and decoder,
+over all of the volume: what anybody would have without mednovelty. Rounds take turns, and the ratio is the
+median of each round's. Weights are as drawn; no time depends on them. On a card, ``peak_mib`` is the most
+memory that each takes there. Prints JSON.
+
+A volume of the size of BraTS: ``--shape 240 240 155 --channels 4 --device cuda``.
 """
 
 from __future__ import annotations
@@ -21,39 +25,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributions import kl_divergence
 
 from mednovelty.devices import chosen
+from mednovelty.methods.image_vae import ImageVAE, ImageVAEMethod
 from mednovelty.scan import Scan, Volume
+from mednovelty.seeds import generator
 from mednovelty.views.patch import PatchSettings, PatchView
 
-WIDTHS = (16, 32, 64, 256)
-LATENT = 256
+
+def network(channels: int, size: int) -> ImageVAE:
+    """Return the paper's network for windows of ``size`` voxels a side, its weights drawn, frozen."""
+    method = ImageVAEMethod()
+    model = method.build((channels, size, size, size))
+    method.start(model, None, generator(0, "benchmark"))
+    return model.eval().requires_grad_(False)
 
 
-class Encoder(nn.Module):
-    """Halves each side four times; two numbers for each latent of what is left: mean and log sigma."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        parts: list[nn.Module] = []
-        for before, after in zip((channels, *WIDTHS), WIDTHS, strict=False):
-            parts += [nn.Conv3d(before, after, 4, stride=2, padding=1, bias=False), nn.LeakyReLU()]
-        self.net = nn.Sequential(*parts, nn.Conv3d(WIDTHS[-1], 2 * LATENT, 2, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B,)`` KL(q(z|x) || p(z)) in nats."""
-        mean, log_sigma = self.net(x).chunk(2, 1)
-        divergence = 0.5 * ((2 * log_sigma).exp() + mean.square() - 1 - 2 * log_sigma)
-        return divergence.flatten(1).sum(1)
+def divergence(model: ImageVAE, windows: Tensor) -> Tensor:
+    """Return ``(B,)`` KL(q(z|x) || p(z)) in nats of ``(B, C, *size)`` windows."""
+    return kl_divergence(model.encode(windows.flatten(1)), model.prior)
 
 
-def kl_gradient(encoder: Encoder, windows: Tensor) -> dict[str, Tensor]:
+def kl_gradient(model: ImageVAE, windows: Tensor) -> dict[str, Tensor]:
     """Return ``(B, *size)`` how strongly each voxel pulls the KL term, summed over channels."""
     with torch.enable_grad():
         x = windows.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(encoder(x).sum(), x)
+        (gradient,) = torch.autograd.grad(divergence(model, x).sum(), x)
     return {"kl_gradient": gradient.abs().sum(1)}
+
+
+@torch.no_grad()
+def forward(model: ImageVAE, windows: Tensor) -> Tensor:
+    """Return ``(B, C, *size)`` reconstructions."""
+    return model.image(model.posterior(windows.flatten(1))[0]).reshape(windows.shape)
 
 
 def head_like_scan(shape: tuple[int, int, int], channels: int) -> Scan:
@@ -65,10 +71,11 @@ def head_like_scan(shape: tuple[int, int, int], channels: int) -> Scan:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return seconds of both, and the ratio."""
+    """Return seconds of each, and the ratio of stitched to bare."""
+    from monai.inferers.utils import sliding_window_inference
+
     device = chosen(options.device)
-    torch.manual_seed(0)
-    encoder = Encoder(options.channels).to(device).eval().requires_grad_(False)
+    model = network(options.channels, options.size).to(device)
     scan = head_like_scan(tuple(options.shape), options.channels)
     view = PatchView(
         PatchSettings(
@@ -79,12 +86,24 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     def bare() -> None:
         for batch in windows.split(options.windows_a_batch):
-            kl_gradient(encoder, batch)
+            kl_gradient(model, batch)
 
     def stitched() -> None:
-        view.stitch(scan, lambda batch: kl_gradient(encoder, batch), device=device)
+        view.stitch(scan, lambda batch: kl_gradient(model, batch), device=device)
 
-    jobs: dict[str, Callable[[], None]] = {"bare": bare, "stitched": stitched}
+    dense = torch.from_numpy(scan.dense())[None]
+
+    def plain() -> None:
+        sliding_window_inference(
+            dense.to(device),
+            (options.size,) * 3,
+            options.windows_a_batch,
+            lambda batch: forward(model, batch),
+            overlap=options.overlap,
+            mode="gaussian",
+        )
+
+    jobs: dict[str, Callable[[], None]] = {"bare": bare, "stitched": stitched, "forward": plain}
     rounds = []
     for turn in range(options.rounds + 1):
         # Every other round the other way about, so that a machine that slows down favours neither.
@@ -92,6 +111,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rounds.append({name: _seconds(jobs[name], device) for name in order})
     rounds = rounds[1:]  # The first warms up, and imports MONAI.
     found: dict[str, Any] = {"windows": len(windows)}
+    if device.type == "cuda":
+        found["peak_mib"] = {name: _peak_mib(job, device) for name, job in jobs.items()}
     for clock, of in (("seconds", 0), ("processor_seconds", 1)):
         ratios = [times["stitched"][of] / times["bare"][of] for times in rounds]
         found[clock] = {
@@ -113,6 +134,13 @@ def _seconds(job: Callable[[], None], device: torch.device) -> tuple[float, floa
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started, time.process_time() - used
+
+
+def _peak_mib(job: Callable[[], None], device: torch.device) -> float:
+    """Return the most memory that tensors took on a card, what lies there all along included."""
+    torch.cuda.reset_peak_memory_stats(device)
+    job()
+    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
