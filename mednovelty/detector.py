@@ -242,7 +242,7 @@ class Detector:
         fallbacks: list[str] = []
         scoring = replace(self.scoring(prepared), name=scan.id, told=fallbacks.append)
         found = volumes_of(scoring, self.view, stages, modelled, advance, shares.add)
-        volumes |= finished(found, scan, self.settings.maps, self.model)
+        volumes |= finished(found, self.covered(scan), self.settings.maps, self.model)
         about = {name: self._about(name) | shares.of(name) for name in names}
         return {
             name: NoveltyMap(
@@ -277,6 +277,15 @@ class Detector:
     def slice_axis(self, scan: Scan) -> str | None:
         """Return along which axis of a scan's stored voxels it sees slices, I, J or K; None: it sees none."""
         return self.view.slice_axis(scan) if hasattr(self.view, "slice_axis") else None
+
+    def covered(self, scan: Scan) -> np.ndarray:
+        """Return ``(I, J, K)`` bool: the voxels of a scan's mask that its samples cover.
+
+        A view that does not say is taken to cover all, and so is one on a grid that a step resamples to.
+        """
+        if not hasattr(self.view, "covered") or "resample" in dict(self.preprocessing):
+            return scan.mask
+        return np.asarray(self.view.covered(scan))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -96,19 +96,21 @@ def raw_volume(scan: Scan, name: str) -> Volume:
     return scan.assemble(scan.take(np.array([channel]), None).voxels()[:, 0], f"{name} of {scan.id}")
 
 
-def finished(volumes: Mapping[str, Volume], scan: Scan, maps: MapSettings, model: Any) -> dict[str, Volume]:
+def finished(
+    volumes: Mapping[str, Volume], covered: np.ndarray, maps: MapSettings, model: Any
+) -> dict[str, Volume]:
     """Return maps after what is done to them on the voxels of the scan: the median filter.
 
     Args:
         volumes: ``(1, I, J, K)`` by score, of ``volumes_of``.
-        scan: As it was given.
+        covered: ``(I, J, K)`` bool: where there are scores; other voxels have no part in a median.
         maps: What to do.
         model: That scored.
     """
     if maps.median_px <= 1:
         return dict(volumes)
     return {
-        name: volume.with_data(masked_median(volume.data[0], scan.mask, maps.median_px)[None], volume.name)
+        name: volume.with_data(masked_median(volume.data[0], covered, maps.median_px)[None], volume.name)
         if is_filtered(name, model)
         else volume
         for name, volume in volumes.items()

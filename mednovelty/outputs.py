@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mednovelty.io.guard import GuardedFile
 from mednovelty.preprocess.qspace import describe
 from mednovelty.scan import Scan
@@ -154,6 +156,9 @@ def sidecar_of(
 ) -> dict[str, Any]:
     """Return what is told about one map; ``facts`` holds hashes and the run's time and memory."""
     reference = detector.reference
+    # A contrast's own intensity needs no sample.
+    whole = novelty.score in detector.contrast_baselines
+    unscored = 0 if whole else scan.n_voxels - int(np.count_nonzero(detector.covered(scan)))
     return {
         "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
@@ -170,6 +175,7 @@ def sidecar_of(
         },
         "Gradients": None if scan.gradients is None else {"Scheme": describe(scan.gradients.bvals)},
         "Mask": {"Source": scan.mask_source, "Voxels": scan.n_voxels},
+        "UnscoredVoxels": unscored,
         "Geometry": {
             "Shape": list(scan.grid.shape),
             "SpacingMm": scan.grid.spacing_mm.round(6),

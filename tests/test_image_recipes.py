@@ -134,6 +134,8 @@ def test_sidecars_tell_every_source_and_the_axis_of_slices(study, cohort):
         assert sources == [anat / "sub-4_FLAIR.nii.gz", anat / "sub-4_T1w.nii.gz"]
         assert told["SliceAxis"] == ("K" if recipe == "slices" else None)
         assert told["Fallbacks"] == []
+        values = nib.load(folder / f"sub-4_desc-{score}_novelty.nii.gz").get_fdata()
+        assert told["UnscoredVoxels"] == np.count_nonzero(head(4)[2] & (values == 0))
         smoothed = {"smoothing": {"sigma": 4.0, "unit": "mm", "truncate": 1.0}, "median_px": 3}
         assert told["Score"].get("settings", {}) == (smoothed if score == "combi" else {})
         assert (told["Environment"]["Device"], told["Environment"]["Dtype"]) == ("cpu", "float32")

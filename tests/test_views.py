@@ -244,6 +244,20 @@ class TestSlices:
         expected[3:9, 2:10] = 1
         np.testing.assert_allclose(found, expected)
 
+    @pytest.mark.parametrize("axis", AXES)
+    @pytest.mark.parametrize("more", [{"min_brain": 0.15}, {"spacing_mm": 1.0, "min_brain": 0}])
+    def test_covered_are_the_voxels_that_get_a_score(self, axis, more):
+        mask = np.random.default_rng(5).uniform(size=(9, 7, 8)) < np.linspace(0.1, 0.6, 9)[:, None, None]
+        mask[:, :, 3] = False
+        mask[1:, :, 5] = mask[:-1, 3] = False  # Too little for an image.
+        scan = scan_of(np.ones((1, 9, 7, 8)), mask=mask)
+        view = SliceView(SliceSettings(axis=axis, size=(10, 8), **more))
+        ones = np.ones((view.count(scan), 10, 8), np.float32)
+        found = view.assemble(scan, ones, "map").data[0]
+        covered = view.covered(scan)
+        np.testing.assert_array_equal(covered, found > 0)
+        assert 0 < covered.sum() < mask.sum()
+
     def test_which_slices_touch_a_lesion(self):
         scan = scan_of(np.ones((1, 6, 7, 5)), affine_of("LAS"))
         lesion = np.zeros((6, 7, 5), bool)

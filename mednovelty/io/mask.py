@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from mednovelty.errors import GeometryError, ScanError
 from mednovelty.io.guard import shown
 from mednovelty.io.nifti_source import DEFAULTS, NiftiSettings
 from mednovelty.io.readers import open_image
-from mednovelty.protocols import VolumeSource
 from mednovelty.scan import Grid
+
+if TYPE_CHECKING:
+    from mednovelty.protocols import VolumeSource
 
 PROBABILITY_THRESHOLD = 0.5
 

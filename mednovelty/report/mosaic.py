@@ -245,8 +245,14 @@ def outline(axes: Axes, lesion: np.ndarray | None, colour: str = "#39ff88") -> N
     if lesion is None or not lesion.any():
         return
     fine = 4
-    shown = np.kron(lesion, np.ones((fine, fine)))
-    down, right = ((np.arange(size) + 0.5) / fine - 0.5 for size in shown.shape)
+    # Only the part with lesion, and a pixel around it: contour keeps several copies of what it is given.
+    box = [(int(at.min()), int(at.max()) + 1) for at in np.nonzero(lesion)]
+    part = np.pad(lesion[slice(*box[0]), slice(*box[1])], 1)
+    shown = np.kron(part, np.ones((fine, fine)))
+    down, right = (
+        (np.arange(size) + 0.5) / fine - 1.5 + start
+        for size, (start, _) in zip(shown.shape, box, strict=True)
+    )
     axes.contour(right, down, shown, levels=[0.5], colors=colour, linewidths=0.8)
 
 

@@ -125,6 +125,13 @@ class SliceView:
         data[~scan.mask] = 0
         return Volume(data[None], scan.grid.affine, name)
 
+    def covered(self, scan: Scan) -> np.ndarray:
+        """Return ``(I, J, K)`` bool: voxels of the mask that an image shows; none of slices left out."""
+        rows, columns = (matrix.any(1) for matrix in self._matrices(scan, back=True))
+        shown = np.zeros(scan.mask.shape, bool, order="F")
+        self._turn(scan)(shown)[self._slices(scan)] = np.logical_and.outer(rows, columns)
+        return shown & scan.mask
+
     def touches(self, scan: Scan, lesion: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Return ``(stop - start,)`` bool: whether slices have a voxel of a lesion ``(I, J, K)``."""
         kept = self._slices(scan)[start:stop]
