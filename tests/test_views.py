@@ -245,11 +245,12 @@ class TestSlices:
         np.testing.assert_allclose(found, expected)
 
     @pytest.mark.parametrize("axis", AXES)
-    @pytest.mark.parametrize("more", [{"min_brain": 0.15}, {"spacing_mm": 1.0, "min_brain": 0}])
+    @pytest.mark.parametrize("more", [{"min_brain": 0.05}, {"spacing_mm": 0.7, "min_brain": 0}])
     def test_covered_are_the_voxels_that_get_a_score(self, axis, more):
-        mask = np.random.default_rng(5).uniform(size=(9, 7, 8)) < np.linspace(0.1, 0.6, 9)[:, None, None]
-        mask[:, :, 3] = False
-        mask[1:, :, 5] = mask[:-1, 3] = False  # Too little for an image.
+        mask = np.random.default_rng(5).uniform(size=(9, 7, 8)) < 0.6
+        for plane in (mask[2], mask[:, 3], mask[:, :, 5]):  # Too little for an image.
+            plane[:] = False
+            plane[4, 4] = True
         scan = scan_of(np.ones((1, 9, 7, 8)), mask=mask)
         view = SliceView(SliceSettings(axis=axis, size=(10, 8), **more))
         ones = np.ones((view.count(scan), 10, 8), np.float32)
