@@ -144,7 +144,11 @@ def choice(scans: ScanList, asked: Asked, tested: Evaluation) -> dict[str, Any]:
     for k in range(read_manifest(asked.manifest).folds.count):
         judged = mn.evaluate(asked.out / "validation" / f"fold-{k + 1}", asked.manifest)
         by = {score: row["ap"] for score, row in judged.mean.items() if not math.isnan(row["ap"])}
-        best = max((score for score in by if not judged.is_trivial(score)), key=by.__getitem__)
+        ours = [score for score in by if not judged.is_trivial(score)]
+        if not ours:  # Nobody there has a lesion.
+            told.append({"fold": k + 1, "validation_ap": by, "chosen": None, "test_ap": None})
+            continue
+        best = max(ours, key=by.__getitem__)
         ids = [files.id for files in with_fold(scans, k).with_roles("test")]
         own = [tested.scans[id][best]["ap"] for id in ids if best in tested.scans.get(id, {})]
         own = [ap for ap in own if not math.isnan(ap)]

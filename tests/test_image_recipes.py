@@ -293,24 +293,49 @@ licence = "none"
 [files]
 root = {json.dumps(str(cohort))}
 masks = "masks/{{id}}_mask.nii.gz"
-brain_masks = "brains/{{id}}_mask.nii.gz"
 [files.contrasts]
 FLAIR = "scans/{{id}}/anat/{{id}}_FLAIR.nii.gz"
 [folds]
-count = 2
+count = 3
 """)
-    fast = SLICES.replace("batch_voxels", 'scores = ["rec_error"]\nbatch_voxels')
+    fast = SLICES.replace("batch_voxels", 'scores = ["rec_error", "kl_gradient", "rec_signed"]\nbatch_voxels')
     for table in ("method_settings", "train", "view_settings"):
         fast = fast.replace(f"[{table}]", f"[fit.{table}]")
     (tmp_path / "settings.toml").write_text(f'recipe = "slices"\nseed = 0\n\n[fit]\n{fast}')
     done = subprocess.run(
         [sys.executable, str(program), "--manifest", str(tmp_path / "cohort.toml"),
-         "--out", str(tmp_path / "study"), "--settings", str(tmp_path / "settings.toml")],
+         "--out", str(tmp_path / "study"), "--settings", str(tmp_path / "settings.toml"),
+         "--brain-masks", str(tmp_path / "brains"), "--set", "maps.signs.FLAIR=1", "--set", "draws=3"],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     # Two have nothing wrong with them, and nothing to be found; each of the five was scored once.
     assert set(table["scans"]) == {f"sub-{n}" for n in range(1, 6)}
-    assert {"rec_error", "raw_FLAIR"} <= set(table["scans"]["sub-1"])
-    assert len(list((tmp_path / "study" / "models").glob("fold-*/detector.json"))) == 2
+    assert {"rec_error", "rec_signed", "raw_signed", "raw_FLAIR"} <= set(table["scans"]["sub-1"])
+    study = tmp_path / "study"
+    assert len(list((study / "models").glob("fold-*/detector.json"))) == 3
+    assert json.loads((study / "models/fold-1/detector.json").read_text())["settings"]["draws"] == 3
+    made = {path.name.partition("_")[0]: nib.load(path) for path in (tmp_path / "brains").iterdir()}
+    assert set(made) == set(table["scans"])
+    given = nib.load(cohort / "scans/sub-3/anat/sub-3_FLAIR.nii.gz")
+    np.testing.assert_array_equal(made["sub-3"].get_fdata() > 0, head(3)[2])
+    np.testing.assert_allclose(made["sub-3"].affine, given.affine)
+    _check_choices(study, table["scans"])
+
+
+def _check_choices(study, scans):
+    """Each fold's choice is the best of its validation patients, and what it reaches is the table's."""
+    chosen = json.loads((study / "choice.json").read_text())
+    assert [fold["fold"] for fold in chosen["folds"]] == [1, 2, 3]
+    reached = []
+    for fold in chosen["folds"]:
+        ours = {score: ap for score, ap in fold["validation_ap"].items() if not score.startswith("raw_")}
+        assert fold["chosen"] == (max(ours, key=ours.get) if ours else None)
+        tested = [path.name for path in (study / "maps" / f"fold-{fold['fold']}").glob("sub-*")]
+        aps = [scans[id][fold["chosen"]]["ap"] for id in tested] if ours else []
+        aps = [ap for ap in aps if ap is not None]
+        assert fold["test_ap"] == (pytest.approx(np.mean(aps)) if aps else None)
+        reached += aps
+    assert reached  # Two patients have a lesion.
+    assert (chosen["test_ap"], chosen["patients"]) == (pytest.approx(np.mean(reached)), len(reached))

@@ -74,7 +74,7 @@ def check_describes_itself(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     assert first.endswith(".")
     assert not rest or not rest[0].strip(), "the first sentence of the docstring runs over its line"
     assert set(scorer.needs) <= {"model", "reference", "is_b0"}
-    assert set(getattr(scorer, "options", ())) <= {"blur", "copies"}
+    assert set(getattr(scorer, "options", ())) <= {"blur", "copies", "signs"}
     assert set(scorer.reference_parts) <= set(part_widths(1, 1))
     assert "reference" in scorer.needs or not scorer.reference_parts
 
