@@ -40,7 +40,13 @@ def test_contract(name, check):
 
 def test_higher_is_more_novel(name):
     scorer, x = made(name, LinearGaussianVAE(CHANNELS, LATENT)), random_samples(5, CHANNELS, seed=2)
-    if name == "raw_attenuation":
+    if name in ("rec_signed", "combi_signed"):
+        # Brighter than expected, where the model expects more itself of what is brighter.
+        start = x.clone().requires_grad_()
+        residual = start - scorer.model.decode(scorer.model.encode(start).mean).mean
+        (steepest,) = torch.autograd.grad(residual.sum(), start)
+        check_upwards(scorer, make, normal=x, novel=x + 10 * steepest)
+    elif name == "raw_attenuation":
         # Novel means that the diffusion-weighted signal is lost, the b=0 signal not.
         check_upwards(scorer, make, normal=x, novel=torch.where(scorer.is_b0, x, x - 2))
     else:
