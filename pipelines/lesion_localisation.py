@@ -30,6 +30,7 @@ import numpy as np
 
 import mednovelty as mn
 from mednovelty import console
+from mednovelty.candidates import remove_checkpoints
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.evaluation import Evaluation
 from mednovelty.fit_command import lesions_in
@@ -126,6 +127,7 @@ def fold(k: int, scans: ScanList, asked: Asked) -> int:
             resume=any(model.glob("checkpoint*")),
             on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
         ).save(model)
+        remove_checkpoints(model)
     log.info("fold %d: %s", k + 1, detector.fitted.summary["verdict"])
     results = [mn.score_cohort(detector, mine.with_roles("test"), out / "maps" / f"fold-{k + 1}")]
     if validation := mine.with_roles("validation").scans:

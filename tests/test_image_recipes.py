@@ -315,6 +315,7 @@ count = 3
     assert {"rec_error", "rec_signed", "raw_signed", "raw_FLAIR"} <= set(table["scans"]["sub-1"])
     study = tmp_path / "study"
     assert len(list((study / "models").glob("fold-*/detector.json"))) == 3
+    assert not list((study / "models").glob("fold-*/checkpoint*"))
     assert json.loads((study / "models/fold-1/detector.json").read_text())["settings"]["draws"] == 3
     made = {path.name.partition("_")[0]: nib.load(path) for path in (tmp_path / "brains").iterdir()}
     assert set(made) == set(table["scans"])
