@@ -120,6 +120,8 @@ class Detector:
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
         gather = gather_scans if kind == "dwi" else gather_images
+        if kind == "structural":
+            _refuse_size(settings, len(contrasts or ()) or 1)
         listed = _listed(scans, kind, contrasts)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, lesion_of=lesions
@@ -440,6 +442,12 @@ def reading(settings: FitSettings) -> ReadOptions:
     from mednovelty.io.read_scan import ReadOptions
 
     return ReadOptions(structural_mask=settings.structural_mask)
+
+
+def _refuse_size(settings: FitSettings, channels: int) -> None:
+    """Raise where the network cannot take images of the view's size, before scans are read."""
+    with torch.device("meta"):  # No memory is taken.
+        make_method(settings).build(tuple(make_view(settings).shape(channels)))
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:

@@ -26,6 +26,7 @@ from mednovelty.gathering import (
     split,
     validation_first,
 )
+from mednovelty.preprocess.resample import carried
 from mednovelty.scan import Scan
 from mednovelty.voxel_cache import VoxelCache
 
@@ -111,7 +112,9 @@ class _Gathering:
         prepared = scan
         for _, step in self.steps:
             prepared = step(prepared)
-        lesion = None if self.lesion_of is None else self.lesion_of(prepared)
+        lesion = None if self.lesion_of is None else self.lesion_of(scan)
+        if lesion is not None and prepared.grid.shape != scan.grid.shape:
+            lesion = carried(lesion, scan.grid, prepared.grid)
         count, blocks = self.view.count(prepared), []
         for start in range(0, count, BLOCK_SAMPLES):
             stop = min(start + BLOCK_SAMPLES, count)

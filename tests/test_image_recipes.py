@@ -193,6 +193,31 @@ def test_what_touches_a_lesion_is_not_trained_on(cohort, tmp_path, recipe):
         lesions_in(tmp_path, ["sub-1"], tmp_path / "x")(read_structural(scans[0]))
 
 
+@pytest.mark.parametrize("recipe", ["slices", "patches"])
+@pytest.mark.parametrize("spacing_mm", [1.0, 2.5])
+def test_lesions_are_left_out_on_other_voxels_too(cohort, tmp_path, recipe, spacing_mm):
+    steps = {"preprocessors": ["resample", "zscore", "clip"],
+             "preprocessor_settings": {"resample": {"spacing_mm": spacing_mm}},
+             "view_settings": {"size": [8, 8, 8] if recipe == "patches" else [16, 16]}}  # fmt: skip
+    settings = fit_settings(steps, where="test", recipe=recipe)
+    scans = scans_of(cohort)
+    lesions = lesions_in(cohort / "masks", [files.id for files in scans], tmp_path)
+    with gather_images(scans, settings, 0, lesion_of=lesions) as healthy:
+        assert {"sub-1", "sub-2", "sub-3"} <= {seen.id for seen in healthy.scans}
+        assert float(healthy.table.array().max()) < 3.5
+
+
+def test_the_size_is_refused_before_a_scan_is_read():
+    settings = fit_settings({"view_settings": {"size": [30, 33]}}, where="test", recipe="slices")
+
+    def scans():
+        raise AssertionError("a scan was read")
+        yield
+
+    with pytest.raises(SettingsError, match=r"an image of 30 x 33 does not fit 4 strides of 2"):
+        mn.Detector.fit(scans(), recipe="slices", settings=settings)
+
+
 def test_contrasts_must_be_those_that_were_trained_on(study, cohort):
     detector = mn.Detector.load(study[1] / "model")
     scan = read_structural(scans_of(cohort, ("T1w", "FLAIR"))[0])

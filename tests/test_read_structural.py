@@ -312,3 +312,23 @@ class TestRealScans:
             if any("one image stands for two" in warning for warning in read_scan(files).warnings)
         ]
         assert repeated == [f"sub-{i:03d}" for i in (23, 26, 39, 50, 56, 70, 74, 79)]
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2), (0, 2, 1)])
+@pytest.mark.parametrize("maker", ["head", "brain"])
+def test_the_mask_does_not_depend_on_how_axes_are_stored(tmp_path, order, maker):
+    from test_structural_mask import SPACING as HEAD_MM
+    from test_structural_mask import head as phantom
+
+    affine, found = np.diag([*HEAD_MM, 1.0]), {}
+    turned = affine.copy()
+    turned[:, :3] = affine[:, list(order)]
+    turned[:3, 0] *= -1
+    for name, image, at in (
+        ("stored", phantom(), affine),
+        ("turned", phantom().transpose(order)[::-1], turned),
+    ):
+        nib.save(nib.Nifti1Image(image, at), tmp_path / f"{name}_FLAIR.nii.gz")
+        files = scan_folder(tmp_path / f"{name}_FLAIR.nii.gz", kind="structural")[0]
+        found[name] = read_structural(files, ReadOptions(structural_mask=maker)).mask
+    np.testing.assert_array_equal(found["turned"], found["stored"].transpose(order)[::-1])

@@ -94,3 +94,12 @@ def test_what_is_wrong_is_said():
         Smoothing(unit="cm")
     with pytest.raises(ValueError, match="a sigma for 3 axes, the maps have 2"):
         Blur((1.0, 2.0, 3.0))(torch.zeros(1, 4, 5))
+
+
+def test_an_axis_of_wide_pixels_is_smoothed_as_far_as_its_gaussian_reaches():
+    maps = torch.zeros(1, 7, 7, dtype=torch.float64)
+    maps[0, 3, 3] = 1
+    smooth = Smoothing(4.0, "mm").on((1.0, 9.0))(maps)[0]
+    beside = np.exp(-0.5 * (9 / 4) ** 2)
+    assert smooth[3, 4] / smooth[3, 3] == pytest.approx(beside)
+    assert smooth[3, 5] == 0

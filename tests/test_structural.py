@@ -12,9 +12,9 @@ from test_views import CODES, affine_of, centroid_mm, scan_of, world
 from mednovelty.errors import GeometryError, ScanError, SettingsError
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.bias_field import N4BiasField
-from mednovelty.preprocess.resample import resample
+from mednovelty.preprocess.resample import carried, resample
 from mednovelty.preprocess.zscore import Clip, ZScore
-from mednovelty.scan import Volume
+from mednovelty.scan import Grid, Volume
 from mednovelty.testing.models import tiny_scan
 
 
@@ -194,6 +194,30 @@ class TestResample:
         found = resample(scan, 2.0).scan
         assert (found.id, found.contrasts, found.sha256) == (scan.id, scan.contrasts, "0f")
         assert found.background.shape == found.grid.shape == found.mask.shape
+
+    @pytest.mark.parametrize("spacing", [0.7, 4.0, 9.0])
+    def test_a_thin_lesion_is_carried_along_whole(self, spacing):
+        scan = tiny_scan()
+        rng = np.random.default_rng(1)
+        lesion = rng.uniform(size=scan.grid.shape) < 0.02
+        target = resample(scan, spacing).scan.grid
+        found = carried(lesion, scan.grid, target)
+        assert found.shape == target.shape
+        back = np.linalg.inv(target.affine) @ scan.grid.affine
+        places = np.argwhere(lesion) @ back[:3, :3].T + back[:3, 3]
+        places = np.clip(places, 0, np.array(target.shape) - 1)
+        away = np.abs(np.argwhere(found)[:, None] - places[None])
+        assert (away <= 0.5 + 1e-6).all(2).any(0).all()
+        # Nothing is marked farther away than the sum of half a voxel of each grid.
+        reach = (scan.grid.spacing_mm + target.spacing_mm) / 2 / target.spacing_mm + 1e-6
+        assert (away <= reach).all(2).any(1).all()
+        assert carried(lesion, scan.grid, scan.grid).tolist() == lesion.tolist()
+
+    def test_a_region_is_not_carried_to_other_axes(self):
+        grid = tiny_scan().grid
+        turned = Grid(grid.shape, grid.affine[:, [1, 0, 2, 3]])
+        with pytest.raises(GeometryError, match="grid with other axes"):
+            carried(np.ones(grid.shape, bool), grid, turned)
 
     def test_words_of_errors(self):
         there = resample(tiny_scan(), 3.0)

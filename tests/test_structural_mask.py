@@ -67,7 +67,7 @@ class TestHead:
     def test_the_mask_is_the_head_and_one_warning_says_so(self):
         mask, words, warnings = structural_brain_mask(head(), SPACING, "sub-01")
         assert dice(mask, depth_mm() > 0) > 0.98
-        assert "half of Otsu's threshold" in words
+        assert "half way from air to Otsu's threshold" in words
         assert warnings == (
             "sub-01: the image is not skull-stripped (a bright rim with a dark gap below it in 100% of "
             "directions): the mask made of it is that of the head, and scores will be about scalp and skull "
@@ -80,6 +80,33 @@ class TestHead:
             mask, _, again = structural_brain_mask(head() * np.float32(gain), SPACING)
             assert dice(mask, expected) > 0.999
             assert again == warnings
+
+    @pytest.mark.parametrize("maker", ["head", "brain"])
+    def test_where_zero_lies_does_not_matter(self, maker):
+        expected, _, warnings = structural_brain_mask(head(), SPACING, maker=maker)
+        assert dice(expected, depth_mm() > (14 if maker == "brain" else 0)) > 0.93
+        for shift in (-500, 1000):
+            mask, _, again = structural_brain_mask(head() + np.float32(shift), SPACING, maker=maker)
+            assert dice(mask, expected) > 0.999
+            assert again == warnings
+
+    @pytest.mark.parametrize("padded", [False, True])
+    @pytest.mark.parametrize("maker", ["head", "brain"])
+    def test_of_ct_the_mask_is_the_head_whatever_surrounds_its_air(self, maker, padded):
+        # Air at -1000, scalp 40, bone 900, brain 35; -3024 outside the round field of view.
+        ct = head(1040, 1900, 1035) - 1000
+        if padded:
+            ct = np.where(depth_mm() > -25, ct, np.float32(-3024))
+        mask, _, warnings = structural_brain_mask(ct, SPACING, "sub-ct", maker)
+        assert dice(mask, depth_mm() > 0) > 0.98
+        if maker == "brain":
+            assert warnings[0].startswith("sub-ct: air is at -9") or warnings[0].startswith(
+                "sub-ct: air is at -10"
+            )
+            assert "bone is bright: the brain is not looked for" in warnings[0]
+        else:
+            assert "the image is not skull-stripped" in warnings[0]
+        assert len(warnings) == 1
 
     @pytest.mark.parametrize(
         ("scalp", "bone", "seen"), [(900, 60, True), (450, 150, True), (400, 390, False)]

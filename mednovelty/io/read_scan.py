@@ -156,7 +156,11 @@ def gradients_of_scan(
     if not options.gradients or files.contrasts:
         return None, []
     if source.ndim != 4:
-        raise ScanError(f"{source.name}: 4-D is needed, found 3-D: {source.grid.shape}", code="header.dims")
+        raise ScanError(
+            f"{source.name}: 4-D is needed, found 3-D: {source.grid.shape}; structural scans are found by "
+            "scan_folder(folder, kind='structural')",
+            code="header.dims",
+        )
     if sum(n > 1 for n in source.grid.shape) < 2:
         what = f"{source.grid.shape} voxels are less than one slice"
         raise ScanError(f"{source.name}: {what}", code="voxels.too_few")

@@ -18,6 +18,7 @@ from mednovelty.io.scan_files import ScanFiles
 from mednovelty.io.tally import Tally
 from mednovelty.preprocess.structural_mask import structural_brain_mask
 from mednovelty.scan import Scan
+from mednovelty.views.axes import to_ras
 
 if TYPE_CHECKING:
     from mednovelty.protocols import VolumeSource
@@ -159,9 +160,14 @@ def _mask(
     if files.mask is not None:
         mask, warnings = read_mask(files.mask, first.grid, first.name, options.nifti)
         return mask, shown(files.mask), warnings
-    mask, words, told = structural_brain_mask(
-        background, first.grid.spacing_mm, first.name, options.structural_mask
+    # Made along anatomical axes: the same mask however the scan is stored.
+    turn = to_ras(first.grid.affine)
+    spacing_mm = first.grid.spacing_mm[list(turn.order)]
+    turned, words, told = structural_brain_mask(
+        turn(background), spacing_mm, first.name, options.structural_mask
     )
+    mask = np.zeros(background.shape, bool, order="F")
+    turn(mask)[...] = turned
     if not mask.any():
         what = f"no brain is found in its {first.grid.shape} voxels; give a brain mask"
         raise ScanError(f"{first.name}: {what}", code="mask.none_found")

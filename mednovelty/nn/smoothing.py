@@ -16,6 +16,9 @@ from torch import Tensor
 from mednovelty.errors import SettingsError
 from mednovelty.types import VoxelScores
 
+_LEAST_PX = 0.1
+"""Below this the next pixel weighs exp(-50): nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blur:
@@ -24,7 +27,7 @@ class Blur:
     Attributes:
         sigma_px: Of the Gaussian, in pixels: one number for every axis, or one an axis; 0 leaves an axis as
             it is.
-        truncate: The kernel ends after this many sigmas, rounded to whole pixels.
+        truncate: The kernel ends after this many sigmas, rounded to whole pixels, at least one.
     """
 
     sigma_px: float | tuple[float, ...] = 3.0
@@ -41,8 +44,8 @@ class Blur:
         if len(sigmas) != axes:
             raise ValueError(f"smoothing has a sigma for {len(sigmas)} axes, the maps have {axes}")
         for axis, sigma in enumerate(sigmas, start=1):
-            radius = int(self.truncate * sigma + 0.5)
-            if radius:
+            if sigma > _LEAST_PX:
+                radius = max(1, int(self.truncate * sigma + 0.5))
                 maps = _along(maps, axis, _weights(maps.shape[axis], sigma, radius, maps))
         return maps
 
@@ -60,7 +63,7 @@ class Smoothing:
     Attributes:
         sigma: Of the Gaussian, in ``unit``; 0 smooths nothing.
         unit: ``px``, or ``mm``: then it differs from grid to grid, and from axis to axis.
-        truncate: The kernel ends after this many sigmas, rounded to whole pixels.
+        truncate: The kernel ends after this many sigmas, rounded to whole pixels, at least one.
     """
 
     sigma: float = 3.0

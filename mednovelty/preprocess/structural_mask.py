@@ -24,9 +24,13 @@ _EXACT = 0.93
 """Share of dark voxels that have one and the same value in a skull-stripped image. Of 240 images of heads at
 hand the highest is 0.85, of 8 that are skull-stripped the lowest 0.99."""
 _BELOW_OTSU = 0.5
-"""Otsu's threshold lies among tissues, since scalp fat is far brighter than any; air is below half of it."""
+"""Otsu's threshold lies among tissues, since scalp fat is far brighter than any; air ends before half way."""
 
 _MAD_TO_SIGMA, _ABOVE_NOISE = 1.4826, 3.0
+_AIR_SHARE, _AIR_RIM = 0.25, 0.8
+"""Share of a field of view, and of its outermost voxels, that is air where a constant surrounds it."""
+_CT_AIR = (-1100.0, -900.0)
+"""Hounsfield units."""
 
 _SECTORS, _RINGS, _RING_MM, _DEEP_MM = 16, 12, 2.0, 20.0
 _GAP_WITHIN_MM = 16.0
@@ -70,24 +74,24 @@ def structural_brain_mask(
     top = float(np.percentile(foreground, 98))
     dark = np.abs(volume - background) <= _NEAR * abs(top - background)
     warnings: tuple[str, ...] = ()
-    stripped = True
-    if np.count_nonzero(volume == background) >= max(1, _EXACT * np.count_nonzero(dark)):
-        mask = volume != background
+    stripped = int(np.count_nonzero(volume == background)) >= max(1, _EXACT * np.count_nonzero(dark))
+    if stripped and (air := _air_within(volume, background, top)) is not None:
+        # The constant is what the scanner put around its field of view; what surrounds the head is air.
+        volume, stripped = np.where(volume == background, np.float32(air), volume), False
+    if stripped:
+        zero, mask = background, volume != background
         words = (
             f"every voxel that is not {background:g}, the constant background; largest island, holes filled"
         )
     else:
-        from skimage.filters import threshold_otsu
-
-        otsu = float(threshold_otsu(np.minimum(volume, top)))
-        # Where nothing lies between both classes, Otsu's threshold is the end of the dark one.
-        dark = volume[volume <= otsu]
-        air = float(np.median(dark))
-        noise = _MAD_TO_SIGMA * float(np.median(np.abs(dark - air)))
-        threshold = max(_BELOW_OTSU * otsu, air + _ABOVE_NOISE * noise)
+        zero, threshold = _levels(volume, top)
         mask = volume > threshold
-        words = f"signal above {threshold:.4g}, half of Otsu's threshold; largest island, holes filled"
-        stripped = False
+        words = (
+            f"signal above {threshold:.4g}, half way from air to Otsu's threshold; largest island, "
+            "holes filled"
+        )
+    # Dark is what is near air, wherever that lies: at -1000 in CT.
+    volume = volume - np.float32(zero)
     above, mask = mask, _filled(_largest_island(mask))
     if mask.mean() > _WHOLE:
         warnings += (
@@ -95,7 +99,12 @@ def structural_brain_mask(
             "outside; give brain masks",
         )
     share = skull_share(volume, mask, spacing_mm)
-    if maker == "brain" and (not stripped or share >= _SKULL_SHARE):
+    if maker == "brain" and _CT_AIR[0] <= zero <= _CT_AIR[1]:
+        warnings += (
+            f"{name}: air is at {zero:.0f}, as in CT, where bone is bright: the brain is not looked for, the "
+            "mask is that of the head, and scores will be about skull too; give --brain-masks",
+        )
+    elif maker == "brain" and (not stripped or share >= _SKULL_SHARE):
         # Filled first: where bone is as dark as air, the brain may be a larger island than the scalp.
         head = _filled(_largest_island(_filled(above)))
         mask, words = strip_skull(volume, head, spacing_mm, name), WORDS
@@ -113,6 +122,32 @@ def structural_brain_mask(
             "it, give --brain-masks, or try --mask-maker brain",
         )
     return np.asfortranarray(mask), words, warnings
+
+
+def _air_within(volume: np.ndarray, background: float, top: float) -> float | None:
+    """Return the level of air where a constant surrounds a field of view with air in it; else None."""
+    from scipy.ndimage import binary_erosion
+
+    inside = volume != background
+    values = volume[inside]
+    low = float(np.percentile(values, 1))
+    limit = low + _NEAR * (top - low)
+    rim = inside & ~binary_erosion(inside, border_value=1)
+    if not rim.any() or np.mean(values <= limit) < _AIR_SHARE or np.mean(volume[rim] <= limit) < _AIR_RIM:
+        return None
+    return float(np.median(values[values <= limit]))
+
+
+def _levels(volume: np.ndarray, top: float) -> tuple[float, float]:
+    """Return the level of air, and the threshold above which there is a head."""
+    from skimage.filters import threshold_otsu
+
+    otsu = float(threshold_otsu(np.minimum(volume, top)))
+    # Where nothing lies between both classes, Otsu's threshold is the end of the dark one.
+    dark = volume[volume <= otsu]
+    air = float(np.median(dark))
+    noise = _MAD_TO_SIGMA * float(np.median(np.abs(dark - air)))
+    return air, air + max(_BELOW_OTSU * (otsu - air), _ABOVE_NOISE * noise)
 
 
 def skull_share(volume: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> float:
