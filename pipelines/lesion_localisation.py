@@ -21,8 +21,7 @@ import logging
 import math
 import statistics
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +48,12 @@ SETTINGS = Path(__file__).with_suffix(".toml")
 log = logging.getLogger("mednovelty")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the program was asked for."""
+def study(asked: argparse.Namespace) -> int:
+    """Fit and score fold by fold, evaluate all; print the table, log what failed, return the exit code.
 
-    manifest: Path
-    out: Path
-    settings: Path = SETTINGS
-    contrasts: list[str] | None = None
-    overrides: Mapping[str, Any] | None = None
-    brain_masks: Path | None = None
-
-
-def study(asked: Asked) -> int:
-    """Fit and score fold by fold, evaluate all; print the table, log what failed, return the exit code."""
+    Args:
+        asked: The words of the command line, and ``overrides``, a tree of settings.
+    """
     out = asked.out
     if (out / "evaluation.json").exists():
         raise OutputError(f"{out}: holds a study already; choose another folder")
@@ -84,13 +75,13 @@ def study(asked: Asked) -> int:
     return max(codes)
 
 
-def find_scans(asked: Asked) -> ScanList:
+def find_scans(asked: argparse.Namespace) -> ScanList:
     """Return the scans; their brain masks, where a folder for them is named, are made there once for all."""
     scans = mn.scan_folder(asked.manifest, kind="structural", contrasts=asked.contrasts)
     if asked.brain_masks is None:
         return scans
     given = read_toml(asked.settings)
-    settings = fit_settings(given["fit"], asked.overrides or {}, where="settings", recipe=given["recipe"])
+    settings = fit_settings(given["fit"], asked.overrides, where="settings", recipe=given["recipe"])
     reading = ReadOptions(structural_mask=settings.structural_mask)
     asked.brain_masks.mkdir(parents=True, exist_ok=True)
     for files in scans:
@@ -107,7 +98,7 @@ def find_scans(asked: Asked) -> ScanList:
     )
 
 
-def fold(k: int, scans: ScanList, asked: Asked) -> int:
+def fold(k: int, scans: ScanList, asked: argparse.Namespace) -> int:
     """Train on all folds but k, score k and the fold that decided when to stop; what is done stays done."""
     given, out = read_toml(asked.settings), asked.out
     model, recipe = out / "models" / f"fold-{k + 1}", given["recipe"]
@@ -120,9 +111,7 @@ def fold(k: int, scans: ScanList, asked: Asked) -> int:
             recipe=recipe,
             lesions=lesions_in(scans.manifest.path, [files.id for files in scans], out),
             seed=given["seed"],
-            settings=fit_settings(
-                given["fit"], asked.overrides or {}, where=asked.settings.name, recipe=recipe
-            ),
+            settings=fit_settings(given["fit"], asked.overrides, where=asked.settings.name, recipe=recipe),
             folder=model,
             resume=any(model.glob("checkpoint*")),
             on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
@@ -140,7 +129,7 @@ def fold(k: int, scans: ScanList, asked: Asked) -> int:
     return max(result.exit_code for result in results) or (6 if unread else 0)
 
 
-def choice(scans: ScanList, asked: Asked, tested: Evaluation) -> dict[str, Any]:
+def choice(scans: ScanList, asked: argparse.Namespace, tested: Evaluation) -> dict[str, Any]:
     """Return each fold's choice, made by its validation patients, and what the choices reach when tested."""
     told, reached = [], []
     for k in range(read_manifest(asked.manifest).folds.count):
@@ -173,14 +162,12 @@ if __name__ == "__main__":
         "--brain-masks", type=Path, help="folder of brain masks; those missing are made there"
     )
     parser.add_argument("--set", action="append", default=[], help="one setting, e.g. train.max_epochs=50")
-    given = parser.parse_args()
+    asked = parser.parse_args()
     console.start_logging(quiet=False, verbose=False)
 
     def run() -> int:
-        """Read the words and run the study."""
-        overrides = parse_assignments(given.set)
-        return study(
-            Asked(given.manifest, given.out, given.settings, given.contrasts, overrides, given.brain_masks)
-        )
+        """Read the settings among the words, and run the study."""
+        asked.overrides = parse_assignments(asked.set)
+        return study(asked)
 
     sys.exit(console.run(run))

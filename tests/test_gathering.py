@@ -112,7 +112,7 @@ class Listed:
 @pytest.fixture
 def listed(monkeypatch):
     """Let scans with roles be read from memory."""
-    monkeypatch.setattr("mednovelty.gathering._scan_of", lambda files, options: files.scan)
+    monkeypatch.setattr("mednovelty.gathering.scan_of", lambda files, options: files.scan)
     monkeypatch.setattr("mednovelty.gathering._gradients", lambda files, options: files.scan.gradients)
     return Listed
 
@@ -181,7 +181,7 @@ def test_a_surprise_fails_only_its_scan(listed, monkeypatch, caplog):
             raise RuntimeError("surprise")
         return files.scan
 
-    monkeypatch.setattr("mednovelty.gathering._scan_of", read)
+    monkeypatch.setattr("mednovelty.gathering.scan_of", read)
     with (
         caplog.at_level(logging.DEBUG, "mednovelty"),
         gathered([listed(s, "normal") for s in people(3)]) as voxels,

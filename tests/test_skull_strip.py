@@ -119,7 +119,7 @@ def test_score_masks_as_fit_did_unless_told_otherwise(study):
     assert dice(mask.get_fdata() > 0, BRAIN) > 0.95
     assert run(*words, study / "head", "--mask-maker", "head").exit_code == 0
     source, mask = mask_of(study / "head")
-    assert "half of Otsu's threshold" in source
+    assert "half way from air to Otsu's threshold" in source
     assert dice(mask.get_fdata() > 0, depth_mm() > 0) > 0.97
     # Maps of other masks are not taken for done.
     again = run(*words, study / "out", "--mask-maker", "head")
