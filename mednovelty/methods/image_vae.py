@@ -29,7 +29,9 @@ from mednovelty.methods.image_vae_settings import FASHION_MNIST, PAPER_TRAINING,
 from mednovelty.nn.augmentation import augmented, with_holes
 from mednovelty.nn.conv import ConvDecoder, ConvEncoder
 from mednovelty.nn.dense import MLP
-from mednovelty.nn.mlp import GaussianMLP
+from mednovelty.nn.lenet import LeNetDecoder, LeNetEncoder
+from mednovelty.nn.mlp import GaussianHeads, GaussianMLP
+from mednovelty.nn.patchnet import PatchDecoder, PatchEncoder
 from mednovelty.papers import equation
 from mednovelty.types import Latents, Samples
 
@@ -65,12 +67,20 @@ class ImageVAE(nn.Module):
         self.channels = math.prod(self.shape)
         self.limits = (settings.log_sigma_floor, settings.log_sigma_ceiling)
         self.output = settings.output
-        self.encoder: GaussianMLP | ConvEncoder
-        self.decoder: MLP | ConvDecoder
+        self.encoder: GaussianMLP | ConvEncoder | GaussianHeads
+        self.decoder: MLP | ConvDecoder | LeNetDecoder | PatchDecoder
         if settings.network == "conv":
             self.encoder = ConvEncoder(self.shape, settings.widths, settings.latent)
             self.decoder = ConvDecoder(self.shape, settings.widths, settings.latent)
             self.latents = math.prod(self.decoder.latent_shape)
+        elif settings.network == "lenet":
+            self.encoder = GaussianHeads(LeNetEncoder(self.shape, settings.filters, 2 * settings.latent))
+            self.decoder = LeNetDecoder(self.shape, settings.filters, settings.latent)
+            self.latents = settings.latent
+        elif settings.network == "patch":
+            self.encoder = GaussianHeads(PatchEncoder(self.shape, 2 * settings.latent))
+            self.decoder = PatchDecoder(self.shape, settings.latent)
+            self.latents = settings.latent
         else:
             self.encoder = GaussianMLP(self.channels, settings.hidden, settings.latent)
             self.decoder = MLP(settings.latent, settings.hidden[::-1], self.channels)

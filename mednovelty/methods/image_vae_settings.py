@@ -41,8 +41,10 @@ class ImageVAESettings:
 
     Args:
         network: ``conv``: fully convolutional, for slices and windows; ``dense``: fully connected, for
-            small images of any shape.
+            small images of any shape; ``lenet`` and ``patch``: those of Mesarcik et al. 2021, ``nn.lenet``
+            for small images and ``nn.patchnet`` for patches of 128 pixels.
         widths: Channels after each convolution of stride 2 (``conv``); the decoder mirrors them.
+        filters: Channels after each of the three convolutions (``lenet``).
         hidden: Widths of the encoder's hidden layers (``dense``); the decoder mirrors them.
         latent: Z: latents of a dense network, latent channels of a convolutional one, which has as many at
             each of its latent positions.
@@ -64,8 +66,9 @@ class ImageVAESettings:
         log_sigma_ceiling: Largest, at most 40; it keeps the scores of images far from any seen finite.
     """
 
-    network: Literal["conv", "dense"] = "conv"
+    network: Literal["conv", "dense", "lenet", "patch"] = "conv"
     widths: tuple[int, ...] = (16, 32, 64, 256)
+    filters: tuple[int, ...] = (32, 64, 128)
     hidden: tuple[int, ...] = (400,)
     latent: int = 256
     output: Literal["linear", "sigmoid"] = "linear"
@@ -82,18 +85,16 @@ class ImageVAESettings:
     log_sigma_ceiling: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("widths", "hidden"):
+        for name in ("widths", "filters", "hidden"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             self._check_layers(name)
         for name, known in (
-            ("network", ("conv", "dense")),
+            ("network", ("conv", "dense", "lenet", "patch")),
             ("output", ("linear", "sigmoid")),
             ("reduction", ("sum", "mean")),
         ):
             if getattr(self, name) not in known:
-                raise SettingsError(
-                    f"{name}={getattr(self, name)!r} is neither {known[0]!r} nor {known[1]!r}"
-                )
+                raise SettingsError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
         self._check_numbers()
 
     @property

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 Layer = TypeVar("Layer", bound=nn.Module)
+
+CONVOLUTIONS: Mapping[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: Mapping[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMS: Mapping[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+"""By the number of axes of space."""
+
+_WEIGHTED: tuple[type, ...] = (nn.Linear, *CONVOLUTIONS.values(), *TRANSPOSED.values())
 
 
 def zeroed(kind: type[Layer], *args: Any, **options: Any) -> Layer:
@@ -25,6 +34,13 @@ def zeroed(kind: type[Layer], *args: Any, **options: Any) -> Layer:
     return layer
 
 
+def neutral_norm(axes: int, channels: int) -> nn.Module:
+    """Return a batch normalisation that changes nothing until it is trained, of images with some axes."""
+    norm = NORMS[axes](channels, device="meta").to_empty(device=torch.get_default_device())
+    norm.reset_parameters()
+    return norm
+
+
 @torch.no_grad()
 def draw_uniform(weight: Tensor, limit: float, generator: Generator) -> None:
     """Set a weight to uniform numbers between ``-limit`` and ``limit``.
@@ -38,4 +54,31 @@ def draw_uniform(weight: Tensor, limit: float, generator: Generator) -> None:
     weight.copy_(drawn.uniform_(-limit, limit, generator=generator))
 
 
-__all__ = ["draw_uniform", "zeroed"]
+@torch.no_grad()
+def draw_layers(network: nn.Module, generator: Generator, slope: float = 0.0) -> None:
+    """Draw the weights of all layers of a network, in order; biases 0.
+
+    What a (leaky) ReLU passes keeps its mean square (He et al. 2015); the last layer, which none follows,
+    starts with a third of its input's.
+
+    Args:
+        network: Of linear and convolutional layers, transposed or not, and whatever has no weights to draw.
+        generator: On the CPU.
+        slope: Of the leaky ReLU.
+    """
+    layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, _WEIGHTED)]
+    for number, layer in enumerate(layers, start=1):
+        gain = 1.0 if number == len(layers) else 6 / (1 + slope**2)
+        draw_uniform(layer.weight, math.sqrt(gain / _fan_in(layer)), generator)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _fan_in(layer: Any) -> float:
+    """Return how many inputs one output sums over, on average over outputs."""
+    if getattr(layer, "transposed", False):
+        return len(layer.weight) * math.prod(layer.kernel_size) / math.prod(layer.stride)
+    return layer.weight[0].numel()
+
+
+__all__ = ["CONVOLUTIONS", "TRANSPOSED", "draw_layers", "draw_uniform", "neutral_norm", "zeroed"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -57,6 +57,27 @@ class GaussianMLP(nn.Module):
         return mean, log_sigma
 
 
+class GaussianHeads(nn.Module):
+    """Any network whose last layer gives means and then log standard deviations, side by side.
+
+    Args:
+        body: From ``(B, n_in)`` to ``(B, 2 * n_out)``; it has ``initialise``.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def initialise(self, generator: Generator) -> None:
+        """Draw all weights; the generator is on the CPU."""
+        cast(Any, self.body).initialise(generator)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation, each ``(B, n_out)``."""
+        mean, log_sigma = self.body(x).chunk(2, dim=-1)
+        return mean, log_sigma
+
+
 def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
     # On whatever device is the default: under torch.device("meta") nothing is allocated.
     layer = nn.Linear(n_in, n_out, device="meta").to_empty(device=torch.get_default_device())
@@ -65,4 +86,4 @@ def _zero_linear(n_in: int, n_out: int) -> nn.Linear:
     return layer
 
 
-__all__ = ["GaussianMLP"]
+__all__ = ["GaussianHeads", "GaussianMLP"]
