@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import kl_divergence
 
-from mednovelty.protocols import ProbabilisticAutoencoder
+from mednovelty.protocols import Autoencoder, ProbabilisticAutoencoder
 from mednovelty.reference import Reference, Space, sigma_of
 from mednovelty.types import Samples
 
@@ -82,15 +82,15 @@ class Batch:
             self._decoder_noise = self._decoder_noise()
         return self._decoder_noise
 
-    def posterior(self, model: ProbabilisticAutoencoder) -> Independent:
-        """Return q(z|x), batch ``(B,)``, event ``(Z,)``."""
+    def posterior(self, model: Autoencoder) -> Any:
+        """Return q(z|x), batch ``(B,)``, event ``(Z,)``; of a deterministic model its point."""
         return self.once(("posterior", model), lambda: model.encode(self.x))
 
     def divergence(self, model: ProbabilisticAutoencoder) -> Tensor:
         """Return ``(B,)`` KL(q(z|x) || p(z)) in nats."""
         return self.once(("divergence", model), lambda: kl_divergence(self.posterior(model), model.prior))
 
-    def likelihood(self, model: ProbabilisticAutoencoder) -> Independent:
+    def likelihood(self, model: Autoencoder) -> Any:
         """Return p(x | E q(z|x)): the decoder at the latent mean, batch ``(B,)``, event ``(C,)``."""
         return self.once(("likelihood", model), lambda: model.decode(self.posterior(model).mean))
 
@@ -116,7 +116,7 @@ class Batch:
         """
         return self.once(("decoder draws", model), lambda: self._decoder_draws(model))
 
-    def part(self, model: ProbabilisticAutoencoder, name: str) -> Tensor:
+    def part(self, model: Autoencoder, name: str) -> Tensor:
         """Return what a model makes of the samples, under the name that a ``Reference`` has for it."""
         if name == "input":
             return self.x
@@ -124,9 +124,7 @@ class Batch:
         gaussian = self.posterior(model) if space == "latent" else self.likelihood(model)
         return gaussian.mean if moment == "mean" else sigma_of(gaussian)
 
-    def nearest(
-        self, model: ProbabilisticAutoencoder, reference: Reference, points: str, part: str
-    ) -> Tensor:
+    def nearest(self, model: Autoencoder, reference: Reference, points: str, part: str) -> Tensor:
         """Return ``(B,)`` squared distances from these samples' ``points`` to the nearest normal's ``part``.
 
         Both are named as a ``Reference`` names its parts.
@@ -232,7 +230,7 @@ def _given(noise: Tensor | None, name: str) -> Tensor:
     return noise
 
 
-def sample_shape(model: ProbabilisticAutoencoder) -> tuple[int, ...]:
+def sample_shape(model: Autoencoder) -> tuple[int, ...]:
     """Return ``(C, *space)``: what a row of D values is a flattening of; ``(C,)`` for a model of voxels."""
     return tuple(getattr(model, "shape", (model.channels,)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mednovelty.capabilities import offered_by
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
@@ -175,7 +176,8 @@ class Detector:
         return Scoring(
             self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
             smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
-            precision=maps.precision, signs=maps.signs_of(self.contrasts),
+            precision=maps.precision, signs=maps.signs_of(self.contrasts), nln=settings.nln,
+            constants=self.fitted.constants,
         )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -257,6 +259,9 @@ class Detector:
         about = dict(describe(name, self.contrast_baselines))
         if name not in self.contrast_baselines:
             about["settings"] = settings_told(name, self.settings.maps, self.model)
+            if name in self.fitted.constants:
+                constants = {term: asdict(scale) for term, scale in self.fitted.constants[name].items()}
+                about["settings"] |= {"nln": asdict(self.settings.nln), "constants": constants}
         return about
 
     @property
@@ -300,7 +305,8 @@ class Detector:
         asked = list(asked or self.settings.scores)
         own = [name for name in asked if name in self.contrast_baselines]
         rest = [name for name in asked if name not in own]
-        return [*own, *(resolve_names(rest, images=bool(self.contrasts)) if rest else [])]
+        offers = offered_by(self.fitted.method)
+        return [*own, *(resolve_names(rest, images=bool(self.contrasts), offers=offers) if rest else [])]
 
     def to(self, device: str | torch.device) -> Detector:
         """Move network and reference to a device, as torch names it, or ``auto``; return the detector there.
@@ -425,7 +431,9 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
 
         settings = fit_settings(where="defaults", recipe=recipe)
     images = recipe_of(recipe).scans == "structural"
-    settings = replace(settings, scores=tuple(resolve_names(settings.scores, images=images)))
+    offers = offered_by(plugin("methods", settings.method))
+    names = resolve_names(settings.scores, images=images, offers=offers)
+    settings = replace(settings, scores=tuple(names))
     # Which device will score is not known yet.
     check_precision(settings.maps.precision, torch.device("cuda"), images=images)
     check_plugins(settings)

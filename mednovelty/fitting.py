@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mednovelty.batch import Batch
+from mednovelty.calibration import Constants, measured_constants, with_terms
 from mednovelty.candidates import Training, train_best
+from mednovelty.capabilities import asked_by, check_offers, offered_by
 from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
 from mednovelty.map_settings import MapSettings
 from mednovelty.neighbours.choice import is_approximate
+from mednovelty.neighbours.latent_settings import NLNSettings
 from mednovelty.plugins import plugin
-from mednovelty.reference import Reference, bytes_a_voxel
-from mednovelty.scoring import reference_parts
+from mednovelty.reference import Reference, bytes_a_voxel, latent_size
+from mednovelty.scoring import Scoring, reference_parts
 from mednovelty.searches import with_chosen_searches
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.settings import checked, overlaid, tree_of
@@ -70,6 +74,7 @@ class FitSettings:
         draws: Draws of stochastic scores, 1 to 10,000.
         batch_voxels: Samples a batch when scoring, 1 to 4,194,304.
         maps: How maps of slices and windows are smoothed, and what is done to finished maps.
+        nln: The scores by nearest latent neighbours: how many, and how their terms are weighed.
         cache_bytes: Training samples beyond this lie in a memory-mapped file.
     """
 
@@ -93,6 +98,7 @@ class FitSettings:
     draws: int = 8
     batch_voxels: int = 1 << 14
     maps: MapSettings = field(default_factory=MapSettings)
+    nln: NLNSettings = field(default_factory=NLNSettings)
     cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
@@ -130,6 +136,7 @@ class Fitted:
         record: The training curve.
         summary: What the method's ``assess`` says of the model: JSON types, at least ``verdict`` and
             ``collapsed``. The VAE tells its held-out ELBO, probabilistic PCA beside it, active latents.
+        constants: By score, what its terms are normalised with, measured on held-out voxels.
     """
 
     method: Any
@@ -137,6 +144,7 @@ class Fitted:
     reference: Reference
     record: TrainingRecord
     summary: dict[str, Any]
+    constants: Mapping[str, Constants] = field(default_factory=dict)
 
 
 def make_method(settings: FitSettings) -> Any:
@@ -192,6 +200,7 @@ def check_plugins(settings: FitSettings) -> None:
 
     Raises:
         UnknownPluginError: One is not installed; the nearest is suggested.
+        SettingsError: A score asks for what the method's models do not have.
     """
     named = {
         "methods": (settings.method,),
@@ -203,6 +212,9 @@ def check_plugins(settings: FitSettings) -> None:
     for group, chosen in named.items():
         for name in chosen:
             plugin(group, name)
+    offers = offered_by(plugin("methods", settings.method))
+    for name in settings.scores:
+        check_offers(name, asked_by(plugin("scorers", name)), offers, f"the method {settings.method}")
 
 
 def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
@@ -246,7 +258,17 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     sample = torch.from_numpy(validation.take(rows)).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed)  # fmt: skip
-    return Fitted(best.method, best.model, reference, best.record, summary)
+    constants = _constants(best.model, reference, settings, sample)
+    return Fitted(best.method, best.model, reference, best.record, summary, constants)
+
+
+def _constants(
+    model: Any, reference: Reference, settings: FitSettings, sample: torch.Tensor
+) -> dict[str, Constants]:
+    """Return what the terms of the scores are normalised with, measured on held-out ``(n, C)`` samples."""
+    names = with_terms(settings.scores)
+    scorers = Scoring(model, reference, 1, 0, 1, nln=settings.nln).scorers(names)
+    return {**measured_constants(scorers, Batch, sample.split(settings.batch_voxels))}
 
 
 def fallback_neighbours(name: str) -> str:
@@ -262,8 +284,7 @@ def _draw_reference(
     seed: int,
     advance: Callable[[int, int], Any],
 ) -> Reference:
-    (latent,) = model.prior.event_shape
-    cost = bytes_a_voxel(parts, training.channels, latent)
+    cost = bytes_a_voxel(parts, training.channels, latent_size(model))
     count = min(max(settings.reference_bytes // cost, 1), len(training)) if cost else 0
     if not count:
         rows = np.empty(0, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mednovelty import record_checks, searches, store
+from mednovelty.calibration import Scale
 from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
 from mednovelty.errors import DetectorError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
-LATER_SETTINGS = ("maps", "structural_mask")
+LATER_SETTINGS = ("maps", "structural_mask", "nln")
 """What this format's first detectors had none of; they behave as the defaults say."""
 
 
@@ -83,6 +85,10 @@ def record_of(detector: Detector) -> store.DetectorRecord:
         curve=[
             store.EpochRecord(**row) for row in store.json_types(detector.fitted.record.as_json(times=False))
         ],
+        constants={
+            name: {term: store.ScaleRecord(**asdict(scale)) for term, scale in terms.items()}
+            for name, terms in detector.fitted.constants.items()
+        },
         versions={package: version(package) for package in PACKAGES},
     )
 
@@ -115,7 +121,7 @@ def load(folder: Path) -> dict[str, Any]:
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     return {
         "recipe": record.recipe,
-        "fitted": Fitted(method, model, reference, curve, record.summary),
+        "fitted": Fitted(method, model, reference, curve, record.summary, _constants(record)),
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,
@@ -123,6 +129,13 @@ def load(folder: Path) -> dict[str, Any]:
         "notes": tuple(record.notes),
         "contrasts": tuple(record.contrasts),
         "sha256": sha256,
+    }
+
+
+def _constants(record: store.DetectorRecord) -> dict[str, dict[str, Scale]]:
+    return {
+        name: {term: Scale(scale.mean, scale.spread) for term, scale in terms.items()}
+        for name, terms in record.constants.items()
     }
 
 
@@ -150,7 +163,7 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
     Args:
         layers: Trees, each laid over those before it.
         where: What messages call the place they are from.
-        recipe: Whose defaults.
+        recipe: Whose defaults; a method may lay its own over them, ``defaults(images=...)``.
 
     Raises:
         SettingsError: Unknown names (the nearest is suggested), wrong types, or values out of range.
@@ -160,6 +173,9 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
     for layer in layers:
         chosen |= {name: layer[name] for name in chosen if name in layer}
     kinds = {"method": plugin("methods", chosen["method"]), "view": plugin("views", chosen["view"])}
+    if hasattr(kinds["method"], "defaults"):
+        images = recipe_of(recipe).scans == "structural"
+        base = overlaid(base, kinds["method"].defaults(images=images), chosen["method"])
     for name, kind in kinds.items():
         settings = getattr(kind, "Settings", None)
         base[f"{name}_settings"] = None if settings is None else tree_of(settings())

@@ -23,6 +23,7 @@ import numpy as np
 
 from mednovelty.io.guard import GuardedFile
 from mednovelty.preprocess.qspace import describe
+from mednovelty.reference import device_of
 from mednovelty.scan import Scan
 from mednovelty.searches import told_of
 from mednovelty.store import json_types
@@ -200,7 +201,7 @@ def environment(detector: Detector | None = None) -> dict[str, Any]:
 
     facts: dict[str, Any] = {"Python": platform.python_version(), "Device": "cpu", "Dtype": "float32"}
     if detector is not None:
-        facts |= {"Device": str(detector.model.prior.mean.device), "Dtype": detector.settings.maps.precision}
+        facts |= {"Device": str(device_of(detector.model)), "Dtype": detector.settings.maps.precision}
     facts |= {package: _version(package) for package in PACKAGES}
     facts["Threads"] = torch.get_num_threads()
     if detector is not None:

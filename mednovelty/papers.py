@@ -41,6 +41,13 @@ PAPERS = {
             url="https://arxiv.org/abs/1907.02796",
         ),
         Paper(
+            key="mesarcik2021_nln",
+            authors="Mesarcik et al.",
+            year=2021,
+            title="Improving Novelty Detection using the Reconstructions of Nearest Neighbours",
+            url="https://arxiv.org/abs/2111.06150",
+        ),
+        Paper(
             key="tipping1999",
             authors="Tipping and Bishop",
             year=1999,

@@ -19,11 +19,27 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class ProbabilisticAutoencoder(Protocol):
-    """A VAE as the scorers see it: two maps between spaces, and a prior."""
+class Autoencoder(Protocol):
+    """Two maps between spaces, as the scorers see them.
+
+    Both return something with a ``mean``: a distribution, or of a deterministic network a ``nn.point.Point``,
+    which has nothing else. What a model offers besides is in ``mednovelty.capabilities``; so is how a score
+    says that it asks for it.
+    """
 
     channels: int
     """C."""
+
+    def encode(self, x: Samples) -> Any:
+        """Return latents of batch ``(B,)``, event ``(Z,)``."""
+
+    def decode(self, z: Latents) -> Any:
+        """Return samples of batch ``(B,)``, event ``(C,)``, in the units of x."""
+
+
+@runtime_checkable
+class ProbabilisticAutoencoder(Autoencoder, Protocol):
+    """A VAE: both maps return distributions, and there is a prior."""
 
     @property
     def prior(self) -> Independent:
@@ -77,6 +93,11 @@ class SmoothedDecoder(Protocol):
 class Method(Protocol):
     """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``.
 
+    A method may also have ``offers`` (see ``build``); ``defaults(images=...)``, settings of fitting that it
+    asks for, as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies
+    the learning rate of some weights: for opponents, whose losses are added up after what one of them must
+    not move was held fixed (``methods.adversarial_autoencoders``).
+
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """
 
@@ -88,7 +109,9 @@ class Method(Protocol):
         """Return the ``nn.Module`` for samples of a shape; ``start`` or a file sets its weights.
 
         The shape is ``(C,)`` for voxels and ``(C, *space)`` for slices and windows, whose values come laid
-        flat, in that order. The module is a ``ProbabilisticAutoencoder``. Under ``torch.device("meta")``
+        flat, in that order. The module is an ``Autoencoder``: a ``ProbabilisticAutoencoder``, or else the
+        method tells in ``offers`` what it has instead (``mednovelty.capabilities``), and the module has
+        ``latents``, Z. Under ``torch.device("meta")``
         nothing of it is allocated: that is how the shapes in a file are checked before memory is taken.
         """
 
@@ -126,7 +149,8 @@ class Scorer(Protocol):
     """Of ``model``, ``reference`` and ``is_b0``: what its constructor takes, by those names.
 
     A scorer may also have ``options``, of ``blur`` and ``copies``: what its constructor takes by those names
-    and has defaults for; and ``differentiates``, see ``methods.input_gradients.MapScorer``.
+    and has defaults for; ``asks``, see ``mednovelty.capabilities``; ``differentiates``, see
+    ``methods.input_gradients.MapScorer``; and ``terms``, see ``mednovelty.calibration``.
     """
     reference_parts: ClassVar[tuple[str, ...]]
     """Which parts of the reference it compares with: ``input``, ``latent_mean``, ..."""
@@ -212,6 +236,7 @@ class Reader(Protocol):
 
 
 __all__ = [
+    "Autoencoder",
     "Linearised",
     "Method",
     "Neighbours",

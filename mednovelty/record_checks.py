@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mednovelty.calibration import with_terms
 from mednovelty.errors import DetectorError
 from mednovelty.fitting import FitSettings, check_plugins, fallback_neighbours, make_view
 from mednovelty.plugins import plugin
@@ -21,7 +22,7 @@ from mednovelty.preprocess.intensity import ChannelMean
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
 from mednovelty.recipes import RECIPES
-from mednovelty.reference import part_widths
+from mednovelty.reference import latent_size, part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
 from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
@@ -64,6 +65,7 @@ def check_record(record: DetectorRecord, settings: FitSettings) -> None:
     plugin("neighbours", record.reference.neighbours)
     for search in record.reference.searches:
         _check_search(search, settings)
+    _check_constants(record, settings)
     _check_history(record)
 
 
@@ -85,6 +87,18 @@ def _check_search(search: SearchRecord, settings: FitSettings) -> None:
     for error in (search.quality.mean_error_nats, search.quality.max_error_nats):
         if (error is None) != (search.kind != "density"):
             raise DetectorError(f"{place}: errors in nats are told of densities, and of nothing else")
+
+
+def _check_constants(record: DetectorRecord, settings: FitSettings) -> None:
+    """Check that every score with terms, and no other, has a constant for each of them."""
+    wanted = {name: set(plugin("scorers", name).terms) for name in with_terms(settings.scores)}
+    found = {name: set(terms) for name, terms in record.constants.items()}
+    if found != wanted:
+        name = next(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+        raise DetectorError(
+            f"constants: {name} has those of {', '.join(sorted(found.get(name, ()))) or 'nothing'}, but its "
+            f"terms are {', '.join(sorted(wanted.get(name, ()))) or 'none'}"
+        )
 
 
 def _check_history(record: DetectorRecord) -> None:
@@ -253,7 +267,7 @@ def check_reference(
             f"{REFERENCE}: holds {', '.join(found[0]) or 'nothing'}, {n_bytes} bytes, which is not the "
             "reference that the record tells of"
         )
-    (latent,) = sketch.prior.event_shape
+    latent = latent_size(sketch)
     widths = part_widths(record.channels, latent)
     for name, part in parts.items():
         if part.dim() != 2 or not len(part) or part.shape[1] != widths.get(name) or _dtype(part) != "float32":

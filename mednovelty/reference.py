@@ -24,7 +24,7 @@ from mednovelty.neighbours.bhattacharyya import ExactBhattacharyya
 from mednovelty.neighbours.choice import Chosen
 from mednovelty.neighbours.density import ExactDensity
 from mednovelty.plugins import plugin
-from mednovelty.protocols import ProbabilisticAutoencoder
+from mednovelty.protocols import Autoencoder
 
 ENCODE_ROWS = 1 << 15
 
@@ -64,7 +64,7 @@ class Reference:
     @classmethod
     def of(
         cls,
-        model: ProbabilisticAutoencoder,
+        model: Autoencoder,
         normals: Tensor,
         wanted: Iterable[str],
         *,
@@ -179,12 +179,29 @@ def bytes_a_voxel(wanted: Iterable[str], channels: int, latent: int) -> int:
     return 4 * sum(widths[part] for part in set(wanted))
 
 
-def _parts_of(model: ProbabilisticAutoencoder, rows: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+def latent_size(model: Autoencoder) -> int:
+    """Return Z."""
+    latents = getattr(model, "latents", None)
+    return int(model.prior.event_shape[0] if latents is None else latents)  # type: ignore[attr-defined]
+
+
+def device_of(model: Autoencoder) -> torch.device:
+    """Return where a model is."""
+    if hasattr(model, "prior"):
+        return model.prior.mean.device
+    return next(model.parameters()).device  # type: ignore[attr-defined]
+
+
+def _parts_of(model: Autoencoder, rows: Tensor, wanted: set[str]) -> dict[str, Tensor]:
     parts = {"input": rows}
     if wanted - {"input"}:
         posterior = model.encode(rows)
-        parts |= {"latent_mean": posterior.mean, "latent_sigma": sigma_of(posterior)}
+        parts["latent_mean"] = posterior.mean
+        if "latent_sigma" in wanted:
+            parts["latent_sigma"] = sigma_of(posterior)
     if wanted & {"reconstruction_mean", "reconstruction_sigma"}:
         likelihood = model.decode(parts["latent_mean"])
-        parts |= {"reconstruction_mean": likelihood.mean, "reconstruction_sigma": sigma_of(likelihood)}
+        parts["reconstruction_mean"] = likelihood.mean
+        if "reconstruction_sigma" in wanted:
+            parts["reconstruction_sigma"] = sigma_of(likelihood)
     return {name: part for name, part in parts.items() if name in wanted}

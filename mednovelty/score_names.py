@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from mednovelty.capabilities import PROBABILISTIC, asked_by
 from mednovelty.errors import UnknownPluginError
-from mednovelty.papers import homes
+from mednovelty.papers import PAPERS, homes
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 
@@ -16,7 +17,9 @@ LOCALISATION = ("localisation", "localisation_options")
 """Groups of scores that say where in a sample something is, and of their relatives."""
 
 
-def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
+def resolve_names(
+    asked: Sequence[str], *, images: bool = False, offers: Sequence[str] = PROBABILISTIC
+) -> list[str]:
     """Return the scores that were asked for, groups spelled out, each once, in the order of asking.
 
     Args:
@@ -24,6 +27,8 @@ def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
             their equations), ``all`` (every score but the group ``raw``, which looks at no model) or ``fast``
             (``all`` without the group ``generated``, which optimises for every sample).
         images: Samples have voxels within: ``all`` and ``fast`` are with the groups that say where.
+        offers: What the model has, see ``mednovelty.capabilities``: groups are without the scores that ask
+            for more.
 
     Raises:
         UnknownPluginError: There is no such score or group; the nearest is suggested.
@@ -31,7 +36,7 @@ def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
     known = plugin_names("scorers")
     if set(asked) <= set(known):  # Only a group needs to know, and import, every scorer.
         return list(dict.fromkeys(asked))
-    groups = score_groups(images=images)
+    groups = score_groups(images=images, offers=offers)
     for name in asked:
         if name not in known and name not in groups:
             near = get_close_matches(name, [*known, *groups], n=1)
@@ -42,7 +47,7 @@ def resolve_names(asked: Sequence[str], *, images: bool = False) -> list[str]:
     return list(dict.fromkeys(name for entry in asked for name in groups.get(entry, [entry])))
 
 
-def score_groups(*, images: bool = False) -> dict[str, list[str]]:
+def score_groups(*, images: bool = False, offers: Sequence[str] = PROBABILISTIC) -> dict[str, list[str]]:
     """Return group -> scores in the order of their equations, ``all`` and ``fast`` among the groups.
 
     A score that is called like a group, or names none, is in no group but those two.
@@ -50,10 +55,12 @@ def score_groups(*, images: bool = False) -> dict[str, list[str]]:
     Args:
         images: Whether these two have the groups of ``LOCALISATION``; of a sample that is one voxel they say
             little that other scores do not.
+        offers: See ``resolve_names``.
     """
     kinds = {name: plugin("scorers", name) for name in plugin_names("scorers")}
+    kinds = {name: kind for name, kind in kinds.items() if set(asked_by(kind)) <= set(offers)}
     group_of = {name: getattr(kind, "group", "") for name, kind in kinds.items()}
-    ordered = sorted(kinds, key=lambda name: (_equation_number(name), name))
+    ordered = sorted(kinds, key=lambda name: (*_place(name), name))
     left_out = {"raw"} if images else {"raw", *LOCALISATION}
     everything = [name for name in ordered if group_of[name] not in left_out]
     groups = {"all": everything, "fast": [name for name in everything if group_of[name] != "generated"]}
@@ -63,11 +70,13 @@ def score_groups(*, images: bool = False) -> dict[str, list[str]]:
     return groups
 
 
-def _equation_number(name: str) -> int:
-    # What a paper only names, its baseline, comes first; what is in no paper comes last.
-    label = describe_score(name)["equation"]
-    number = re.match(r"Eq\. \((\d+)", label)
-    return int(number[1]) if number else 0 if label else 1_000_000
+def _place(name: str) -> tuple[int, int]:
+    """Return where a score stands: its paper's, and its equation's there; what is in no paper comes last."""
+    told = describe_score(name)
+    number = re.match(r"Eq\. \((\d+)", told["equation"])
+    paper = list(PAPERS).index(told["paper"]) if told["paper"] else len(PAPERS)
+    # What a paper only names, its baseline, comes first.
+    return paper, int(number[1]) if number else 0
 
 
 def needs_signal(names: Iterable[str]) -> bool:

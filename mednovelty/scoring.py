@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch, antithetic_noise, sample_shape
+from mednovelty.calibration import Constants
+from mednovelty.capabilities import asked_by, check_model
 from mednovelty.errors import SettingsError
 from mednovelty.memory_ladder import Ladder, on_processor
 from mednovelty.methods.input_gradients import NoisyCopies
+from mednovelty.neighbours.latent_settings import NLNSettings
 from mednovelty.nn.precision import Precision, check_precision, in_precision
 from mednovelty.nn.smoothing import Smoothing
 from mednovelty.plugins import plugin
-from mednovelty.protocols import ProbabilisticAutoencoder, Scorer
-from mednovelty.reference import Reference
+from mednovelty.protocols import Autoencoder, Scorer
+from mednovelty.reference import Reference, device_of, latent_size
 from mednovelty.score_names import (
     LOCALISATION,
     describe_score,
@@ -58,12 +61,14 @@ class Scoring:
         spacing_mm: Of the samples' axes, ``len(space)`` numbers; None where it is unknown.
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
         signs: ``(C,)`` in which direction each contrast counts; none: all are 1.
+        nln: Of the scores by nearest latent neighbours.
+        constants: By score, those that its terms are normalised with; None: no term is normalised.
         precision: In what the layers of encoder and decoder compute.
         name: What is scored, for messages.
         told: Told in words what had to be done otherwise, as when a device's memory runs out.
     """
 
-    model: ProbabilisticAutoencoder
+    model: Autoencoder
     reference: Reference
     draws: int
     seed: int
@@ -73,6 +78,8 @@ class Scoring:
     spacing_mm: tuple[float, ...] | None = None
     copies: NoisyCopies = field(default_factory=NoisyCopies)
     signs: tuple[float, ...] = ()
+    nln: NLNSettings = field(default_factory=NLNSettings)
+    constants: Mapping[str, Constants] | None = None
     precision: Precision = "float32"
     name: str = "scoring"
     told: Callable[[str], Any] = lambda words: None
@@ -95,11 +102,14 @@ class Scoring:
             "blur": lambda: self.smoothing.on(spacing_mm),
             "copies": lambda: replace(self.copies, seed=self.seed),
             "signs": lambda: self.signs,
+            "nln": lambda: self.nln,
         }
         made = {}
         for name in names:
             kind = plugin("scorers", name)
-            taken = {name: options[name]() for name in getattr(kind, "options", ())}
+            taken = {option: options[option]() for option in getattr(kind, "options", ())}
+            if self.constants is not None and hasattr(kind, "terms"):
+                taken["constants"] = self.constants[name]
             made[name] = kind(**{need: parts[need] for need in kind.needs}, **taken)
         return made
 
@@ -119,12 +129,18 @@ class Scoring:
                 raise SettingsError(
                     f"{name}: needs {', '.join(missing)}, which voxels without a scan do not have"
                 )
+            check_model(name, asked_by(kind), self.model)
             absent = sorted(set(kind.reference_parts) - set(self.reference.parts))
             if absent:
                 raise SettingsError(
                     f"{name}: compares with normals in {absent[0]!r}, which this detector's reference does "
                     f"not hold; it holds {', '.join(self.reference.parts) or 'nothing'}. "
                     f"Fit with --scores {name}"
+                )
+            if self.constants is not None and hasattr(kind, "terms") and name not in self.constants:
+                raise SettingsError(
+                    f"{name}: normalises its terms by what they are on held-out normals, which this detector "
+                    f"was not asked for. Fit with --scores {name}"
                 )
 
     def run(
@@ -220,7 +236,7 @@ class Scoring:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.prior.mean.device
+        return device_of(self.model)
 
     def moving(self, make: Callable[[Scoring], T]) -> Callable[[], T] | None:
         """Return what makes something on the processor; None where that is the device already.
@@ -242,8 +258,7 @@ class Scoring:
         )
 
     def _noise(self) -> Tensor:
-        (latent,) = self.model.prior.event_shape
-        return antithetic_noise(self.draws, latent, generator(self.seed, "score draws"))
+        return antithetic_noise(self.draws, latent_size(self.model), generator(self.seed, "score draws"))
 
     def _decoder_noise(self) -> Tensor:
         noise = antithetic_noise(self.draws, self.model.channels, generator(self.seed, "decoder draws"))

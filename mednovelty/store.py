@@ -91,6 +91,13 @@ class ReferenceRecord(_Strict):
     searches: list[SearchRecord]
 
 
+class ScaleRecord(_Strict):
+    """How a term of a score is normalised: ``(t - mean) / spread``."""
+
+    mean: float
+    spread: float = Field(gt=0)
+
+
 class EpochRecord(_Strict):
     """One epoch of the training curve; what it took in time is in ``training.csv`` alone."""
 
@@ -119,6 +126,9 @@ class DetectorRecord(_Strict):
     notes: list[str]
     summary: dict[str, Any] = Field(description="what the method says of its model on held-out voxels")
     curve: list[EpochRecord] = Field(min_length=1)
+    constants: dict[str, dict[str, ScaleRecord]] = Field(
+        default_factory=dict, description="by score and term, measured on held-out voxels"
+    )
     versions: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mednovelty import plugins
+from mednovelty.capabilities import WORDS
 from mednovelty.errors import UnknownPluginError
 from mednovelty.plugins import names
 from mednovelty.scoring import (
@@ -57,8 +58,8 @@ def offer(monkeypatch, **kinds):
     monkeypatch.setattr(plugins, "_points", lambda group: real(group) + (more if group == "scorers" else []))
 
 
-def test_fast_are_the_scores_of_the_paper_in_its_order():
-    assert resolve_names(["fast"]) == FAST
+def test_fast_are_the_scores_of_the_papers_in_their_order():
+    assert resolve_names(["fast"]) == [*FAST, "nearest_latent_neighbours"]
 
 
 def test_all_are_the_fast_and_those_that_optimise(monkeypatch):
@@ -74,12 +75,13 @@ def test_all_are_the_fast_and_those_that_optimise(monkeypatch):
 
 
 def test_every_installed_score_is_in_one_group():
-    groups = score_groups()
+    everything = tuple(WORDS)
+    groups = score_groups(offers=everything)
     rest = [name for group, members in groups.items() if group not in ("all", "fast") for name in members]
     assert sorted(rest) == names("scorers")
     where = {name for group in LOCALISATION for name in groups[group]}
     assert sorted(groups["all"]) == sorted(set(rest) - set(groups["raw"]) - where)
-    of_images = score_groups(images=True)
+    of_images = score_groups(images=True, offers=everything)
     assert sorted(of_images["all"]) == sorted(set(rest) - set(groups["raw"]))
     assert set(of_images["fast"]) == set(of_images["all"]) - set(groups["generated"])
     assert {name: of_images[name] for name in groups.keys() - {"all", "fast"}} == {

@@ -8,13 +8,14 @@ own: of a mean, as in the released code, every one is divided by the size of the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from mednovelty.batch import Batch, antithetic_noise, sample_shape
+from mednovelty.capabilities import PROBABILISTIC, check_model
 from mednovelty.errors import SettingsError
 from mednovelty.nn.smoothing import RELEASED, Blur
 from mednovelty.protocols import ProbabilisticAutoencoder
@@ -121,13 +122,15 @@ class MapScorer:
 
     level: ClassVar[Literal["voxel"]] = "voxel"
     needs: ClassVar[tuple[str, ...]] = ("model",)
+    asks: ClassVar[tuple[str, ...]] = PROBABILISTIC
     options: ClassVar[tuple[str, ...]] = ()
     reference_parts: ClassVar[tuple[str, ...]] = ()
     group: ClassVar[str] = "localisation"
     differentiates: ClassVar[int] = 0
     """Through how many of encoder and decoder a graph goes that other scores of the batch can take over."""
 
-    def __init__(self, model: ProbabilisticAutoencoder) -> None:
+    def __init__(self, model: Any) -> None:
+        check_model(type(self).__name__, self.asks, model)
         self.model = model
 
     def summed(self, values: Samples) -> VoxelScores:

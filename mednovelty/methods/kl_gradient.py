@@ -37,6 +37,7 @@ class RecError(MapScorer):
     fixed sigma ranks voxels alike: ``rec_likelihood``.
     """
 
+    asks = ()
     unit = "normalised signal squared"
 
     @torch.no_grad()

@@ -182,6 +182,7 @@ class RecErrorBright(MapScorer):
     lesion that is bright in one and dark in another keeps the first part only.
     """
 
+    asks = ()
     unit = "normalised signal squared"
     group = "localisation_options"
     sign: ClassVar[int] = 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from mednovelty.protocols import ProbabilisticAutoencoder
+from mednovelty.capabilities import PROBABILISTIC, check_model
+from mednovelty.protocols import Autoencoder
 from mednovelty.reference import Reference
 
 
@@ -13,15 +14,21 @@ class SampleScorer:
 
     Args:
         model: Trained, in evaluation mode.
+
+    Raises:
+        SettingsError: The model does not have what the score ``asks`` for.
     """
 
     level: ClassVar[Literal["sample"]] = "sample"
     needs: ClassVar[tuple[str, ...]] = ("model",)
+    asks: ClassVar[tuple[str, ...]] = PROBABILISTIC
+    """What it asks of the model, see ``mednovelty.capabilities``; nothing where means are enough."""
     reference_parts: ClassVar[tuple[str, ...]] = ()
     draws_from_decoder: ClassVar[bool] = False
     """Whether it asks a batch for its ``decoder_noise``: then it is computed before those that do not."""
 
-    def __init__(self, model: ProbabilisticAutoencoder) -> None:
+    def __init__(self, model: Any) -> None:
+        check_model(type(self).__name__, self.asks, model)
         self.model = model
 
 
@@ -35,6 +42,6 @@ class ReferenceScorer(SampleScorer):
 
     needs: ClassVar[tuple[str, ...]] = ("model", "reference")
 
-    def __init__(self, model: ProbabilisticAutoencoder, reference: Reference) -> None:
+    def __init__(self, model: Autoencoder, reference: Reference) -> None:
         super().__init__(model)
         self.reference = reference

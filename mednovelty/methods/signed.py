@@ -37,6 +37,7 @@ class RecSigned(MapScorer):
         signs: ``(C,)`` a_c; none: 1 for each contrast, brighter than expected.
     """
 
+    asks = ()
     options = ("signs",)
     unit = "normalised signal"
     group = "localisation_options"

@@ -28,6 +28,7 @@ class ReconstructionEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("reconstruction_mean",)
+    asks = ()
     unit = "normalised signal squared"
     group = "comparison"
 
@@ -86,6 +87,7 @@ class InputToReconstructionEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("reconstruction_mean",)
+    asks = ()
     unit = "normalised signal squared"
     group = "comparison"
 
@@ -122,6 +124,7 @@ class ReconstructionToInputEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("input",)
+    asks = ()
     unit = "normalised signal squared"
     group = "comparison"
 

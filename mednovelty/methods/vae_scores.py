@@ -35,6 +35,7 @@ class NearestNormal(ReferenceScorer):
     """
 
     reference_parts = ("input",)
+    asks = ()
     unit = "normalised signal squared"
     group = "baseline"
 
@@ -69,6 +70,7 @@ class LatentEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("latent_mean",)
+    asks = ()
     unit = "latent units squared"
     group = "latent"
 
@@ -124,6 +126,7 @@ class ReconstructionError(SampleScorer):
     ``s(x) = ||x - E p(x | E q(z|x))||^2``; the released code returns the root of it.
     """
 
+    asks = ()
     unit = "normalised signal squared"
     group = "reconstruction"
 

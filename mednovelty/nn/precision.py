@@ -24,6 +24,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from mednovelty.errors import SettingsError
+from mednovelty.nn.point import Point
 from mednovelty.protocols import ProbabilisticAutoencoder
 from mednovelty.types import Latents, Samples
 
@@ -64,7 +65,7 @@ class HalfPrecision:
         return getattr(self._model, name)
 
 
-def in_precision(model: ProbabilisticAutoencoder, precision: Precision) -> ProbabilisticAutoencoder:
+def in_precision(model: Any, precision: Precision) -> Any:
     """Return a model that computes in a precision; in float32 it is the model itself."""
     return model if precision == "float32" else HalfPrecision(model, precision)
 
@@ -94,7 +95,9 @@ def check_precision(precision: Precision, device: torch.device, *, images: bool)
         )
 
 
-def _wide(gaussian: Independent) -> Independent:
+def _wide(gaussian: Any) -> Any:
+    if isinstance(gaussian, Point):
+        return Point(gaussian.mean.float())
     mean, sigma = gaussian.mean.float(), gaussian.base_dist.stddev.float()
     return Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
 

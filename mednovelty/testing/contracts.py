@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch, sample_shape
+from mednovelty.capabilities import WORDS, asked_by, offered_by
 from mednovelty.errors import SettingsError
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.neighbours.quality import HeldOut
-from mednovelty.protocols import Method, Neighbours, ProbabilisticAutoencoder, Scorer
-from mednovelty.reference import part_widths
+from mednovelty.protocols import Autoencoder, Method, Neighbours, ProbabilisticAutoencoder, Scorer
+from mednovelty.reference import latent_size, part_widths
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.voxel_cache import VoxelCache
 
@@ -74,7 +75,8 @@ def check_describes_itself(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     assert first.endswith(".")
     assert not rest or not rest[0].strip(), "the first sentence of the docstring runs over its line"
     assert set(scorer.needs) <= {"model", "reference", "is_b0"}
-    assert set(getattr(scorer, "options", ())) <= {"blur", "copies", "signs"}
+    assert set(getattr(scorer, "options", ())) <= {"blur", "copies", "signs", "nln"}
+    assert set(asked_by(scorer)) <= set(WORDS)
     assert set(scorer.reference_parts) <= set(part_widths(1, 1))
     assert "reference" in scorer.needs or not scorer.reference_parts
 
@@ -161,11 +163,14 @@ def check_same_start(method: Method, training: VoxelCache, held_out: VoxelCache)
 def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
     """The model maps samples to latents and back, as the scorers expect."""
     model = _started(method, training)
-    assert isinstance(model, ProbabilisticAutoencoder)
+    offers = offered_by(method)
+    assert isinstance(model, ProbabilisticAutoencoder if "prior" in offers else Autoencoder)
+    assert {name for name in WORDS if hasattr(model, name)} == set(offers), "offers is not what the model has"
     assert model.channels == training.channels
     x = torch.from_numpy(held_out.take(held_out.sample_rows(5, _numpy_any())))
     posterior = model.encode(x)
-    assert posterior.event_shape == model.prior.event_shape
+    assert posterior.batch_shape == x.shape[:1]
+    assert posterior.event_shape == posterior.mean.shape[1:] == (latent_size(model),)
     likelihood = model.decode(posterior.mean)
     assert (likelihood.batch_shape, likelihood.event_shape) == (x.shape[:1], x.shape[1:])
 
@@ -182,6 +187,20 @@ def check_loss(method: Method, training: VoxelCache, held_out: VoxelCache) -> No
     assert torch.isfinite(torch.tensor(method.validate(model, [x], generator(0, "validate"))["loss"]))
 
 
+def check_sides(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
+    """Every weight is in one group of the optimiser, and the loss reaches all of them."""
+    model = _started(method, training)
+    groups = [{"params": list(model.parameters())}]
+    if hasattr(method, "parameter_groups"):
+        groups = method.parameter_groups(model)
+    grouped = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(grouped) == sorted(id(weight) for weight in model.parameters())
+    x = torch.from_numpy(training.take(training.sample_rows(64, _numpy_any())))
+    method.loss(model.train(), x, 1, generator(0, "loss"))["loss"].backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert not without, f"the loss knows nothing of {without[:3]}"
+
+
 def check_assessment(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
     """What a method says of its model is JSON, with a verdict in words, and the same when asked again."""
     model = _started(method, training).eval().requires_grad_(False)
@@ -192,7 +211,14 @@ def check_assessment(method: Method, training: VoxelCache, held_out: VoxelCache)
     assert json.loads(json.dumps(said, allow_nan=False)) == said == again
 
 
-METHOD_CHECKS = (check_takes_no_memory, check_same_start, check_model, check_loss, check_assessment)
+METHOD_CHECKS = (
+    check_takes_no_memory,
+    check_same_start,
+    check_model,
+    check_loss,
+    check_sides,
+    check_assessment,
+)
 
 
 def _started(method: Method, training: VoxelCache) -> Any:

@@ -1,0 +1,66 @@
+"""What a model may offer besides ``encode`` and ``decode``, and what a score asks of it.
+
+================ ============================================================= =====================
+``prior``        distributions: a posterior, a likelihood and a prior          variational methods
+``features``     ``features(x)``, ``(B, H)``, of a discriminator of samples    ``ae_res``, ``ae_con``
+``consistent``   ``consistent(x)``, ``(B, Z)``: a second encoder, of           ``ae_con``
+                 reconstructions
+================ ============================================================= =====================
+
+A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will;
+a scorer tells as ``asks`` what it needs. One that says nothing offers, or asks for, distributions: so did
+all there were when there were no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mednovelty.errors import SettingsError
+
+PROBABILISTIC = ("prior",)
+
+WORDS = {
+    "prior": "distributions (a posterior, a likelihood, a prior), which variational methods such as vae and "
+    "image_vae give",
+    "features": "the features of a discriminator, which the methods ae_res and ae_con train",
+    "consistent": "a second encoder, which the method ae_con trains",
+}
+
+
+def asked_by(scorer: Any) -> tuple[str, ...]:
+    """Return what a scorer, or its class, asks of a model."""
+    return tuple(getattr(scorer, "asks", PROBABILISTIC if "model" in scorer.needs else ()))
+
+
+def offered_by(method: Any) -> tuple[str, ...]:
+    """Return what the models of a method, or of its class, offer."""
+    return tuple(getattr(method, "offers", PROBABILISTIC))
+
+
+def check_offers(name: str, asked: Iterable[str], offered: Iterable[str], who: str) -> None:
+    """Refuse a score that asks for what is not there.
+
+    Args:
+        name: Of the score.
+        asked: What it asks for.
+        offered: What there is.
+        who: Whose that is, for the message.
+
+    Raises:
+        SettingsError: Something is missing.
+    """
+    missing = [what for what in asked if what not in set(offered)]
+    if missing:
+        what = WORDS.get(missing[0], repr(missing[0]))
+        raise SettingsError(f"{name}: needs {what}; {who} does not")
+
+
+def check_model(name: str, asked: Iterable[str], model: Any) -> None:
+    """Refuse a score that asks for what a model does not have; arguments as of ``check_offers``."""
+    asked = tuple(asked)
+    check_offers(name, asked, [what for what in asked if hasattr(model, what)], type(model).__name__)
+
+
+__all__ = ["PROBABILISTIC", "asked_by", "check_model", "check_offers", "offered_by"]

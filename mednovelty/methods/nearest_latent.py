@@ -1,0 +1,209 @@
+"""Nearest latent neighbours (Mesarcik et al. 2021): a sample against its neighbours, decoded.
+
+Eq. (4)  NearestLatentNeighbours   error against the decoded neighbours, and distance to them
+Eq. (7)  NLNResidual               the same in the features of a discriminator
+Eq. (8)  NLNConsistency            the same in latents, as a second encoder sees the decoded neighbours
+map      NLNMap                    Eq. (4) voxel by voxel
+
+    s(x) = alpha E'(x) + (1 - alpha) D'(x),    D = 1/K sum_k ||z - z_k||
+    E  = 1/(K N) sum_k |x - g(z_k)|_1                                       Eq. (4)
+    E  = 1/(K H) sum_k |q(x) - q(g(z_k))|_1                                 Eq. (7)
+    E  = 1/(K L) sum_k |f(x) - f_con(g(z_k))|_1                             Eq. (8)
+
+f encodes (of a variational model: its mean), g decodes, z = f(x), and z_1 ... z_K are the K nearest to z of
+the training samples' latents. A dash is the normalisation by held-out normals, ``mednovelty.calibration``;
+the paper says only that both terms are normalised. N counts the values of a sample, H those of q, L = Z.
+
+Where the released code departs: it takes smallest and largest of the test set for the normalisation; it fixes
+alpha = 0.6; and it compares the *neighbours'* latents with f_con of the *sample's* reconstruction in Eq. (8),
+``nln.reverse``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mednovelty.batch import Batch, sample_shape
+from mednovelty.calibration import Constants, Scale
+from mednovelty.methods.input_gradients import MapScorer
+from mednovelty.methods.sample_scorers import ReferenceScorer
+from mednovelty.neighbours.latent_settings import NLNSettings
+from mednovelty.papers import equation
+from mednovelty.reference import Reference
+from mednovelty.types import Latents, SampleScores, VoxelScores
+
+AS_PRINTED: Constants = {"error": Scale(), "distance": Scale()}
+"""Terms as the equations print them."""
+PRINTED_SETTINGS = NLNSettings()
+
+
+class LatentNeighbours:
+    """The nearest training latents of a batch's samples, and what the decoder makes of them.
+
+    Args:
+        model: Any ``Autoencoder``.
+        reference: Its normals, with ``latent_mean``.
+        k: K.
+    """
+
+    def __init__(self, model: Any, reference: Reference, k: int) -> None:
+        self._model, self._reference, self._k = model, reference, k
+
+    def distances(self, batch: Batch) -> Tensor:
+        """Return ``(B, K)`` Euclidean distances to the neighbours' latents."""
+        return self._found(batch)[0].sqrt()
+
+    def latents(self, batch: Batch) -> Latents:
+        """Return ``(B * K, Z)`` latents, a sample's one after the other."""
+        normals = self._reference.parts["latent_mean"]
+        return normals[self._found(batch)[1].flatten().to(normals.device)].to(batch.x.device)
+
+    def decoded(self, batch: Batch) -> Tensor:
+        """Return ``(B * K, D)`` samples that the neighbours' latents stand for."""
+        key = ("decoded neighbours", self._model, self._reference, self._k)
+        return batch.once(key, lambda: self._model.decode(self.latents(batch)).mean)
+
+    def error(self, of_sample: Tensor, of_neighbours: Tensor) -> Tensor:
+        """Return ``(B, W)`` absolute differences, averaged over neighbours, to ``(B * K, W)`` of them."""
+        neighbours = of_neighbours.unflatten(0, (len(of_sample), self._k))
+        return (of_sample[:, None] - neighbours).abs().mean(1)
+
+    def _found(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        key = ("latent neighbours", self._model, self._reference, self._k)
+        latents = batch.part(self._model, "latent_mean")
+        return batch.once(key, lambda: self._reference.nearest("latent_mean", latents, self._k))
+
+
+@equation("mesarcik2021_nln", "Eq. (4)")
+class NearestLatentNeighbours(ReferenceScorer):
+    """Error against the decoded nearest latent neighbours, and the distance to them.
+
+    ``s(x) = alpha E'(x) + (1 - alpha) D'(x)`` with ``E = 1/(K N) sum_k |x - g(z_k)|_1`` and
+    ``D = 1/K sum_k ||z - z_k||``; see the module. alpha = 0 ranks by the distances to K latent neighbours.
+
+    Args:
+        model: Trained, in evaluation mode.
+        reference: Its normals, with ``latent_mean``.
+        nln: K and alpha.
+        constants: How the terms ``error`` and ``distance`` are normalised; as printed: not at all.
+    """
+
+    asks: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ("nln",)
+    terms: ClassVar[tuple[str, ...]] = ("error", "distance")
+    reference_parts = ("latent_mean",)
+    unit = "standard deviations of held-out normals"
+    group = "nln"
+
+    def __init__(
+        self,
+        model: Any,
+        reference: Reference,
+        nln: NLNSettings = PRINTED_SETTINGS,
+        constants: Constants = AS_PRINTED,
+    ) -> None:
+        super().__init__(model, reference)
+        self.nln, self.constants = nln, constants
+        self.neighbours = LatentNeighbours(model, reference, nln.k)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> SampleScores:
+        """Return ``(B,)`` scores, 0 for a normal like those held out."""
+        return weighed(self.terms_of(batch), self.nln, self.constants)
+
+    @torch.no_grad()
+    def terms_of(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``(B,)`` by term, not normalised."""
+        return {"error": self.error(batch).mean(1), "distance": self.neighbours.distances(batch).mean(1)}
+
+    def error(self, batch: Batch) -> Tensor:
+        """Return ``(B, W)`` absolute differences, averaged over neighbours."""
+        return self.neighbours.error(batch.x, self.neighbours.decoded(batch))
+
+
+@equation("mesarcik2021_nln", "Eq. (7)")
+class NLNResidual(NearestLatentNeighbours):
+    """Error against the decoded latent neighbours in a discriminator's features.
+
+    ``E = 1/(K H) sum_k |q(x) - q(g(z_k))|_1`` in place of Eq. (4)'s, q the last features before the
+    discriminator's decision, H of them.
+    """
+
+    asks = ("features",)
+
+    def error(self, batch: Batch) -> Tensor:
+        """Return ``(B, H)`` absolute differences, averaged over neighbours."""
+        decoded = self.neighbours.decoded(batch)
+        return self.neighbours.error(self.model.features(batch.x), self.model.features(decoded))
+
+
+@equation("mesarcik2021_nln", "Eq. (8)")
+class NLNConsistency(NearestLatentNeighbours):
+    """Error between a sample's latents and its neighbours', decoded and encoded again.
+
+    ``E = 1/(K L) sum_k |f(x) - f_con(g(z_k))|_1`` in place of Eq. (4)'s. With ``nln.reverse`` as the released
+    code has it: ``1/(K L) sum_k |z_k - f_con(g(f(x)))|_1``.
+    """
+
+    asks = ("consistent",)
+
+    def error(self, batch: Batch) -> Tensor:
+        """Return ``(B, Z)`` absolute differences, averaged over neighbours."""
+        if self.nln.reverse:
+            again = self.model.consistent(batch.likelihood(self.model).mean)
+            return self.neighbours.error(again, self.neighbours.latents(batch))
+        again = self.model.consistent(self.neighbours.decoded(batch))
+        return self.neighbours.error(batch.part(self.model, "latent_mean"), again)
+
+
+@equation("mesarcik2021_nln", "segmentation")
+class NLNMap(MapScorer):
+    """Error of each voxel against the decoded nearest latent neighbours, and the distance to them.
+
+    ``s(x)_v = alpha E'(x)_v + (1 - alpha) D'(x)``, ``E_v`` the mean over contrasts and neighbours of
+    ``|x - g(z_k)|_v``: the mean over a sample's voxels is its score by ``nearest_latent_neighbours``, whose
+    arguments it has.
+    """
+
+    asks = ()
+    needs: ClassVar[tuple[str, ...]] = ("model", "reference")
+    options = ("nln",)
+    terms = NearestLatentNeighbours.terms
+    reference_parts = ("latent_mean",)
+    unit = NearestLatentNeighbours.unit
+
+    def __init__(
+        self,
+        model: Any,
+        reference: Reference,
+        nln: NLNSettings = PRINTED_SETTINGS,
+        constants: Constants = AS_PRINTED,
+    ) -> None:
+        super().__init__(model)
+        self.reference, self.nln, self.constants = reference, nln, constants
+        self.sample = NearestLatentNeighbours(model, reference, nln, constants)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> VoxelScores:
+        """Return ``(B, *space)`` scores."""
+        shape = sample_shape(self.model)
+        error = self.summed(self.sample.error(batch)) / shape[0]
+        distance = self.sample.neighbours.distances(batch).mean(1)
+        terms = {"error": error, "distance": distance.reshape(-1, *(1 for _ in shape[1:]))}
+        return weighed(terms, self.nln, self.constants)
+
+    def terms_of(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``(B,)`` by term, not normalised."""
+        return self.sample.terms_of(batch)
+
+
+def weighed(terms: dict[str, Tensor], nln: NLNSettings, constants: Constants) -> Tensor:
+    """Return ``alpha error' + (1 - alpha) distance'``, of terms whose shapes fit each other."""
+    error, distance = (constants[name](terms[name]) for name in ("error", "distance"))
+    return nln.alpha * error + (1 - nln.alpha) * distance
+
+
+__all__ = ["LatentNeighbours", "NLNConsistency", "NLNMap", "NLNResidual", "NearestLatentNeighbours"]

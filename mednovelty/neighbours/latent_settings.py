@@ -1,0 +1,39 @@
+"""Settings of the scores by nearest latent neighbours (Mesarcik et al. 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mednovelty.errors import SettingsError
+
+MOST_NEIGHBOURS = 1000
+"""Each is decoded for every sample; above this the number is a slip of the pen."""
+
+
+@dataclass(frozen=True, slots=True)
+class NLNSettings:
+    """How many neighbours, and how their two terms are weighed.
+
+    The defaults lie in the middle of what the paper chose by its test sets: K of 1 to 3, alpha of 0.5 to 1.
+    The released code has alpha = 0.6 for all.
+
+    Attributes:
+        k: K, neighbours among the training latents.
+        alpha: Weight of the error against the decoded neighbours, 0 to 1; that of the distances to them is
+            1 - alpha.
+        reverse: Eq. (8) as the released code has it, the other way round: the neighbours' latents against
+            the second encoder's view of the sample's own reconstruction.
+    """
+
+    k: int = 2
+    alpha: float = 0.8
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MOST_NEIGHBOURS:
+            raise SettingsError(f"nln.k must lie between 1 and {MOST_NEIGHBOURS}, got {self.k}")
+        if not 0 <= self.alpha <= 1:
+            raise SettingsError(f"nln.alpha must lie between 0 and 1, got {self.alpha}")
+
+
+__all__ = ["NLNSettings"]
