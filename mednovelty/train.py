@@ -103,7 +103,7 @@ class _Loop:
         self.device = next(model.parameters()).device
         rows = validation.sample_rows(settings.validation_voxels, numpy_generator(seed, "validation voxels"))
         self.held_out = torch.from_numpy(validation.take(rows))
-        self.optimiser = _adam(model, settings)
+        self.optimiser = _adam(method, model, settings)
         self.record = TrainingRecord()
         self.best: dict[str, Tensor] = {}
         self.saved_epoch: int | None = None
@@ -136,7 +136,7 @@ class _Loop:
         number, started = len(self.record.rows), time.perf_counter()
         rate = learning_rate(self.record.losses, self.settings)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         loss, count = self._steps(number)
         seconds = time.perf_counter() - started
         self._add(EpochRow(number, loss / count, rate, seconds, count / seconds, self._validate()))
@@ -216,8 +216,12 @@ class _Loop:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
 
 
-def _adam(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+def _adam(method: Any, model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if hasattr(method, "parameter_groups"):
+        groups = method.parameter_groups(model)
+    groups = [{"rate": 1.0, **group} for group in groups]
+    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
