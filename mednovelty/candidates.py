@@ -141,8 +141,9 @@ def _told(method: Any, methods: list[Any]) -> str:
 
 def _in_words(trained: list[Trained], best: Trained, methods: list[Any]) -> str:
     losses = "; ".join(f"{_told(one.method, methods)}: {min(one.record.losses):.3f}" for one in trained)
+    unit = ", in nats a voxel," if "elbo" in best.record.best.validation else ""
     return (
-        f"kept {_told(best.method, methods)}: the lowest validation loss, in nats a voxel, of {len(trained)} "
+        f"kept {_told(best.method, methods)}: the lowest validation loss{unit} of {len(trained)} "
         f"networks ({losses}); no label was looked at"
     )
 

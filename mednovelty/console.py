@@ -167,7 +167,7 @@ def on_terminal() -> bool:
 
 @contextmanager
 def training_progress(max_epochs: int) -> Iterator[Callable[[Any], None]]:
-    """Yield a callback that shows each epoch: ELBO, reconstruction, KL, voxels per second, time left."""
+    """Yield a callback that shows each epoch: ELBO or loss, its terms, voxels per second, time left."""
     if not on_terminal():
         yield lambda record: log.info("%s", epoch_line(record, max_epochs))
         return
@@ -216,8 +216,9 @@ def epoch_line(record: Any, max_epochs: int) -> str:
     """Return the last epoch of a training record in one line."""
     row = record.rows[-1]
     terms = row.validation
-    parts = [f"epoch {row.epoch}/{max_epochs}", f"ELBO {-terms['loss']:.3f}"]
-    parts += [f"{name} {terms[name]:.3f}" for name in ("reconstruction", "kl") if name in terms]
+    goal = f"ELBO {-terms['loss']:.3f}" if "elbo" in terms else f"loss {terms['loss']:.4g}"
+    parts = [f"epoch {row.epoch}/{max_epochs}", goal]
+    parts += [f"{name} {terms[name]:.3f}" for name in ("reconstruction", "kl", "latent") if name in terms]
     if "active_latents" in terms:
         parts.append(f"{terms['active_latents']:.0f} active latents")
     if row.voxels_per_second:

@@ -121,7 +121,8 @@ def plot_curve(
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per voxel)")
+    unit = "loss (nats per voxel)" if "elbo" in record.rows[0].validation else "loss"
+    axes = figure.add_subplot(xlabel="epoch", ylabel=unit)
     trained = [(row.epoch, row.train_loss) for row in record.rows if row.train_loss is not None]
     if trained:
         axes.plot(*zip(*trained, strict=True), label="training")
