@@ -101,6 +101,9 @@ def fit(
     folder: Folder,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
     recipe: Annotated[str, typer.Option(help="What scans are: qspace, slices or patches.")] = "qspace",
+    method: Annotated[
+        str | None, typer.Option(help="What is trained: vae, ae, ae-con, ...; see mednovelty list methods.")
+    ] = None,
     latent: Annotated[
         str | None,
         typer.Option(
@@ -113,6 +116,10 @@ def fit(
     scores: Scores = None,
     reference: Annotated[
         str | None, typer.Option(help="Which normals to keep beyond the budget: even or coreset.")
+    ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="nln: choose K and alpha on held-out normals and anomalies made of them."),
     ] = None,
     contrasts: Contrasts = None,
     masks: Annotated[
@@ -132,7 +139,13 @@ def fit(
 
     def fit_scans() -> int:
         over = fit_command.overrides(
-            assignments, latent=latent, scores=scores, reference=reference, mask_maker=mask_maker
+            assignments,
+            method=method,
+            latent=latent,
+            scores=scores,
+            reference=reference,
+            mask_maker=mask_maker,
+            tune=tune,
         )
         request = fit_command.FitRequest(
             folder=folder,

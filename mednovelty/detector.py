@@ -137,7 +137,7 @@ class Detector:
     def _of(
         cls, recipe: str, fitted: Fitted, settings: FitSettings, seed: int, gathered: Gathered
     ) -> Detector:
-        settings = replace(settings, method_settings=fitted.method.settings)
+        settings = replace(settings, method_settings=fitted.method.settings, nln=fitted.nln)
         return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes,
                    gathered.contrasts)  # fmt: skip
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mednovelty")
 
+TUNED = ("nln",)
+"""Groups of scores whose settings can be chosen on held-out normals."""
+
 
 @dataclass(frozen=True)
 class FitRequest:
@@ -43,13 +46,15 @@ class FitRequest:
     as_json: bool = False
 
 
-def overrides(
+def overrides(  # noqa: PLR0913 - an option is an argument
     assignments: list[str] | None,
     *,
+    method: str | None = None,
     latent: str | None = None,
     scores: str | None = None,
     reference: str | None = None,
     mask_maker: str | None = None,
+    tune: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings that flags ask for; flags win over ``--set``.
 
@@ -57,12 +62,18 @@ def overrides(
         SettingsError: An assignment, or a number of latents, cannot be understood.
     """
     tree = parse_assignments(assignments or [])
+    if method is not None:
+        tree["method"] = method.replace("-", "_")
     if latent is not None:
         nets = [_net(text) for text in latent.split(",") if text.strip()]
         if len(nets) == 1:
             tree.setdefault("method_settings", {}).update(nets[0])
         else:
             tree["candidates"] = nets
+    if tune is not None:
+        if tune not in TUNED:
+            raise SettingsError(f"--tune {tune!r}: there is {', '.join(TUNED)} to be tuned")
+        tree.setdefault(tune, {})["tune"] = True
     if scores is not None:
         tree["scores"] = names_of(scores)
     if reference is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from mednovelty.searches import with_chosen_searches
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.settings import checked, overlaid, tree_of
 from mednovelty.train import TrainingRecord, TrainSettings
+from mednovelty.tuning import tuned_nln
 from mednovelty.voxel_cache import VoxelCache
 
 DEFAULT_SCORES = (
@@ -137,6 +138,7 @@ class Fitted:
         summary: What the method's ``assess`` says of the model: JSON types, at least ``verdict`` and
             ``collapsed``. The VAE tells its held-out ELBO, probabilistic PCA beside it, active latents.
         constants: By score, what its terms are normalised with, measured on held-out voxels.
+        nln: The settings they are for: as asked for, or chosen.
     """
 
     method: Any
@@ -145,6 +147,7 @@ class Fitted:
     record: TrainingRecord
     summary: dict[str, Any]
     constants: Mapping[str, Constants] = field(default_factory=dict)
+    nln: NLNSettings = field(default_factory=NLNSettings)
 
 
 def make_method(settings: FitSettings) -> Any:
@@ -258,8 +261,12 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     sample = torch.from_numpy(validation.take(rows)).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed)  # fmt: skip
+    if settings.nln.tune:
+        names = with_terms(settings.scores)
+        nln, told = tuned_nln(best.model, reference, names, sample, settings.nln, generator(seed, "tune nln"))
+        settings, summary = replace(settings, nln=nln), summary | {"tuned": told}
     constants = _constants(best.model, reference, settings, sample)
-    return Fitted(best.method, best.model, reference, best.record, summary, constants)
+    return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln)
 
 
 def _constants(

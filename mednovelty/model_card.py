@@ -47,7 +47,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"
             for name, value in summary.items()
-            if name != "candidates"
+            if name not in ("candidates", "tuned")
         ],
         "",
         "## What fitting had to say",

@@ -121,7 +121,7 @@ def load(folder: Path) -> dict[str, Any]:
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     return {
         "recipe": record.recipe,
-        "fitted": Fitted(method, model, reference, curve, record.summary, _constants(record)),
+        "fitted": Fitted(method, model, reference, curve, record.summary, _constants(record), settings.nln),
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,

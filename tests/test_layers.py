@@ -12,7 +12,7 @@ LAYERS = [
     "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",
     "methods",
-    "map_settings score_names train scoring store candidates searches",
+    "map_settings score_names train scoring store candidates searches tuning",
     "fitting recipes",
     "gathering image_gathering mapping",
     "detector model_folder model_card record_checks",

@@ -23,11 +23,14 @@ class NLNSettings:
             1 - alpha.
         reverse: Eq. (8) as the released code has it, the other way round: the neighbours' latents against
             the second encoder's view of the sample's own reconstruction.
+        tune: Choose K and alpha when fitting, by anomalies made of held-out normals (``mednovelty.tuning``);
+            what was chosen then stands in ``k`` and ``alpha``.
     """
 
     k: int = 2
     alpha: float = 0.8
     reverse: bool = False
+    tune: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST_NEIGHBOURS:
