@@ -48,6 +48,14 @@ PAPERS = {
             url="https://arxiv.org/abs/2111.06150",
         ),
         Paper(
+            key="hyperspherical2026",
+            authors="Ascarate et al.",
+            year=2026,
+            title="VAE with Hyperspherical Coordinates: Improving Anomaly Detection from "
+            "Hypervolume-Compressed Latent Space",
+            url="https://arxiv.org/abs/2601.18823",
+        ),
+        Paper(
             key="tipping1999",
             authors="Tipping and Bishop",
             year=1999,
