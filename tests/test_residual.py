@@ -75,6 +75,18 @@ def test_the_order_of_the_layers():
     assert {name for name in biased if "norm" not in name} == {"heads.bias", "first.bias", "last.bias"}
 
 
+def test_what_a_block_adds_goes_by_its_input():
+    encoder, _ = nets((1, 8, 8), widths=(2, 3), latent=2)
+    widens, same = encoder.blocks
+    x = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        same.second.weight.zero_()
+        widens.second.weight.zero_()
+        torch.testing.assert_close(same(x), torch.nn.functional.leaky_relu(x, 0.2))
+        expected = torch.nn.functional.conv2d(x[:, :2], widens.skip.weight)
+        torch.testing.assert_close(widens(x[:, :2]), torch.nn.functional.leaky_relu(expected, 0.2))
+
+
 def test_voxels_are_no_images():
     with pytest.raises(SettingsError, match=r"not 0 axes of space, \(\); set network='dense'"):
         ResidualEncoder((7,), WIDTHS, 3)

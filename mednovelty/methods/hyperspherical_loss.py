@@ -154,7 +154,7 @@ def spread_misfit(std: Tensor, prior: Tensor) -> Tensor:
     """Return ``g(s, p) = (1 + s - p)^2 - ln (1 + s - p)^2 - 1``: 0 at s = p, else positive.
 
     Examples:
-        >>> spread_misfit(torch.tensor([0.25, 1.25]), torch.tensor(0.25)).round(decimals=4).tolist()
+        >>> [round(g, 4) for g in spread_misfit(torch.tensor([0.25, 1.25]), torch.tensor(0.25)).tolist()]
         [0.0, 1.6137]
     """
     more = std - prior
