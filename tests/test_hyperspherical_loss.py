@@ -24,7 +24,7 @@ from mednovelty.methods.hyperspherical_loss import (
     spread_misfit,
 )
 from mednovelty.methods.hyperspherical_settings import RELEASED, HypersphericalSettings
-from mednovelty.nn.hyperspherical import diagonal_cosines
+from mednovelty.nn.hyperspherical import cosines, diagonal_cosines
 
 D = 23
 PLAIN = HypersphericalSettings(latent=D, epsilon=0.0)
@@ -194,6 +194,14 @@ def test_absent_and_lonely_classes_do_no_harm(labels):
     (gradient,) = torch.autograd.grad(found, x)
     assert torch.isfinite(found)
     assert torch.isfinite(gradient).all()
+
+
+def test_a_lonely_class_has_a_place_but_no_spread():
+    x, labels = latents(4), torch.tensor([0, 0, 0, 1])
+    company = mu_angles(x[:3], replace(CLASSED, classes=0))
+    cosine = cosines(torch.roll(x[3:], -10, dims=1), CLASSED.epsilon)[0]
+    place = 0.05 * (angle_weights(D) * (1 - cosine).square()).sum()
+    torch.testing.assert_close(mu_angles(x, CLASSED, labels=labels), company + place)
 
 
 def test_the_order_of_samples_changes_nothing():

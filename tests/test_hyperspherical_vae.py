@@ -11,6 +11,7 @@ from small_images import SIZES, TINY, scan_of
 from test_methods import CHANNELS, voxels
 
 from mednovelty.batch import Batch
+from mednovelty.console import epoch_line
 from mednovelty.detector import Detector, fit_voxels
 from mednovelty.errors import SettingsError
 from mednovelty.methods.hyperspherical import (
@@ -154,6 +155,14 @@ def test_beta_is_measured_in_the_first_epoch_and_kept():
         assert weight.item() == pytest.approx(expected * annealed(SMALL, epoch), rel=1e-4)
     fixed = HypersphericalMethod(replace(SMALL, calibrate=False, beta=0.25))
     assert [fixed.weight(model, epoch) for epoch in (1, 5)] == [0.25, 0.75]
+
+
+def test_progress_calls_the_loss_no_elbo():
+    method, model, normals = made((6,))
+    how = TrainSettings(batch_size=10, max_epochs=1, validation_voxels=40)
+    record = train(method, model, normals, normals, how)
+    assert f"epoch 1/1  loss {record.losses[-1]:.3f}  reconstruction" in epoch_line(record, 1)
+    assert "ELBO" not in epoch_line(record, 1)
 
 
 def test_validation_takes_all_batches_as_one_and_no_annealing():
