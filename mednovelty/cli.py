@@ -186,6 +186,9 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    plot_sphere: Annotated[
+        bool, typer.Option("--plot-sphere", help="Draw the latents of normals and scans on a sphere.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -208,6 +211,7 @@ def score(
         device=device,
         threads=threads,
         as_json=as_json,
+        plot_sphere=plot_sphere,
     )
     _end(console.run(lambda: commands.score(request), as_json))
 

@@ -17,6 +17,7 @@ from mednovelty.text import printable
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
+    from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles, ScanList
     from mednovelty.run_record import CohortResult
 
@@ -55,6 +56,7 @@ class ScoreRequest:
     device: str = "auto"
     threads: int | None = None
     as_json: bool = False
+    plot_sphere: bool = False
 
 
 def check(request: CheckRequest) -> int:
@@ -136,6 +138,8 @@ def score(request: ScoreRequest) -> int:
     settings = CohortSettings(names, request.overwrite)
     # Before the log is kept there, which makes the folder.
     names = check_run(detector, scans, request.output, settings)
+    if request.plot_sphere:
+        _refuse_undrawable(detector)
     if request.dry_run:
         return _dry_run(scans, names, request)
     console.set_threads(request.threads)
@@ -144,6 +148,8 @@ def score(request: ScoreRequest) -> int:
         result = score_cohort(
             detector, scans, request.output, settings=settings, options=options, advance=advance
         )
+    if request.plot_sphere:
+        _draw_sphere(detector, scans, options, request.output)
     if request.as_json:
         console.print_json(json.loads((request.output / "run.json").read_text()))
     console.tell_alike(_warnings_of(result, scans, request.output))
@@ -153,6 +159,20 @@ def score(request: ScoreRequest) -> int:
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
     return result.exit_code
+
+
+def _refuse_undrawable(detector: Detector) -> None:
+    """Raise, before hours of scoring, where there will be nothing to draw."""
+    from mednovelty.report.sphere import check_drawable
+
+    check_drawable(detector)
+
+
+def _draw_sphere(detector: Detector, scans: ScanList, options: ReadOptions, output: Path) -> None:
+    from mednovelty.report.sphere import clouds, draw_sphere
+
+    for path in draw_sphere(clouds(detector, scans, options), output):
+        log.info("drew %s", path)
 
 
 def _warnings_of(result: CohortResult, scans: ScanList, out: Path) -> list[str]:
