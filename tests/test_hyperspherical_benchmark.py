@@ -86,12 +86,12 @@ def test_models_share_all_but_their_coordinates():
     assert [made[name].coordinates for name in made] == ["cartesian", "hyperspherical", "hyperspherical"]
     assert [made[name].compressed for name in made] == [None, 1, None]
     assert [made[name].classes for name in made] == [0, 10, 10]
-    assert {(one.latent, one.output, one.network) for one in made.values()} == {(128, "sigmoid", "auto")}
+    assert {(one.latent, one.output, one.network) for one in made.values()} == {(128, "sigmoid", "residual")}
     assert Options().settings("vmf", 10).classes == 0
 
 
 def test_a_run_repeats(folders):
-    options = Options(epochs=2, latent=12, labels=False)
+    options = Options(epochs=2, latent=12, network="dense")
     given = images_of("far", *folders, options)
     first, second = (measure("compressed", given, options) for _ in range(2))
     assert first["metrics"] == second["metrics"]

@@ -29,7 +29,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class Options:
         test_images: Of either side at most, the first ones.
         epochs: Passes over the training images.
         latent: Z.
+        network: ``residual``, the paper's, or ``dense``, 784-512-256-Z, which a CPU trains in minutes.
         seed: Of everything random.
         steps: Of either kind that ``cost`` times.
         device: Where to train.
@@ -85,6 +86,7 @@ class Options:
     test_images: int = 10_000
     epochs: int = 20
     latent: int = 128
+    network: Literal["residual", "dense"] = "residual"
     seed: int = 0
     steps: int = 100
     device: str = "cpu"
@@ -94,6 +96,8 @@ class Options:
         own = MODELS[model]
         return HypersphericalSettings(
             output="sigmoid",
+            network=self.network,
+            hidden=(512, 256),
             latent=self.latent,
             classes=classes if self.labels and "coordinates" not in own else 0,
             **own,
@@ -285,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("left_out", "images", "test_images", "epochs", "latent", "seed", "steps", "device"):
         value = getattr(default, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--network", choices=("residual", "dense"), default=default.network)
     parser.add_argument("--labels", action="store_true")
     return parser
 
