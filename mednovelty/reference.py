@@ -181,8 +181,9 @@ def bytes_a_voxel(wanted: Iterable[str], channels: int, latent: int) -> int:
 
 def latent_size(model: Autoencoder) -> int:
     """Return Z."""
-    latents = getattr(model, "latents", None)
-    return int(model.prior.event_shape[0] if latents is None else latents)  # type: ignore[attr-defined]
+    if hasattr(model, "prior"):
+        return int(model.prior.event_shape[0])
+    return int(model.latents)  # type: ignore[attr-defined]
 
 
 def device_of(model: Autoencoder) -> torch.device:

@@ -161,7 +161,7 @@ def test_progress_calls_the_loss_no_elbo():
     method, model, normals = made((6,))
     how = TrainSettings(batch_size=10, max_epochs=1, validation_voxels=40)
     record = train(method, model, normals, normals, how)
-    assert f"epoch 1/1  loss {record.losses[-1]:.3f}  reconstruction" in epoch_line(record, 1)
+    assert f"epoch 1/1  loss {record.losses[-1]:.4g}  reconstruction" in epoch_line(record, 1)
     assert "ELBO" not in epoch_line(record, 1)
 
 

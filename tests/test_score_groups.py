@@ -41,7 +41,7 @@ def test_all_scores_of_a_patient_from_the_command_line(tmp_path):
     run("score", tmp_path / "model", cohort.patients, "-o", tmp_path / "out", "--scores", "all", "-d", "cpu")
     maps = sorted((tmp_path / "out" / "sub-p01" / "dwi").glob("*_novelty.nii.gz"))
     found = {path.name.split("_desc-")[1].removesuffix("_novelty.nii.gz") for path in maps}
-    assert len(found) == 28 + 3
+    assert len(found) == 29 + 3
     told = json.loads(next(maps[0].parent.glob("*_desc-closest_generated_novelty.json")).read_text())
     assert 0.5 < told["Score"]["converged"] <= 1
     assert {"latent_bhattacharyya", "fully_stochastic_error_min", "input_density", "raw_b0"} <= found

@@ -59,7 +59,7 @@ def offer(monkeypatch, **kinds):
 
 
 def test_fast_are_the_scores_of_the_papers_in_their_order():
-    assert resolve_names(["fast"]) == [*FAST, "nearest_latent_neighbours"]
+    assert resolve_names(["fast"]) == [*FAST, "nearest_latent_neighbours", "hyperspherical_knn"]
 
 
 def test_all_are_the_fast_and_those_that_optimise(monkeypatch):

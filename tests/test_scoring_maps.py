@@ -86,5 +86,5 @@ def test_all_scores_of_images_are_with_those_that_say_where():
     assert not voxels & {"kl_gradient", "rec_term", "combi_bright"}
     assert images - voxels >= {"kl_gradient", "rec_error", "rec_term", "combi_bright", "kl_gradient_smooth"}
     asked = {"rec_error", "kl_gradient", "rec_gradient", "elbo_gradient", "combi", "rec_term",
-             "negative_elbo_at_mean"}  # fmt: skip
+             "negative_elbo_at_mean", "nln_map"}  # fmt: skip
     assert set(resolve_names(["localisation"])) == asked

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from mednovelty.plugins import plugin
 from mednovelty.reference import Reference
 from mednovelty.scoring import LOCALISATION, Scoring, score_groups
 
@@ -86,7 +87,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     scoring = Scoring(net, Reference({}, "exact", 0), 2, 0, options.batch)
     groups = score_groups(images=True)
-    known = [name for group in LOCALISATION for name in groups[group] if name != "combi_additive"]
+    known = [
+        name
+        for group in LOCALISATION
+        for name in groups[group]
+        if not plugin("scorers", name).reference_parts
+    ]
     smooth = [name for name in known if name.endswith("_smooth")]
     names = [name for name in known if name not in smooth]
 

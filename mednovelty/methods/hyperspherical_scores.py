@@ -36,7 +36,7 @@ class HypersphericalKNN(ReferenceScorer):
 
     reference_parts = ("latent_mean",)
     unit = "latent units"
-    group = "latent"
+    group = "hyperspherical"
 
     def __init__(
         self, model: ProbabilisticAutoencoder, reference: Reference, neighbours: int = NEIGHBOURS

@@ -61,7 +61,7 @@ def thirds(latents: np.ndarray) -> np.ndarray:
 
     Examples:
         >>> thirds(np.array([[3.0, 2.0, 1.0, 7.0, 0.0, 0.0, 0.0, 0.0]])).round(3).tolist()
-        [[0.581, 0.814, 0.0]]
+        [[0.53, 0.848, 0.0]]
     """
     d = latents.shape[1]
     if d < 3:
