@@ -186,17 +186,12 @@ def _score_one(run: _Run, files: ScanFiles) -> Outcome:
 
 def _state(run: _Run, files: ScanFiles, place: OutputNames) -> str:
     """Return whether the maps are there; the image is only read for that where there are any."""
-    if not place.sidecars():
-        return "absent"
-    key = key_of(run.detector, files, run.options, _sha256_of(files))
-    return state_of(place, run.wanted(files), key)
-
-
-def _sha256_of(files: ScanFiles) -> str:
-    """Return the hash that a scan's maps carry: of its image, or of all the images of a structural scan."""
     from mednovelty.io.structural import input_sha256
 
-    return input_sha256(files) if files.contrasts else sha256_of_file(files.image)
+    if not place.sidecars():
+        return "absent"
+    key = key_of(run.detector, files, run.options, input_sha256(files))
+    return state_of(place, run.wanted(files), key)
 
 
 def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
@@ -224,10 +219,13 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
     write_map(
         place.mask, Volume(scan.mask[None].astype(np.uint8), affine, f"mask of {scan.id}"), dtype=np.uint8
     )
+    unscored = scan.n_voxels - int(np.count_nonzero(run.detector.covered(scan)))
     seconds = time.monotonic() - start
     for name, novelty in maps.items():
         novelty.save(place.map(name))
-        facts = {**key, "Runtime": {"Seconds": round(seconds, 3), "PeakMiB": peak_mib()}}
+        facts: dict[str, Any] = {**key, "Runtime": {"Seconds": round(seconds, 3), "PeakMiB": peak_mib()}}
+        # A contrast's own intensity needs no sample.
+        facts["UnscoredVoxels"] = 0 if name in run.detector.contrast_baselines else unscored
         facts["MapSha256"] = sha256_of_file(place.map(name))
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")

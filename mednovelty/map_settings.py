@@ -27,7 +27,7 @@ class MapSettings:
         copies_sigma: Of their noise, in units of the preprocessed signal.
         median_px: Side of the cube over which a finished map's median is taken, odd, in voxels of the scan;
             0 and 1: none. See ``postprocess.masked_median``. Maps that are one number a slice or window, and
-            ``raw_*``, which is the signal as measured, stay as they are.
+            baselines of the signal as measured (``raw_FLAIR``, ``raw_b0``), stay as they are.
         precision: In what the layers of a network of slices or windows compute when it scores, forward and
             backward: ``float32``, or on CUDA ``float16``, or ``bfloat16``; see ``nn.precision``.
         signs: By contrast in which direction a lesion changes it: 1 brighter, -1 darker, other numbers weigh

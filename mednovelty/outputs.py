@@ -19,9 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mednovelty.io.guard import GuardedFile
+from mednovelty.io.guard import sha256_of_file
 from mednovelty.preprocess.qspace import describe
 from mednovelty.reference import device_of
 from mednovelty.scan import Scan
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from mednovelty.maps import NoveltyMap
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
-BLOCK_BYTES = 1 << 20
 ENDINGS = ("_novelty.json", "_novelty.nii.gz")
 """Of a scan's sidecars and maps; sidecars first, since a map without one counts as unfinished."""
 
@@ -155,11 +152,8 @@ def _is_whole(path: Path, told: dict[str, Any] | None) -> bool:
 def sidecar_of(
     detector: Detector, scan: Scan, novelty: NoveltyMap, place: OutputNames, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what is told about one map; ``facts`` holds hashes and the run's time and memory."""
+    """Return what is told about one map; ``facts`` holds what is the run's: hashes, time, memory."""
     reference = detector.reference
-    # A contrast's own intensity needs no sample.
-    whole = novelty.score in detector.contrast_baselines
-    unscored = 0 if whole else scan.n_voxels - int(np.count_nonzero(detector.covered(scan)))
     return {
         "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
@@ -176,7 +170,6 @@ def sidecar_of(
         },
         "Gradients": None if scan.gradients is None else {"Scheme": describe(scan.gradients.bvals)},
         "Mask": {"Source": scan.mask_source, "Voxels": scan.n_voxels},
-        "UnscoredVoxels": unscored,
         "Geometry": {
             "Shape": list(scan.grid.shape),
             "SpacingMm": scan.grid.spacing_mm.round(6),
@@ -229,15 +222,3 @@ def _relative(path: Path, folder: Path) -> str:
 def command_line() -> str:
     """Return how the program was called, as a shell would take it."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a regular file's bytes, 64 hexadecimal digits.
-
-    Raises:
-        ScanError: The file is absent, unreadable, or a pipe or device, which might never end.
-    """
-    with GuardedFile(path, hashed=True) as file:
-        while file.read(BLOCK_BYTES):
-            pass
-        return file.sha256

@@ -190,6 +190,21 @@ class VoxelCache:
             count = total
         return Moments(count, mean, scatter / max(count, 1))
 
+    def mean_and_spread(self, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of each value, ``(C,)`` float64; 1 for one that never changes.
+
+        Args:
+            width: Of how many of the first values; None: of all.
+        """
+        total, squares = np.zeros((2, width or self.channels))
+        for block in self.blocks():
+            total += block[:, :width].sum(0, dtype=np.float64)
+        mean = total / len(self)
+        for block in self.blocks():
+            squares += np.square(block[:, :width] - mean).sum(0)
+        spread = np.sqrt(squares / len(self))
+        return mean, np.where(spread > 1e-6 * max(np.abs(mean).max(), 1e-30), spread, 1.0)
+
     def blocks(self, rows: int | None = None) -> Iterator[np.ndarray]:
         """Yield all rows in order, ``rows`` at a time; the arrays are views: do not write into them."""
         table, rows = self._read(), rows or self.block_rows

@@ -20,7 +20,7 @@ from mednovelty.methods.adversarial_autoencoders import (
     taken_for,
     told_apart,
 )
-from mednovelty.methods.autoencoder import AEMethod, check_shares, mean_and_spread
+from mednovelty.methods.autoencoder import AEMethod, check_shares
 from mednovelty.methods.autoencoder_settings import (
     RELEASED,
     AAESettings,
@@ -217,14 +217,14 @@ def test_explained_is_1_less_errors_over_variation():
 
 def test_standardisation_is_that_of_the_training_samples():
     training, _ = caches()
-    mean, spread = mean_and_spread(training)
+    mean, spread = training.mean_and_spread()
     np.testing.assert_allclose(mean, training.array().mean(0), rtol=1e-5)
     np.testing.assert_allclose(spread, training.array().std(0), rtol=1e-5)
     model = started(AEMethod(AutoencoderSettings(**SMALL)))
     x = torch.from_numpy(training.array())
     assert model.standardised(x).mean(0).abs().max() < 1e-4
     constant = VoxelCache.from_array(np.full((9, 2), 3.0, np.float32))
-    assert mean_and_spread(constant)[1].tolist() == [1.0, 1.0]
+    assert constant.mean_and_spread()[1].tolist() == [1.0, 1.0]
 
 
 def test_reconstructions_are_in_the_units_of_the_samples():
@@ -232,7 +232,7 @@ def test_reconstructions_are_in_the_units_of_the_samples():
     model = started(method)
     for layer in model.decoder.layers:
         layer.weight.data.zero_()
-    mean, _ = mean_and_spread(caches()[0])
+    mean, _ = caches()[0].mean_and_spread()
     decoded = model.decode(torch.zeros(3, 2)).mean
     torch.testing.assert_close(decoded, torch.from_numpy(mean).float().expand(3, CHANNELS))
 

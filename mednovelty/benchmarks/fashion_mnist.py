@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.benchmarks.idx import flat, labelled_images
 from mednovelty.methods.image_vae import FASHION_MNIST, ImageVAE, ImageVAEMethod, closed_forms, misfits
 from mednovelty.methods.image_vae_comparison import mean_image
 from mednovelty.metrics import Ranking, auroc, average_precision
@@ -103,7 +103,7 @@ def left_out(folder: Path, odd: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """
     images, labels = labelled_images(folder, "train")
     test, truth = labelled_images(folder, "t10k")
-    return _rows(images[labels != odd]), _rows(test), truth == odd
+    return flat(images[labels != odd]), flat(test), truth == odd
 
 
 @torch.no_grad()
@@ -194,10 +194,6 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--released-code", action="store_true")
     return parser
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def _metrics(scores: np.ndarray, novel: np.ndarray) -> dict[str, float]:

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from mednovelty.batch import Batch
-from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.benchmarks.idx import flat, labelled_images
 from mednovelty.methods.hyperspherical import (
     PAPER_TRAINING,
     HypersphericalMethod,
@@ -145,7 +145,7 @@ def images_of(task: str, fashion: Path, mnist: Path, options: Options) -> Images
         novel = np.arange(len(test) + len(other)) >= len(test)
         test = np.concatenate([test, other])
     classes = np.unique(labels[kept], return_inverse=True)[1]
-    return Images(_rows(images[kept]), classes, _rows(test), novel)
+    return Images(flat(images[kept]), classes, flat(test), novel)
 
 
 def measure(model: str, given: Images, options: Options) -> dict[str, Any]:
@@ -292,10 +292,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", choices=("residual", "dense"), default=default.network)
     parser.add_argument("--labels", action="store_true")
     return parser
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 if __name__ == "__main__":

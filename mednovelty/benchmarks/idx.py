@@ -76,6 +76,11 @@ def labelled_images(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def flat(images: np.ndarray) -> np.ndarray:
+    """Return ``(n, D)`` float32 between 0 and 1 of ``(n, ...)`` images of 8 bits."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
 def _read(stream: BinaryIO, name: str, largest_bytes: int) -> np.ndarray:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= MOST_AXES:
@@ -107,4 +112,4 @@ def _found(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-__all__ = ["labelled_images", "read_idx"]
+__all__ = ["flat", "labelled_images", "read_idx"]

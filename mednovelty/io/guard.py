@@ -13,6 +13,8 @@ from types import TracebackType
 from mednovelty.errors import ScanError
 from mednovelty.text import printable
 
+_BLOCK_BYTES = 1 << 20
+
 
 def shown(path: str | os.PathLike[str]) -> str:
     r"""Return a file's name as messages show it: one line, control characters and stray bytes as ``\xNN``.
@@ -175,3 +177,15 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise ScanError(f"{name}: not a regular file but a pipe, socket or device", code="file.special")
     if status.st_size == 0:
         raise ScanError(f"{name}: the file is empty (0 bytes)", code="file.empty")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a regular file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        ScanError: The file is absent, unreadable, or a pipe or device, which might never end.
+    """
+    with GuardedFile(path, hashed=True) as file:
+        while file.read(_BLOCK_BYTES):
+            pass
+        return file.sha256

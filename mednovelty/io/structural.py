@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.io.guard import GuardedFile, shown
+from mednovelty.io.guard import sha256_of_file, shown
 from mednovelty.io.mask import read_mask
 from mednovelty.io.read_scan import DEFAULTS, ReadOptions, sidecar_facts
 from mednovelty.io.readers import open_image
@@ -22,8 +21,6 @@ from mednovelty.views.axes import to_ras
 
 if TYPE_CHECKING:
     from mednovelty.protocols import VolumeSource
-
-_BLOCK_BYTES = 1 << 20
 
 
 def read_structural(files: ScanFiles, options: ReadOptions = DEFAULTS) -> Scan:
@@ -121,7 +118,7 @@ def input_sha256(files: ScanFiles) -> str:
     """
     names = [name for name, _ in files.contrasts]
     paths = [path for _, path in files.contrasts] or [files.image]
-    return _combined(names, [_sha256(path) for path in paths])
+    return _combined(names, [sha256_of_file(path) for path in paths])
 
 
 def _combined(names: Sequence[str], hashes: Sequence[str]) -> str:
@@ -129,13 +126,6 @@ def _combined(names: Sequence[str], hashes: Sequence[str]) -> str:
         return hashes[0]
     lines = [f"{name} {digest}\n" for name, digest in zip(names, hashes, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with GuardedFile(path, hashed=True) as file:
-        while file.read(_BLOCK_BYTES):
-            pass
-        return file.sha256
 
 
 def _read(source: VolumeSource, tally: Tally) -> tuple[np.ndarray, list[str]]:

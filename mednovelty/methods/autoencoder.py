@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy
@@ -135,7 +134,7 @@ class AEMethod:
         if self.settings.misfit == "cross_entropy":
             check_shares(normals)
         if model.standardises:
-            mean, spread = mean_and_spread(normals)
+            mean, spread = normals.mean_and_spread()
             model.shift.copy_(torch.from_numpy(mean))
             model.spread.copy_(torch.from_numpy(spread))
 
@@ -183,7 +182,10 @@ class AEMethod:
             validation: One of other scans.
             generator: Not used.
         """
-        mean, device = torch.from_numpy(mean_and_spread(training)[0]).float(), next(model.parameters()).device
+        mean, device = (
+            torch.from_numpy(training.mean_and_spread()[0]).float(),
+            next(model.parameters()).device,
+        )
         errors = variation = 0.0
         for block in validation.blocks():
             x = torch.tensor(block, device=device)
@@ -216,18 +218,6 @@ def decoder_of(shape: Sequence[int], settings: AutoencoderSettings) -> Any:
     if network == "patch":
         return PatchDecoder(shape, latent)
     return MLP(latent, settings.hidden[::-1], math.prod(shape))
-
-
-def mean_and_spread(normals: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each value, ``(D,)`` float64; 1 for one that never changes."""
-    count, mean = len(normals), np.zeros(normals.channels)
-    for block in normals.blocks():
-        mean += block.sum(0, dtype=np.float64) / count
-    variance = np.zeros(normals.channels)
-    for block in normals.blocks():
-        variance += np.square(block - mean).sum(0) / count
-    spread = np.sqrt(variance)
-    return mean, np.where(spread > 1e-6 * np.abs(mean).max(), spread, 1.0)
 
 
 def check_shares(normals: Any) -> None:

@@ -74,7 +74,7 @@ class HypersphericalMethod:
         if self.settings.classes:
             _check_classes(normals, self.settings.classes)
         if model.standardises:
-            shift, spread = _moments(normals, model.channels)
+            shift, spread = normals.mean_and_spread(model.channels)
             model.shift.copy_(torch.from_numpy(shift))
             model.spread.copy_(torch.from_numpy(spread))
 
@@ -227,18 +227,6 @@ def _check_classes(normals: VoxelCache, classes: int) -> None:
                 f"training rows must end with a class of 0 to {classes - 1}, but some end with numbers from "
                 f"{found.min():g} to {found.max():g}; see methods.hyperspherical.labelled"
             )
-
-
-def _moments(normals: VoxelCache, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each value; 1 for a value that never changes."""
-    total, squares = np.zeros(width), np.zeros(width)
-    for block in normals.blocks():
-        total += block[:, :width].sum(0, dtype=np.float64)
-    mean = total / len(normals)
-    for block in normals.blocks():
-        squares += ((block[:, :width] - mean) ** 2).sum(0)
-    spread = np.sqrt(squares / len(normals))
-    return mean, np.where(spread > 1e-6 * max(np.abs(mean).max(), 1e-30), spread, 1.0)
 
 
 __all__ = [

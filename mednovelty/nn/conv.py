@@ -19,18 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 from torch import Generator, Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import draw_uniform, zeroed
+from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, draw_uniform, zeroed
 
 KERNEL = 4
 SLOPE = 0.01
-_CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def last_kernel(space: Sequence[int], n_strides: int) -> tuple[int, ...]:
@@ -44,7 +42,7 @@ def last_kernel(space: Sequence[int], n_strides: int) -> tuple[int, ...]:
         SettingsError: Not two or three axes, or a side that cannot be halved as often.
     """
     step = 2**n_strides
-    if len(space) not in _CONVOLUTIONS:
+    if len(space) not in CONVOLUTIONS:
         raise SettingsError(
             f"a convolutional VAE takes slices (C, I, J) or windows (C, I, J, K), not {len(space)} axes of "
             f"space, {tuple(space)}; cut with the view 'slice' or 'patch', or set network='dense'"
@@ -82,7 +80,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         channels, *space = shape
         kernel = last_kernel(space, len(widths))
-        convolution = _CONVOLUTIONS[len(space)]
+        convolution = CONVOLUTIONS[len(space)]
         self.shape = tuple(shape)
         self.halvings = nn.ModuleList(
             zeroed(convolution, a, b, KERNEL, stride=2, padding=1, bias=False)
@@ -123,7 +121,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         channels, *space = shape
         kernel = last_kernel(space, len(widths))
-        transposed = _TRANSPOSED[len(space)]
+        transposed = TRANSPOSED[len(space)]
         self.latent_shape = (latent, *latent_space(space, len(widths)))
         self.first = zeroed(transposed, latent, widths[-1], kernel, bias=False)
         self.doublings = nn.ModuleList(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
+
+from mednovelty.errors import SettingsError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -17,6 +19,32 @@ NORMS: Mapping[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 """By the number of axes of space."""
 
 _WEIGHTED: tuple[type, ...] = (nn.Linear, *CONVOLUTIONS.values(), *TRANSPOSED.values())
+
+
+def divided(shape: Sequence[int], step: int, network: str, otherwise: str) -> tuple[int, ...]:
+    """Return the sides of an image after a network has divided them by ``step``.
+
+    Args:
+        shape: ``(C, *space)``.
+        step: Every side must be a multiple of it.
+        network: Its name in the settings.
+        otherwise: That of the network for images of other sizes.
+
+    Raises:
+        SettingsError: Not two or three axes of space, or a side that is no multiple.
+    """
+    space = tuple(shape[1:])
+    if len(space) not in CONVOLUTIONS:
+        raise SettingsError(
+            f"network={network!r} takes slices (C, I, J) or windows (C, I, J, K), not {len(space)} axes of "
+            f"space, {space}; set network='mlp'"
+        )
+    if any(side < step or side % step for side in space):
+        raise SettingsError(
+            f"an image of {' x '.join(map(str, space))} does not fit network={network!r}: its sides must be "
+            f"multiples of {step}; cut it to another size, or set network={otherwise!r}"
+        )
+    return tuple(side // step for side in space)
 
 
 def zeroed(kind: type[Layer], *args: Any, **options: Any) -> Layer:
@@ -81,4 +109,4 @@ def _fan_in(layer: Any) -> float:
     return layer.weight[0].numel()
 
 
-__all__ = ["CONVOLUTIONS", "TRANSPOSED", "draw_layers", "draw_uniform", "neutral_norm", "zeroed"]
+__all__ = ["CONVOLUTIONS", "TRANSPOSED", "divided", "draw_layers", "draw_uniform", "neutral_norm", "zeroed"]

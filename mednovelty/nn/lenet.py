@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, max_pool3d, pad
 
 from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, draw_layers, neutral_norm, zeroed
+from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, divided, draw_layers, neutral_norm, zeroed
 
 KERNEL = 2
 HALVINGS = 2
@@ -107,20 +107,10 @@ def small_space(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, ...]
     Raises:
         SettingsError: The networks are not for such images.
     """
-    space, step = tuple(shape[1:]), 2**HALVINGS
-    if len(space) not in CONVOLUTIONS:
-        raise SettingsError(
-            f"network='lenet' takes slices (C, I, J) or windows (C, I, J, K), not {len(space)} axes of space"
-            f", {space}; set network='mlp'"
-        )
-    if any(side < step or side % step for side in space):
-        raise SettingsError(
-            f"an image of {' x '.join(map(str, space))} does not fit network='lenet': its sides must be "
-            f"multiples of {step}; cut it to another size, or set network='mlp'"
-        )
+    small = divided(shape, 2**HALVINGS, "lenet", "mlp")
     if len(filters) != HALVINGS + 1:
         raise SettingsError(f"network='lenet' has three convolutions, so three filters, not {tuple(filters)}")
-    return tuple(side // step for side in space)
+    return small
 
 
 def _cropped(x: Tensor) -> Tensor:

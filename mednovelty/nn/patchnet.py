@@ -16,8 +16,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, draw_layers, draw_uniform, zeroed
+from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, divided, draw_layers, draw_uniform, zeroed
 
 LAYERS = ((4, 2, 32), (4, 2, 32), (4, 2, 32), (3, 1, 32), (4, 2, 64), (3, 1, 64), (3, 1, 64), (3, 1, 32))
 """Kernel, stride, channels; padding 1."""
@@ -101,18 +100,7 @@ def left_space(shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
         SettingsError: The networks are not for such images.
     """
-    space = tuple(shape[1:])
-    if len(space) not in CONVOLUTIONS:
-        raise SettingsError(
-            f"network='patch' takes slices (C, I, J) or windows (C, I, J, K), not {len(space)} axes of space"
-            f", {space}; set network='mlp'"
-        )
-    if any(side < STEP or side % STEP for side in space):
-        raise SettingsError(
-            f"an image of {' x '.join(map(str, space))} does not fit network='patch': its sides must be "
-            f"multiples of {STEP}; cut it to another size, or set network='lenet'"
-        )
-    return tuple(side // STEP for side in space)
+    return divided(shape, STEP, "patch", "lenet")
 
 
 __all__ = ["PatchDecoder", "PatchEncoder", "left_space"]
