@@ -104,6 +104,10 @@ def fit(
     method: Annotated[
         str | None, typer.Option(help="What is trained: vae, ae, ae-con, ...; see mednovelty list methods.")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="released: what the method's released code has in place of its paper."),
+    ] = None,
     latent: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +150,7 @@ def fit(
             reference=reference,
             mask_maker=mask_maker,
             tune=tune,
+            preset=preset,
         )
         request = fit_command.FitRequest(
             folder=folder,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles
 
-SCORING_SETTINGS = ("maps", "draws", "batch_voxels")
+SCORING_SETTINGS = ("maps", "draws", "batch_voxels", "knn")
 DIFFUSION_BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
 
@@ -177,7 +177,7 @@ class Detector:
             self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
             smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
             precision=maps.precision, signs=maps.signs_of(self.contrasts), nln=settings.nln,
-            constants=self.fitted.constants,
+            knn=settings.knn, constants=self.fitted.constants,
         )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -259,6 +259,8 @@ class Detector:
         about = dict(describe(name, self.contrast_baselines))
         if name not in self.contrast_baselines:
             about["settings"] = settings_told(name, self.settings.maps, self.model)
+            if "knn" in getattr(plugin("scorers", name), "options", ()):
+                about["settings"]["knn"] = self.settings.knn
             if name in self.fitted.constants:
                 constants = {term: asdict(scale) for term, scale in self.fitted.constants[name].items()}
                 about["settings"] |= {"nln": asdict(self.settings.nln), "constants": constants}
@@ -336,7 +338,7 @@ class Detector:
         """Return the detector with other settings of scoring; nothing needs to be trained again.
 
         Args:
-            tree: ``maps`` and its settings, ``draws``, ``batch_voxels``.
+            tree: ``maps`` and its settings, ``draws``, ``batch_voxels``, ``knn``.
             where: What messages call the place that they are from.
 
         Raises:

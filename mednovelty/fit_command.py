@@ -55,6 +55,7 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     reference: str | None = None,
     mask_maker: str | None = None,
     tune: str | None = None,
+    preset: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings that flags ask for; flags win over ``--set``.
 
@@ -64,6 +65,8 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     tree = parse_assignments(assignments or [])
     if method is not None:
         tree["method"] = method.replace("-", "_")
+    if preset is not None:
+        tree["preset"] = preset
     if latent is not None:
         nets = [_net(text) for text in latent.split(",") if text.strip()]
         if len(nets) == 1:

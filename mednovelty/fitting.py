@@ -18,7 +18,7 @@ from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
 from mednovelty.map_settings import MapSettings
 from mednovelty.neighbours.choice import is_approximate
-from mednovelty.neighbours.latent_settings import NLNSettings
+from mednovelty.neighbours.latent_settings import MOST_NEIGHBOURS, NLNSettings
 from mednovelty.plugins import plugin
 from mednovelty.reference import Reference, bytes_a_voxel, latent_size
 from mednovelty.scoring import Scoring, reference_parts
@@ -26,7 +26,7 @@ from mednovelty.searches import with_chosen_searches
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.settings import checked, overlaid, tree_of
 from mednovelty.train import TrainingRecord, TrainSettings
-from mednovelty.tuning import tuned_nln
+from mednovelty.tuning import tuned_nln, widest
 from mednovelty.voxel_cache import VoxelCache
 
 DEFAULT_SCORES = (
@@ -42,7 +42,7 @@ SEARCH_SAMPLE = 8192
 """Held-out voxels on which the quality of searches is measured."""
 SEARCH_BYTES = 1 << 28
 """Of slices and windows, which are thousands of times larger, as many as fit into this."""
-LARGEST = {"draws": 10_000, "batch_voxels": 1 << 22}
+LARGEST = {"draws": 10_000, "batch_voxels": 1 << 22, "knn": MOST_NEIGHBOURS}
 """Above these a setting is a slip of the pen, or a file that wants all our memory."""
 
 
@@ -53,6 +53,8 @@ class FitSettings:
     Attributes:
         method: Plug-in of group ``methods``.
         method_settings: That method's ``Settings``; None: its defaults.
+        preset: Which of the method's presets these settings began as, such as ``released``; none: its
+            defaults.
         candidates: Settings that replace some of those, one mapping a network; the network with the lowest
             validation loss is kept. Empty: one network.
         train: The loop's settings.
@@ -76,11 +78,13 @@ class FitSettings:
         batch_voxels: Samples a batch when scoring, 1 to 4,194,304.
         maps: How maps of slices and windows are smoothed, and what is done to finished maps.
         nln: The scores by nearest latent neighbours: how many, and how their terms are weighed.
+        knn: Over how many nearest normals ``hyperspherical_knn`` averages, 1 to 1,000.
         cache_bytes: Training samples beyond this lie in a memory-mapped file.
     """
 
     method: str = "vae"
     method_settings: Any = None
+    preset: str = ""
     candidates: tuple[dict[str, Any], ...] = ()
     train: TrainSettings = field(default_factory=TrainSettings)
     validation_fraction: float = 0.2
@@ -100,6 +104,7 @@ class FitSettings:
     batch_voxels: int = 1 << 14
     maps: MapSettings = field(default_factory=MapSettings)
     nln: NLNSettings = field(default_factory=NLNSettings)
+    knn: int = 3
     cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
@@ -115,7 +120,7 @@ class FitSettings:
             raise SettingsError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
             )
-        for name in ("reference_bytes", "draws", "batch_voxels", "cache_bytes"):
+        for name in ("reference_bytes", "draws", "batch_voxels", "knn", "cache_bytes"):
             value, most = getattr(self, name), LARGEST.get(name)
             if not value >= 1:
                 raise SettingsError(f"{name} must be at least 1, got {value}")
@@ -260,7 +265,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
     sample = torch.from_numpy(validation.take(rows)).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
-                                     name=settings.neighbours, seed=seed)  # fmt: skip
+                                     name=settings.neighbours, seed=seed, knn=settings.knn,
+                                     nln=widest(settings.nln))  # fmt: skip
     if settings.nln.tune:
         names = with_terms(settings.scores)
         nln, told = tuned_nln(best.model, reference, names, sample, settings.nln, generator(seed, "tune nln"))

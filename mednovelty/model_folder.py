@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,7 +14,7 @@ import torch
 from mednovelty import record_checks, searches, store
 from mednovelty.calibration import Scale
 from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
-from mednovelty.errors import DetectorError, StoppedError
+from mednovelty.errors import DetectorError, SettingsError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
 from mednovelty.gathering import SeenScan
 from mednovelty.io.atomic import write_text_atomic
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
-LATER_SETTINGS = ("maps", "structural_mask", "nln")
+LATER_SETTINGS = ("maps", "structural_mask", "nln", "knn", "preset")
 """What this format's first detectors had none of; they behave as the defaults say."""
 
 
@@ -163,23 +163,25 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
     Args:
         layers: Trees, each laid over those before it.
         where: What messages call the place they are from.
-        recipe: Whose defaults; a method may lay its own over them, ``defaults(images=...)``.
+        recipe: Whose defaults; a method may lay its own over them, ``defaults(images=...)``, and over those
+            one of its ``presets``, by name, which a layer's ``preset`` asks for.
 
     Raises:
         SettingsError: Unknown names (the nearest is suggested), wrong types, or values out of range.
     """
     base = overlaid(tree_of(FitSettings()), recipe_of(recipe).defaults, recipe)
-    chosen = {name: base[name] for name in ("method", "view", "preprocessors")}
-    for layer in layers:
-        chosen |= {name: layer[name] for name in chosen if name in layer}
-    kinds = {"method": plugin("methods", chosen["method"]), "view": plugin("views", chosen["view"])}
+    images = recipe_of(recipe).scans == "structural"
+    names = _last(base, layers)
+    kinds = {"method": plugin("methods", names["method"]), "view": plugin("views", names["view"])}
     if hasattr(kinds["method"], "defaults"):
-        images = recipe_of(recipe).scans == "structural"
-        base = overlaid(base, kinds["method"].defaults(images=images), chosen["method"])
+        base = overlaid(base, kinds["method"].defaults(images=images), names["method"])
+    if names["preset"]:
+        layers = (_preset(kinds["method"], names, images=images), *layers)
     for name, kind in kinds.items():
         settings = getattr(kind, "Settings", None)
         base[f"{name}_settings"] = None if settings is None else tree_of(settings())
-    steps = [chosen["preprocessors"]] if isinstance(chosen["preprocessors"], str) else chosen["preprocessors"]
+    steps = _last(base, layers)["preprocessors"]
+    steps = [steps] if isinstance(steps, str) else steps
     base["preprocessor_settings"] = {name: plugin("preprocessors", name)().state() for name in steps}
     for layer in layers:
         base = overlaid(base, layer, where)
@@ -187,3 +189,19 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
         if base[f"{name}_settings"] is not None:
             base[f"{name}_settings"] = checked(kind.Settings, base[f"{name}_settings"], where)
     return checked(FitSettings, base, where)
+
+
+def _last(base: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return those names, before anything is checked, on which it depends what settings there are."""
+    found = {name: base[name] for name in ("method", "view", "preprocessors", "preset")}
+    for layer in layers:
+        found |= {name: layer[name] for name in found if name in layer}
+    return found
+
+
+def _preset(method: Any, names: Mapping[str, Any], *, images: bool) -> dict[str, Any]:
+    presets = method.presets(images=images) if hasattr(method, "presets") else {}
+    if names["preset"] not in presets:
+        of = f"the method {names['method']} for {'images' if images else 'voxels'}"
+        raise SettingsError(f"preset {names['preset']!r}: {of} has {', '.join(presets) or 'none'}")
+    return dict(presets[names["preset"]])

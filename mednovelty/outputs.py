@@ -98,7 +98,7 @@ def settings_of(detector: Detector, options: ReadOptions) -> dict[str, Any]:
 
     Limits on what is read, as ``options.nifti`` has them, are left out: they refuse a scan or do nothing.
     """
-    names = ("draws", "batch_voxels", "neighbours")
+    names = ("draws", "batch_voxels", "neighbours", "knn")
     scoring = {name: getattr(detector.settings, name) for name in names} | {"seed": detector.seed}
     scoring["maps"] = asdict(detector.settings.maps)
     reading = asdict(options)

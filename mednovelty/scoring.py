@@ -62,6 +62,7 @@ class Scoring:
         copies: The noisy copies over which some derivatives are averaged; their seed is ``seed``.
         signs: ``(C,)`` in which direction each contrast counts; none: all are 1.
         nln: Of the scores by nearest latent neighbours.
+        knn: Over how many nearest normals ``hyperspherical_knn`` averages.
         constants: By score, those that its terms are normalised with; None: no term is normalised.
         precision: In what the layers of encoder and decoder compute.
         name: What is scored, for messages.
@@ -79,6 +80,7 @@ class Scoring:
     copies: NoisyCopies = field(default_factory=NoisyCopies)
     signs: tuple[float, ...] = ()
     nln: NLNSettings = field(default_factory=NLNSettings)
+    knn: int = 3
     constants: Mapping[str, Constants] | None = None
     precision: Precision = "float32"
     name: str = "scoring"
@@ -103,6 +105,7 @@ class Scoring:
             "copies": lambda: replace(self.copies, seed=self.seed),
             "signs": lambda: self.signs,
             "nln": lambda: self.nln,
+            "knn": lambda: self.knn,
         }
         made = {}
         for name in names:

@@ -8,7 +8,7 @@ and its quality recorded (``neighbours.choice``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,16 +25,29 @@ DRAWS = 2
 """Of stochastic scores, while listening: what they are does not matter."""
 
 
+class Questions(NamedTuple):
+    """What scores ask one search."""
+
+    queries: tuple[Tensor, ...]
+    """Points, mean and sigma, or points of a density."""
+    k: int
+    """How many nearest are asked for at most."""
+
+
 class _Listening(Reference):
     """Notes queries and answers 0."""
 
     def __init__(self, reference: Reference) -> None:
         super().__init__(reference.parts, reference.neighbours, reference.drawn_from)
         self.heard: dict[Key, list[tuple[Tensor, ...]]] = {}
+        self.most: dict[Key, int] = {}
+        """How many neighbours were asked for at most."""
 
     def nearest(self, part: str, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Note the queries of a Euclidean search."""
-        self._note(("euclidean", part), queries)
+        key = ("euclidean", part)
+        self._note(key, queries)
+        self.most[key] = max(k, self.most.get(key, 1))
         return queries.new_zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.int64)
 
     def nearest_gaussian(self, space: Any, mean: Tensor, sigma: Tensor) -> Tensor:
@@ -53,29 +66,41 @@ class _Listening(Reference):
 
 
 def queries_of(
-    reference: Reference, model: Any, scores: Iterable[str], sample: Tensor
-) -> dict[Key, tuple[Tensor, ...]]:
-    """Return what the scores ask a reference about some samples: queries, mean and sigma, or points.
+    reference: Reference, model: Any, scores: Iterable[str], sample: Tensor, **options: Any
+) -> dict[Key, Questions]:
+    """Return what the scores ask a reference about some samples.
 
     Args:
         reference: What would be asked.
         model: That it was made with.
         scores: By name; those that compare with no normals ask nothing, and are not run.
         sample: ``(n, C)`` preprocessed voxels.
+        options: Of ``Scoring``, such as ``nln`` and ``knn``, which tell how many neighbours are looked for.
     """
     comparing = [name for name in scores if plugin("scorers", name).reference_parts]
     listening = _Listening(reference)
-    scoring = Scoring(model, listening, DRAWS, 0, max(NUMBERS_A_BATCH // max(model.channels, 1), 1))
+    scoring = Scoring(
+        model, listening, DRAWS, 0, max(NUMBERS_A_BATCH // max(model.channels, 1), 1), **options
+    )
     voxels = sample.cpu().numpy()
     scoring.run(comparing, lambda start, stop: (voxels[start:stop], None), len(sample))
     return {
-        key: tuple(torch.cat(parts) for parts in zip(*asked, strict=True))
+        key: Questions(
+            tuple(torch.cat(parts) for parts in zip(*asked, strict=True)), listening.most.get(key, 1)
+        )
         for key, asked in listening.heard.items()
     }
 
 
 def with_chosen_searches(
-    reference: Reference, model: Any, scores: Sequence[str], sample: Tensor, *, name: str, seed: int
+    reference: Reference,
+    model: Any,
+    scores: Sequence[str],
+    sample: Tensor,
+    *,
+    name: str,
+    seed: int,
+    **options: Any,
 ) -> Reference:
     """Return a reference whose searches are answered in the way that was chosen for each.
 
@@ -86,11 +111,12 @@ def with_chosen_searches(
         sample: ``(n, C)`` voxels that are not among the normals: quality is measured on them.
         name: A plug-in of group ``neighbours``, or ``auto``.
         seed: Of what is built.
+        options: As for ``queries_of``.
     """
-    asked = queries_of(reference, model, scores, sample)
+    asked = queries_of(reference, model, scores, sample, **options)
     chosen = {
-        key: choose(key[0], reference.vectors(key), queries, name=name, seed=seed)
-        for key, queries in asked.items()
+        key: choose(key[0], reference.vectors(key), each.queries, name=name, seed=seed, k=each.k)
+        for key, each in asked.items()
     }
     return Reference(reference.parts, reference.neighbours, reference.drawn_from, chosen)
 
@@ -101,6 +127,8 @@ def told_of(reference: Reference) -> dict[str, Any]:
     for (kind, place), choice in reference.chosen.items():
         quality = choice.record["quality"]
         measured = {} if quality is None else {"Recall": quality["recall"], "Sample": quality["sample"]}
+        if measured and quality.get("k", 1) > 1:
+            measured["OfNearest"] = quality["k"]
         told[f"{kind} {place}"] = {"Name": choice.record["name"], **measured}
     return told
 

@@ -63,6 +63,7 @@ class QualityRecord(_Strict):
     sample: int = Field(gt=0)
     share_compared: float = Field(ge=0)
     cost: float = Field(ge=0)
+    k: int = Field(default=1, ge=1, description="how many nearest were asked for")
     mean_error_nats: float | None = Field(default=None, ge=0)
     max_error_nats: float | None = Field(default=None, ge=0)
 

@@ -30,6 +30,11 @@ FEWEST = 20
 """Held-out samples below which an AUROC says nothing."""
 
 
+def widest(nln: NLNSettings) -> NLNSettings:
+    """Return settings with the largest K that may come of them."""
+    return replace(nln, k=max(nln.k, *NEIGHBOURS)) if nln.tune else nln
+
+
 def tuned_nln(
     model: Any,
     reference: Reference,

@@ -22,6 +22,7 @@ from mednovelty.methods.adversarial_autoencoders import (
 )
 from mednovelty.methods.autoencoder import AEMethod, check_shares
 from mednovelty.methods.autoencoder_settings import (
+    PAPER_TRAINING,
     RELEASED,
     AAESettings,
     AEConSettings,
@@ -293,6 +294,44 @@ def test_a_method_brings_its_own_defaults_and_the_user_has_the_last_word():
     assert "nln_map" in images.scores
     assert (images.train.learning_rate, images.train.max_epochs, images.train.batch_size) == (1e-4, 3, 1024)
     assert fit_settings(where="here").scores == FitSettings().scores
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"), [("ae", 1e-3), ("aae", 1e-5), ("ae_res", 1e-3), ("ae_con", 1e-4)]
+)
+def test_a_preset_is_laid_over_the_defaults_and_under_what_is_asked_for(method, rate):
+    asked = {"method": method, "preset": "released", "method_settings": {"latent": 9}, "nln": {"k": 5}}
+    found = fit_settings({"method": "ae"}, asked, where="here", recipe="slices")
+    own, _ = RELEASED[method]
+    assert found.preset == "released"
+    assert found.method_settings == replace(own, latent=9)
+    assert found.train == replace(PAPER_TRAINING, learning_rate=rate)
+    assert found.preprocessors == ("unit_range",)
+    assert found.preprocessor_settings == {"unit_range": {"percentiles": None}}
+    assert (found.nln.k, found.nln.alpha) == (5, 0.6)
+    again = fit_settings(asked | {"preprocessors": ["unit_range", "clip"]}, where="here", recipe="slices")
+    assert set(again.preprocessor_settings) == {"unit_range", "clip"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "recipe", "words"),
+    [
+        (
+            {"method": "ae", "preset": "released"},
+            "qspace",
+            "preset 'released': the method ae for voxels has none",
+        ),
+        (
+            {"method": "ae", "preset": "paper"},
+            "slices",
+            "preset 'paper': the method ae for images has released",
+        ),
+        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has none"),
+    ],
+)
+def test_a_preset_that_is_not_there_is_named(tree, recipe, words):
+    with pytest.raises(SettingsError, match=words):
+        fit_settings(tree, where="here", recipe=recipe)
 
 
 def fitted(method, folder=None, **settings):

@@ -15,6 +15,7 @@ from mednovelty.console import epoch_line
 from mednovelty.detector import Detector, fit_voxels
 from mednovelty.errors import SettingsError
 from mednovelty.methods.hyperspherical import (
+    PAPER_TRAINING,
     RELEASED,
     HypersphericalMethod,
     HypersphericalSettings,
@@ -262,12 +263,12 @@ def test_the_score_is_the_mean_distance_to_three_normals():
     mean, others = model.encode(x[30:]).mean.double(), model.encode(x[:30]).mean.double()
     distances = torch.cdist(mean, others).sort(dim=1).values
     for k in (1, 3, 30, 31):
-        found = HypersphericalKNN(model, reference, neighbours=k).score(Batch(x[30:]))
+        found = HypersphericalKNN(model, reference, knn=k).score(Batch(x[30:]))
         torch.testing.assert_close(found.double(), distances[:, :k].mean(1), rtol=1e-4, atol=1e-5)
     default = HypersphericalKNN(model, reference).score(Batch(x[30:]))
     torch.testing.assert_close(default.double(), distances[:, :3].mean(1), rtol=1e-4, atol=1e-5)
-    with pytest.raises(SettingsError, match="neighbours=0"):
-        HypersphericalKNN(model, reference, neighbours=0)
+    with pytest.raises(SettingsError, match="knn=0"):
+        HypersphericalKNN(model, reference, knn=0)
 
 
 @pytest.mark.parametrize("name", ["hyperspherical_knn", "vae_regularizer", "reconstruction_likelihood"])
@@ -319,6 +320,37 @@ def test_a_detector_of_slices(tmp_path):
     assert set(maps) == {"hyperspherical_knn", "rec_error"}
     for found in maps.values():
         assert np.isfinite(found.data).all()
+
+
+def test_the_released_preset_is_that_without_labels():
+    found = fit_settings({"method": "hyperspherical", "preset": "released"}, where="test", recipe="slices")
+    assert found.method_settings == replace(RELEASED, classes=0)
+    assert found.train == PAPER_TRAINING
+    assert found.preprocessors == ("unit_range",)
+
+
+def test_how_many_neighbours_is_a_setting_of_scoring(tmp_path):
+    from mednovelty.detector import fit_voxels
+
+    _, _, normals = made((6,))
+    x = normals.array()
+    settings = fit_settings(
+        {"method": "hyperspherical", "scores": ["hyperspherical_knn"], "train": {"max_epochs": 1}, "knn": 5},
+        where="test",
+    )
+    detector = fit_voxels(x, settings=settings)
+    means = detector.reference.parts["latent_mean"].double()
+    own = detector.model.encode(torch.from_numpy(x[:20])).mean.double()
+    distances = torch.cdist(own, means).sort(dim=1).values
+    for asked, k in ((detector, 5), (detector.with_scoring({"knn": 2}), 2)):
+        found = asked.score_voxels(x[:20])["hyperspherical_knn"]
+        np.testing.assert_allclose(found, distances[:, :k].mean(1), rtol=1e-3, atol=1e-4)
+        asked.save(tmp_path / str(k))
+        np.testing.assert_array_equal(
+            Detector.load(tmp_path / str(k)).score_voxels(x[:20])["hyperspherical_knn"], found
+        )
+    with pytest.raises(SettingsError, match="knn must be at least 1"):
+        detector.with_scoring({"knn": 0})
 
 
 def test_images_are_augmented_where_asked():

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from mednovelty.neighbours import exact
 from mednovelty.neighbours.choice import is_approximate
+from mednovelty.neighbours.exact import ExactNeighbours
+from mednovelty.neighbours.quality import HeldOut
 from mednovelty.plugins import names, plugin
 from mednovelty.testing.contracts import check_neighbours, check_tuned_neighbours
 from mednovelty.testing.models import random_samples
@@ -39,6 +41,18 @@ def test_approximate_neighbours_are_as_far_as_they_say(name, n, queries, k, far)
 @pytest.mark.parametrize("name", APPROXIMATE)
 def test_a_recall_is_reached_measured_and_kept(name):
     check_tuned_neighbours(plugin("neighbours", name), cloud(3001, seed=1), cloud(701, seed=2), 0.99)
+
+
+@pytest.mark.parametrize("name", APPROXIMATE)
+@pytest.mark.parametrize("k", [3, 10])
+def test_a_recall_is_one_of_all_neighbours_asked_for(name, k):
+    family, vectors, sample = plugin("neighbours", name), cloud(3001, seed=1), cloud(701, seed=2)
+    check_tuned_neighbours(family, vectors, sample, 0.99, k)
+    every = torch.cdist(sample.double(), vectors.double()).argsort(1)[:, :k]
+    index, _ = family.tuned(vectors, HeldOut.of(ExactNeighbours(vectors), sample, k), 0.99, 7)
+    found = index.search(sample, k)[1]
+    hits = [len(set(one) & set(other)) for one, other in zip(found.tolist(), every.tolist(), strict=True)]
+    assert sum(hits) >= 0.985 * every.numel()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,9 +12,11 @@ from cohorts import FAST
 import mednovelty as mn
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.neighbours import choice
+from mednovelty.neighbours.latent_settings import NLNSettings
 from mednovelty.reference import Reference
 from mednovelty.searches import moved, queries_of, told_of
-from mednovelty.testing.models import HeteroscedasticVAE
+from mednovelty.testing.models import HeteroscedasticVAE, random_samples
+from mednovelty.tuning import widest
 
 COMPARING = ("nearest_normal", "latent_euclidean", "latent_bhattacharyya", "latent_density", "input_density",
              "reconstruction_euclidean", "input_to_reconstruction_euclidean", "reconstruction_density",
@@ -63,12 +65,26 @@ def test_what_scores_ask_is_heard():
         ("density", "reconstruction"),
     }
     # Two scores ask among the inputs: with the samples, and with their reconstructions.
-    (asked,) = heard["euclidean", "input"]
+    (asked,) = heard["euclidean", "input"].queries
     torch.testing.assert_close(asked, torch.cat([sample, likelihood.mean]))
-    mean, sigma = heard["bhattacharyya", "latent"]
+    mean, sigma = heard["bhattacharyya", "latent"].queries
     torch.testing.assert_close(mean, posterior.mean)
     torch.testing.assert_close(sigma, posterior.stddev)
     assert queries_of(reference, model, ["vae_regularizer"], sample) == {}
+
+
+def test_a_search_is_tuned_for_as_many_neighbours_as_scores_look_at():
+    model = HeteroscedasticVAE(5, 2)
+    reference = reference_of(model, random_samples(30, 5, seed=1))
+    sample = random_samples(40, 5, seed=2)
+    for names, options, k in (
+        (["latent_euclidean"], {}, 1),
+        (["latent_euclidean", "hyperspherical_knn"], {}, 3),
+        (["hyperspherical_knn"], {"knn": 7}, 7),
+        (["nearest_latent_neighbours"], {"nln": NLNSettings(k=5)}, 5),
+        (["nearest_latent_neighbours"], {"nln": widest(NLNSettings(k=2, tune=True))}, 10),
+    ):
+        assert queries_of(reference, model, names, sample, **options)["euclidean", "latent_mean"].k == k
 
 
 def test_a_score_whose_normals_are_not_there_cannot_listen():

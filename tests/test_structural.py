@@ -13,7 +13,7 @@ from mednovelty.errors import GeometryError, ScanError, SettingsError
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.bias_field import N4BiasField
 from mednovelty.preprocess.resample import carried, resample
-from mednovelty.preprocess.zscore import Clip, ZScore
+from mednovelty.preprocess.zscore import Clip, UnitRange, ZScore
 from mednovelty.scan import Grid, Volume
 from mednovelty.testing.models import tiny_scan
 
@@ -91,12 +91,40 @@ class TestClip:
             ZScore(limit=0)
 
 
-@pytest.mark.parametrize("name", ["zscore", "clip", "n4_bias_field"])
+class TestUnitRange:
+    def test_by_hand(self):
+        mask = np.array([True, False, True, True, True]).reshape(1, 5, 1)
+        scan = scan_of(np.array([2.0, 99, 4, 5, 6]).reshape(1, 1, 5, 1), mask=mask)
+        np.testing.assert_allclose(UnitRange()(scan).voxels()[:, 0], [0, 0.5, 0.75, 1], rtol=1e-6)
+
+    @pytest.mark.parametrize("scan", [tiny_scan(), integer_scan()], ids=["float32", "int16"])
+    def test_each_contrast_goes_from_0_to_1(self, scan):
+        found = UnitRange()(scan).voxels()
+        np.testing.assert_allclose(found.min(0), 0, atol=1e-6)
+        np.testing.assert_allclose(found.max(0), 1, rtol=1e-6)
+
+    def test_beyond_the_percentiles_all_is_0_or_1(self):
+        scan = integer_scan()
+        expected = UnitRange()(Clip((5, 95))(scan)).voxels()
+        np.testing.assert_array_equal(UnitRange((5, 95))(scan).voxels(), expected)
+        assert (np.abs(expected - 1) < 1e-6).sum(0).min() > 1
+
+    def test_words_of_errors(self):
+        scan = tiny_scan()
+        scan.stored[1] = 7
+        with pytest.raises(ScanError, match=r"channel 1 has mean 7 .* cannot be brought to a scale"):
+            UnitRange()(scan)
+        with pytest.raises(SettingsError, match=r"unit_range: percentiles must be .* got \(90, 10\)"):
+            UnitRange((90, 10))
+
+
+@pytest.mark.parametrize("name", ["zscore", "clip", "unit_range", "n4_bias_field"])
 def test_steps_are_plugins_that_come_back_from_their_state(name):
     import json
 
     kind = plugin("preprocessors", name)
-    settings = {"iterations": [3]} if name == "n4_bias_field" else {"percentiles": [2, 98], "limit": 1.25}
+    own = {"n4_bias_field": {"iterations": [3]}, "unit_range": {"percentiles": [2, 98]}}
+    settings = own.get(name, {"percentiles": [2, 98], "limit": 1.25})
     step = kind(**settings)
     state = json.loads(json.dumps(step.state()))
     assert kind(**state) == step != kind()

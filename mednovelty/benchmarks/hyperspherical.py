@@ -42,7 +42,7 @@ from mednovelty.methods.hyperspherical import (
     HypersphericalSettings,
     labelled,
 )
-from mednovelty.methods.hyperspherical_scores import NEIGHBOURS, HypersphericalKNN
+from mednovelty.methods.hyperspherical_scores import KNN, HypersphericalKNN
 from mednovelty.metrics import Ranking, auroc, average_precision, fpr_at_healthy_tpr, fpr_at_lesion_tpr
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.reference import Reference
@@ -183,7 +183,7 @@ def pixels(given: Images) -> dict[str, Any]:
     """Return the metrics of the mean distance to the three nearest training images."""
     search = ExactNeighbours(torch.from_numpy(given.training))
     blocks = torch.from_numpy(given.test).split(1000)
-    found = torch.cat([search.search(block, NEIGHBOURS)[0] for block in blocks])
+    found = torch.cat([search.search(block, KNN)[0] for block in blocks])
     return {"model": "pixels", "metrics": metrics_of(found.sqrt().mean(1).numpy(), given.novel)}
 
 

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
 from mednovelty.errors import SettingsError
-from mednovelty.methods.autoencoder_settings import AutoencoderSettings, defaults
+from mednovelty.methods.autoencoder_settings import AutoencoderSettings, defaults, presets
 from mednovelty.nn.dense import MLP
 from mednovelty.nn.lenet import LeNetDecoder, LeNetEncoder
 from mednovelty.nn.patchnet import PatchDecoder, PatchEncoder
@@ -114,6 +114,11 @@ class AEMethod:
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
+
+    @classmethod
+    def presets(cls, *, images: bool) -> dict[str, dict[str, Any]]:
+        """Return trees of settings by name: ``released``, which is for images."""
+        return presets(cls.Settings) if images else {}
 
     def build(self, shape: Sequence[int]) -> AE:
         """Return the network for samples of a shape; ``start`` or a file sets its weights."""

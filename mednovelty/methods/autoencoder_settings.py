@@ -203,6 +203,19 @@ generator's at 1e-5. One Adam steps here for the autoencoder; its adversarial we
 hundredth of the rate. In the code the discriminator's decision is never trained, which is not copied."""
 
 
+def presets(kind: type) -> dict[str, dict[str, Any]]:
+    """Return presets for images, trees of settings by name, of the method with that class of settings."""
+    settings, rate = next(pair for pair in RELEASED.values() if type(pair[0]) is kind)
+    tree = {
+        "method_settings": asdict(settings),
+        "train": {"learning_rate": rate},
+        # The cross entropy is one of shares.
+        "preprocessors": ["unit_range"],
+        "nln": {"alpha": 0.6},
+    }
+    return {"released": tree}
+
+
 __all__ = [
     "PAPER_TRAINING",
     "RELEASED",
@@ -213,4 +226,5 @@ __all__ = [
     "AdversarialSettings",
     "AutoencoderSettings",
     "defaults",
+    "presets",
 ]

@@ -26,7 +26,12 @@ from torch import Generator, Tensor
 
 from mednovelty.errors import SettingsError
 from mednovelty.methods.hyperspherical_loss import annealed, cartesian, divergence
-from mednovelty.methods.hyperspherical_settings import PAPER_TRAINING, RELEASED, HypersphericalSettings
+from mednovelty.methods.hyperspherical_settings import (
+    PAPER_TRAINING,
+    RELEASED,
+    HypersphericalSettings,
+    presets,
+)
 from mednovelty.methods.hyperspherical_vae import HypersphericalVAE
 from mednovelty.nn.augmentation import augmented
 from mednovelty.reference import sigma_of
@@ -48,6 +53,7 @@ class HypersphericalMethod:
     Settings: ClassVar[type] = HypersphericalSettings
     training: ClassVar[Any] = PAPER_TRAINING
     """The ``TrainSettings`` to train images with, as the released code has them."""
+    presets = staticmethod(presets)
 
     def __init__(self, settings: HypersphericalSettings | None = None) -> None:
         self.settings = settings or HypersphericalSettings()

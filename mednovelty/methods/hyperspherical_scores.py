@@ -18,7 +18,7 @@ from mednovelty.protocols import ProbabilisticAutoencoder
 from mednovelty.reference import Reference
 from mednovelty.types import SampleScores
 
-NEIGHBOURS = 3
+KNN = 3
 
 
 @equation("hyperspherical2026", "kNN")
@@ -28,7 +28,7 @@ class HypersphericalKNN(ReferenceScorer):
     Args:
         model: Trained.
         reference: What it makes of the normals.
-        neighbours: k, how many; all normals where there are fewer.
+        knn: k, how many; all normals where there are fewer. The setting of that name.
 
     Raises:
         SettingsError: k is less than 1.
@@ -37,19 +37,18 @@ class HypersphericalKNN(ReferenceScorer):
     reference_parts = ("latent_mean",)
     unit = "latent units"
     group = "hyperspherical"
+    options = ("knn",)
 
-    def __init__(
-        self, model: ProbabilisticAutoencoder, reference: Reference, neighbours: int = NEIGHBOURS
-    ) -> None:
+    def __init__(self, model: ProbabilisticAutoencoder, reference: Reference, knn: int = KNN) -> None:
         super().__init__(model, reference)
-        if neighbours < 1:
-            raise SettingsError(f"neighbours={neighbours}: a distance to no neighbour is none; at least 1")
-        self.neighbours = neighbours
+        if knn < 1:
+            raise SettingsError(f"knn={knn}: a distance to no neighbour is none; at least 1")
+        self.knn = knn
 
     @torch.no_grad()
     def score(self, batch: Batch) -> SampleScores:
         """Return ``(B,)`` scores."""
-        count = min(self.neighbours, len(self.reference))
+        count = min(self.knn, len(self.reference))
         squared, _ = self.reference.nearest("latent_mean", batch.part(self.model, "latent_mean"), count)
         # Distances first: the root of a mean of squares would be another number.
         return squared.clamp(min=0).sqrt().mean(1)

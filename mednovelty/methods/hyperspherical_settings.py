@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from mednovelty.errors import SettingsError
 from mednovelty.nn.augmentation import Augmentation
@@ -213,4 +213,17 @@ RELEASED = HypersphericalSettings(
 Mises-Fisher ablation). It also mirrors images at random."""
 
 
-__all__ = ["LATENTS", "PAPER_TRAINING", "RELEASED", "HypersphericalSettings"]
+def presets(*, images: bool) -> dict[str, dict[str, Any]]:
+    """Return trees of settings by name; for voxels there are none.
+
+    ``released`` is ``RELEASED`` without labels, which scans do not have.
+    """
+    tree = {
+        "method_settings": asdict(replace(RELEASED, classes=0)),
+        "train": asdict(PAPER_TRAINING),
+        "preprocessors": ["unit_range"],
+    }
+    return {"released": tree} if images else {}
+
+
+__all__ = ["LATENTS", "PAPER_TRAINING", "RELEASED", "HypersphericalSettings", "presets"]

@@ -78,7 +78,7 @@ class Chosen:
     state: dict[str, Tensor]
 
 
-def choose(
+def choose(  # noqa: PLR0913 - what, on what, and by keyword how
     kind: str,
     parts: Parts,
     sample: Parts | None,
@@ -86,6 +86,7 @@ def choose(
     name: str = "auto",
     target: float = TARGET,
     seed: int = 0,
+    k: int = 1,
 ) -> Chosen:
     """Return the search for some parts of a reference.
 
@@ -97,6 +98,7 @@ def choose(
             only: they are exact where the plug-in is.
         target: Recall to reach; for densities the share of log densities within 0.01 nats.
         seed: Of clustering, and of drawing from the sample; same seed, same data, same machine: same bits.
+        k: How many nearest a Euclidean search will be asked for; recall is measured over them.
 
     Raises:
         SettingsError: No such kind, or a target that is no share.
@@ -112,10 +114,13 @@ def choose(
     assert sample is not None
     family = _family(kind, APPROXIMATE if name == "auto" else name)
     tuning, checking = _halves(sample, LARGEST_SAMPLE[kind], seed)
-    searcher, tuned = _tuned(kind, family, parts, tuning, target, seed)
+    k = min(k, len(parts[0]))
+    searcher, tuned = _tuned(kind, family, parts, _with_answers(kind, parts, tuning, k), target, seed)
     cost, brute = tuned.cost, EXACT_COST[kind] * len(parts[0])
     # Not by the sample that it was tuned on, which flatters.
-    quality = tuned if tuned.recall < target else _measured(kind, searcher, parts, checking)
+    quality = tuned
+    if tuned.recall >= target:
+        quality = _measured(kind, searcher, parts, _with_answers(kind, parts, checking, k))
     if quality.recall < target:
         return _exact(kind, parts, name, target, f"{family[0]} reached {quality.recall:.4f} only")
     if name == "auto" and cost >= brute:
@@ -187,20 +192,26 @@ def _family(kind: str, name: str) -> tuple[str, Any]:
     return ("fast", approximate) if fast else ("exact", exact)
 
 
+def _with_answers(kind: str, parts: Parts, sample: Parts, k: int) -> Any:
+    """Return a sample for a kind's search to be measured on; Euclidean ones want to be told the answers."""
+    if kind != "euclidean":
+        return sample
+    return HeldOut.of(_exact_search(kind, parts, "auto"), sample[0], k)
+
+
 def _tuned(
-    kind: str, family: tuple[str, Any], parts: Parts, sample: Parts, target: float, seed: int
+    kind: str, family: tuple[str, Any], parts: Parts, sample: Any, target: float, seed: int
 ) -> tuple[Any, Any]:
     if kind == "euclidean":
-        truth = HeldOut.of(_exact_search(kind, parts, "auto"), sample[0])
-        return family[1].tuned(parts[0], truth, target, seed)
+        return family[1].tuned(parts[0], sample, target, seed)
     return family[1].tuned(parts, sample if kind == "bhattacharyya" else sample[0], target, seed)
 
 
-def _measured(kind: str, searcher: Any, parts: Parts, sample: Parts) -> Any:
+def _measured(kind: str, searcher: Any, parts: Parts, sample: Any) -> Any:
     """Return what a sample says of a search that was not tuned on it."""
-    exact = _exact_search(kind, parts, "auto")
     if kind == "euclidean":
-        return searcher.measured(HeldOut.of(exact, sample[0]))
+        return searcher.measured(sample)
+    exact = _exact_search(kind, parts, "auto")
     if kind == "bhattacharyya":
         return searcher.measured(sample, exact.search(*sample)[0][:, 0])
     return searcher.measured(sample[0], exact.log_density(sample[0]))

@@ -90,9 +90,10 @@ class FaissHNSW:
         faiss = _faiss()
         statistics = faiss.cvar.hnsw_stats
         before = statistics.ndis
-        found = self.search(sample.queries, 1)[0][:, 0]
+        found, _ = self.search(sample.queries, sample.k)
         compared = (statistics.ndis - before) / len(found)
-        return Quality(sample.recall(found), len(found), compared / len(self.vectors), STEP_COST * compared)
+        share = compared / len(self.vectors)
+        return Quality(sample.recall(found), len(found), share, STEP_COST * compared, sample.k)
 
     def settings(self) -> dict[str, int]:
         """Return what ``restored`` needs beside the state, as JSON types."""

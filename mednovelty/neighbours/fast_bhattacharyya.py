@@ -80,7 +80,7 @@ class FastBhattacharyya:
         nearest, at = ExactBhattacharyya(*parts).search(*sample)
         needed = needed_recall(target, len(at))
         embedded = index._embedded(*(part.float().cpu() for part in sample))
-        first = index.lists.probes_to_meet(embedded, at[:, 0].cpu(), (1 + min(needed, 1)) / 2)
+        first = index.lists.probes_to_meet(embedded, at[:, :1].cpu(), (1 + min(needed, 1)) / 2)
         for probes in doubled(first, len(index.lists)):
             for candidates in doubled(4, min(MOST_CANDIDATES, len(index.mean))):
                 index.probes, index.candidates = probes, candidates

@@ -69,11 +69,11 @@ class InvertedLists:
 
     def measured(self, sample: HeldOut) -> Quality:
         """Return what a sample says of the index as it is set."""
-        found = self.search(sample.queries, 1)[0][:, 0]
+        found, _ = self.search(sample.queries, sample.k)
         scanned = self.lists.scanned(sample.queries.float().cpu(), self.probes)
         cost = self.scan_cost * scanned + (1 + self.visit_cost) * len(self.lists)
         share = (scanned + len(self.lists)) / len(self.vectors)
-        return Quality(sample.recall(found), len(found), share, cost)
+        return Quality(sample.recall(found), len(found), share, cost, sample.k)
 
     def settings(self) -> dict[str, int]:
         """Return what ``restored`` needs beside the state, as JSON types."""

@@ -91,9 +91,11 @@ class Lists:
         return slice(stop - int(self.sizes[number]), stop)
 
     def probes_to_meet(self, queries: Tensor, indices: Tensor, share: float) -> int:
-        """Return how many lists that share of queries must visit to meet the vectors of these indices."""
+        """Return how many lists queries must visit to meet that share of ``(n, k)`` vectors, by index."""
         order = self.nearest(queries, len(self))
-        rank = (order == self.assignments[indices][:, None]).int().argmax(1).sort().values
+        lists = self.assignments[indices]
+        met = [(order == column[:, None]).int().argmax(1) for column in lists.unbind(1)]
+        rank = torch.cat(met).sort().values
         return int(rank[min(len(rank), max(1, math.ceil(share * len(rank)))) - 1]) + 1
 
     def scanned(self, queries: Tensor, probes: int) -> float:

@@ -19,8 +19,8 @@ class HeldOut:
 
     Attributes:
         queries: ``(n, D)``.
-        distances: ``(n,)`` distance to the nearest vector, by exact search.
-        indices: ``(n,)`` which vector that is.
+        distances: ``(n, k)`` distances to the nearest vectors, ascending, by exact search.
+        indices: ``(n, k)`` which vectors those are.
     """
 
     queries: Tensor
@@ -28,13 +28,17 @@ class HeldOut:
     indices: Tensor
 
     @classmethod
-    def of(cls, search: Any, queries: Tensor) -> HeldOut:
-        """Return queries with the answer of an exact search."""
-        distances, indices = search.search(queries, 1)
-        return cls(queries, distances[:, 0], indices[:, 0])
+    def of(cls, search: Any, queries: Tensor, k: int = 1) -> HeldOut:
+        """Return queries with the answer of an exact search: the k nearest of each."""
+        return cls(queries, *search.search(queries, k))
+
+    @property
+    def k(self) -> int:
+        """How many nearest vectors are asked for."""
+        return self.distances.shape[1]
 
     def recall(self, found: Tensor) -> float:
-        """Return the share of queries whose ``(n,)`` distance found is no longer than the right one.
+        """Return the share of ``(n, k)`` distances found, ascending, that are no longer than the right ones.
 
         A tie is a hit, and so is a vector that the exact search missed by its rounding.
         """
@@ -46,7 +50,7 @@ class Quality:
     """What was measured of an approximate search.
 
     Attributes:
-        recall: Share of the sample whose nearest vector was found.
+        recall: Share of the sample's nearest vectors that were found.
         sample: Size of the sample.
         share_compared: Vectors that a query is compared with, over all N; the mean over the sample.
         cost: The same in distances of a brute-force search that take as long.
@@ -56,6 +60,8 @@ class Quality:
     sample: int
     share_compared: float
     cost: float
+    k: int = 1
+    """How many nearest vectors were asked for."""
 
 
 def needed_recall(target: float, sample: int) -> float:

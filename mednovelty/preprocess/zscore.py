@@ -1,6 +1,7 @@
 """Structural intensities, which have no unit, brought to one scale by each scan's own brain.
 
 ``ZScore``  each contrast to mean 0 and standard deviation 1 over the mask   needs no fitting
+``UnitRange``  each contrast to 0 to 1 by its own extremes over the mask  needs no fitting
 ``Clip``    each contrast to its own percentiles, or all to one range        needs no fitting
 
 Zimmerer et al. 2019 (Sec. 4.2) standardise each scan over its brain; their released code then clips to
@@ -96,6 +97,39 @@ class ZScore:
         return {"percentiles": _listed(self.percentiles), "limit": self.limit}
 
 
+@dataclass(frozen=True, slots=True)
+class UnitRange:
+    """Brings each contrast to 0 to 1 over the mask, for networks whose output is a share.
+
+    Only ``scale`` and ``offset`` of the scan change where there are no percentiles.
+
+    Args:
+        percentiles: Signals are clipped to these percentiles of the contrast before; None: they are not.
+    """
+
+    percentiles: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _check("unit_range", self.percentiles, None)
+        if self.percentiles is not None:
+            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+
+    def __call__(self, scan: Scan) -> Scan:
+        """Return the scan with its signal between 0 and 1.
+
+        Raises:
+            ScanError: A contrast is constant, or not finite, over the mask.
+        """
+        scan = Clip(self.percentiles)(scan)
+        ends = [_ends(scan, channel) for channel in range(scan.n_channels)]
+        low, high = np.array(ends).reshape(-1, 2).T
+        return replace(scan, scale=scan.scale / (high - low), offset=(scan.offset - low) / (high - low))
+
+    def state(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {"percentiles": _listed(self.percentiles)}
+
+
 def _signal(scan: Scan, channel: int) -> np.ndarray:
     """Return ``(n,)`` float64 signal of one channel."""
     return scan.stored[channel].astype(np.float64) * scan.scale[channel] + scan.offset[channel]
@@ -108,10 +142,16 @@ def _moments(scan: Scan, channel: int) -> tuple[float, float]:
         name = scan.contrasts[channel] if scan.contrasts else f"channel {channel}"
         raise ScanError(
             f"{scan.id}: {name} has mean {mean:.6g} and standard deviation {std:.6g} over the mask; "
-            "a contrast that does not vary cannot be standardised",
+            "a contrast that does not vary cannot be brought to a scale",
             code="voxels.constant",
         )
     return mean, std
+
+
+def _ends(scan: Scan, channel: int) -> tuple[float, float]:
+    _moments(scan, channel)  # It refuses what does not vary.
+    signal = _signal(scan, channel)
+    return float(signal.min()), float(signal.max())
 
 
 def _check(name: str, percentiles: Any, limit: float | None) -> None:

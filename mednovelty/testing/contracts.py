@@ -75,7 +75,7 @@ def check_describes_itself(scorer: Scorer, make: MakeBatch, x: Tensor) -> None:
     assert first.endswith(".")
     assert not rest or not rest[0].strip(), "the first sentence of the docstring runs over its line"
     assert set(scorer.needs) <= {"model", "reference", "is_b0"}
-    assert set(getattr(scorer, "options", ())) <= {"blur", "copies", "signs", "nln"}
+    assert set(getattr(scorer, "options", ())) <= {"blur", "copies", "signs", "nln", "knn"}
     assert set(asked_by(scorer)) <= set(WORDS)
     assert set(scorer.reference_parts) <= set(part_widths(1, 1))
     assert "reference" in scorer.needs or not scorer.reference_parts
@@ -124,13 +124,13 @@ def check_neighbours(
         assert str(len(vectors)) in refused, f"{impossible} neighbours among {len(vectors)} must be refused"
 
 
-def check_tuned_neighbours(family: Any, vectors: Tensor, sample: Tensor, target: float) -> None:
+def check_tuned_neighbours(family: Any, vectors: Tensor, sample: Tensor, target: float, k: int = 1) -> None:
     """An approximate search reaches its target on held-out queries, says so truly, and can be kept."""
-    truth = HeldOut.of(ExactNeighbours(vectors), sample)
+    truth = HeldOut.of(ExactNeighbours(vectors), sample, k)
     index, quality = family.tuned(vectors, truth, target, 7)
-    found = index.search(sample, 1)[0][:, 0]
+    found, _ = index.search(sample, k)
     assert quality.recall == (found <= truth.distances).double().mean().item() >= target
-    assert quality.sample == len(sample)
+    assert (quality.sample, quality.k) == (len(sample), k)
     assert 0 < quality.share_compared <= 2
     settings, state = index.settings(), index.state()
     assert json.loads(json.dumps(settings)) == settings
