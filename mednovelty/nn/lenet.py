@@ -19,7 +19,15 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, max_pool3d, pad
 
 from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import CONVOLUTIONS, TRANSPOSED, divided, draw_layers, neutral_norm, zeroed
+from mednovelty.nn.layers import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    divided,
+    draw_layers,
+    neutral_norm,
+    pixelwise,
+    zeroed,
+)
 
 KERNEL = 2
 HALVINGS = 2
@@ -59,7 +67,7 @@ class LeNetEncoder(nn.Module):
         axes = x.dim() - 2
         pool = _POOL[axes]
         for number, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            x = torch.relu(layer(pad(x, (0, 1) * axes)))
+            x = pixelwise(torch.relu(layer(pad(x, (0, 1) * axes))))
             x = norm(pool(x, 2) if number < HALVINGS else x)
         return self.dense(x.flatten(1))
 
@@ -94,7 +102,7 @@ class LeNetDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return ``(B, C * voxels)`` for ``(B, n_in)``."""
-        x = torch.relu(self.dense(z)).unflatten(1, self.small)
+        x = pixelwise(torch.relu(self.dense(z)).unflatten(1, self.small))
         *inner, last = self.transposed
         for layer, norm in zip(inner, self.norms, strict=True):
             x = norm(interpolate(torch.relu(_cropped(layer(x))), scale_factor=2.0))

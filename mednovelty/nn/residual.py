@@ -25,7 +25,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pad
 
 from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import draw_uniform, zeroed
+from mednovelty.nn.layers import draw_uniform, pixelwise, zeroed
 
 SLOPE = 0.2
 
@@ -107,7 +107,8 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return two ``(B, Z)`` for ``(B, C * voxels)``; in training mode normalised over the batch."""
-        x = leaky_relu(self.first_norm(self.first(_padded(x.unflatten(1, self.shape), self.padded))), SLOPE)
+        x = pixelwise(self.first(_padded(x.unflatten(1, self.shape), self.padded)))
+        x = leaky_relu(self.first_norm(x), SLOPE)
         for block in self.blocks:
             x = block(self.pool(x))
         first, second = self.heads(x.flatten(1)).chunk(2, dim=1)
@@ -146,7 +147,7 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return ``(B, C * voxels)`` for ``(B, Z)``; in training mode normalised over the batch."""
-        x = leaky_relu(self.first_norm(self.first(z)), SLOPE).unflatten(1, self.start)
+        x = pixelwise(leaky_relu(self.first_norm(self.first(z)), SLOPE).unflatten(1, self.start))
         *doubled, last = self.blocks
         for block in doubled:
             x = interpolate(block(x), scale_factor=2.0, mode="nearest")
