@@ -30,7 +30,7 @@ from mednovelty.scan import Scan
 from mednovelty.scoring import Scoring, Shares, resolve_names
 from mednovelty.searches import moved
 from mednovelty.settings import checked, overlaid, tree_of
-from mednovelty.voxel_arrays import checked_voxels
+from mednovelty.voxel_arrays import checked_labels, checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
@@ -386,6 +386,7 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     x: np.ndarray,
     *,
     scans: Sequence[Any] | np.ndarray | None = None,
+    labels: np.ndarray | None = None,
     seed: int = 0,
     settings: FitSettings | None = None,
     folder: str | Path | None = None,
@@ -399,6 +400,8 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     Args:
         x: ``(n, C)`` finite real numbers of at most 1e15 in magnitude, C at least 1, of any one unit.
         scans: ``(n,)`` which scan each voxel is from, so that validation scans are held out whole.
+        labels: ``(n,)`` whole numbers from 0: the class of each healthy voxel, for methods whose settings
+            have ``classes``; each class gets a pole of its own. None: all are of one class.
         seed: Same seed, same voxels, same machine: same bits.
         settings: Network, training, reference; None: the defaults.
         folder: Where checkpoints lie; None: none are written.
@@ -414,8 +417,10 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     """
     settings = checked_settings(settings)
     x = checked_voxels(x)
+    classes = getattr(make_method(settings).settings, "classes", 0)
+    labels = checked_labels(labels, len(x), classes, settings.method)
     folder = None if folder is None else Path(folder)
-    with gather_voxels(x, scans, settings, seed, folder=folder) as gathered:
+    with gather_voxels(x, scans, settings, seed, labels=labels, folder=folder) as gathered:
         fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
                            resume=resume, on_epoch=on_epoch)  # fmt: skip
         return Detector._of("voxels", fitted, settings, seed, gathered)

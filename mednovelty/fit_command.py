@@ -64,7 +64,7 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     """
     tree = parse_assignments(assignments or [])
     if method is not None:
-        tree["method"] = method.replace("-", "_")
+        tree["method"] = method.replace("-", "_").lower()
     if preset is not None:
         tree["preset"] = preset
     if latent is not None:

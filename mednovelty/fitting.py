@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -240,7 +241,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     """Train a model on normal voxels and draw its reference.
 
     Args:
-        training: ``(n, C)`` normalised voxels.
+        training: ``(n, C)`` normalised voxels; ``(n, C + 1)`` with their classes, for methods that know such.
         validation: The same of other scans; they decide when to stop.
         settings: What to train, and how.
         seed: Same seed, same machine: same bits.
@@ -263,7 +264,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     reference = _draw_reference(best.model, training, parts, settings, seed, on_reference)
     count = max(1, min(SEARCH_SAMPLE, SEARCH_BYTES // (4 * validation.channels)))
     rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
-    sample = torch.from_numpy(validation.take(rows)).to(device)
+    sample = torch.from_numpy(_samples(validation, rows)).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed, knn=settings.knn,
                                      nln=widest(settings.nln))  # fmt: skip
@@ -289,6 +290,11 @@ def fallback_neighbours(name: str) -> str:
     return "exact" if name == "auto" or is_approximate(plugin("neighbours", name)) else name
 
 
+def _samples(table: VoxelCache, rows: np.ndarray) -> np.ndarray:
+    """Return ``(n, C)`` rows of a table, without classes."""
+    return np.ascontiguousarray(table.take(rows)[:, : math.prod(table.shape)])
+
+
 def _draw_reference(
     model: Any,
     training: VoxelCache,
@@ -297,14 +303,15 @@ def _draw_reference(
     seed: int,
     advance: Callable[[int, int], Any],
 ) -> Reference:
-    cost = bytes_a_voxel(parts, training.channels, latent_size(model))
+    cost = bytes_a_voxel(parts, model.channels, latent_size(model))
     count = min(max(settings.reference_bytes // cost, 1), len(training)) if cost else 0
     if not count:
         rows = np.empty(0, np.int64)
     elif settings.reference == "coreset":
-        rows = k_center(training.array(), count, advance=lambda chosen: advance(chosen, count))
+        every = training.array()[:, : math.prod(training.shape)]
+        rows = k_center(every, count, advance=lambda chosen: advance(chosen, count))
     else:
         rows = training.sample_rows(count, numpy_generator(seed, "reference"))
-    normals = torch.from_numpy(training.take(rows))
+    normals = torch.from_numpy(_samples(training, rows))
     neighbours = fallback_neighbours(settings.neighbours)
     return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))

@@ -200,6 +200,7 @@ def gather_voxels(
     settings: FitSettings,
     seed: int,
     *,
+    labels: np.ndarray | None = None,
     folder: Path | None = None,
 ) -> Gathered:
     """Split an array of voxels into two tables, by scan where there are at least two.
@@ -209,6 +210,7 @@ def gather_voxels(
         scans: ``(n,)`` the scan of each voxel; None: one scan.
         settings: The share to hold out, the byte budget.
         seed: Decides which scans are held out.
+        labels: ``(n,)`` class of each voxel, which its row of the table ends with; None: rows are voxels.
         folder: Where a table beyond the byte budget lies.
 
     Raises:
@@ -222,7 +224,9 @@ def gather_voxels(
     names = list(dict.fromkeys(ids))
     order = numpy_generator(seed, "validation scans").permutation(len(names))
     count = held_out_count(len(names), settings.validation_fraction)
-    table = VoxelCache(x.shape[1], budget_bytes=settings.cache_bytes, folder=folder)
+    shape = (x.shape[1],)
+    x = x if labels is None else np.column_stack([x, labels])
+    table = VoxelCache(x.shape[1], shape=shape, budget_bytes=settings.cache_bytes, folder=folder)
     of_scan, seen = np.array(ids), []
     for i, name in enumerate(names[j] for j in order):
         rows = x[of_scan == name]

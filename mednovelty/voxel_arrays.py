@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mednovelty.errors import ScanError
+from mednovelty.errors import ScanError, SettingsError
 
 LARGEST_VALUE = 1e15
 """Beyond this magnitude the squares that scores are made of leave the range of float32."""
@@ -40,6 +40,43 @@ def checked_voxels(x: Any, channels: int | None = None) -> np.ndarray:
     _check_shape(array, channels)
     _check_values(array)
     return array
+
+
+def checked_labels(labels: Any, count: int, classes: int, method: str) -> np.ndarray | None:
+    """Return ``(n,)`` classes as they were given, once it is clear that they are such.
+
+    Args:
+        labels: Whole numbers from 0, or None.
+        count: n.
+        classes: How many the method's settings have; 0: it knows of none.
+        method: Its name, for messages.
+
+    Raises:
+        SettingsError: Labels without classes, or classes without labels.
+        ScanError: Not one a voxel (``labels.shape``), or no class (``labels.value``).
+    """
+    if (labels is None) != (classes == 0):
+        raise SettingsError(
+            f"labels were given, and the method {method} has no classes; set method_settings.classes, which "
+            "hyperspherical takes"
+            if classes == 0
+            else f"method_settings.classes={classes}, and no voxel's class was given; pass labels"
+        )
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (count,):
+        raise ScanError(f"labels must be ({count},), one a voxel, got {found.shape}", code="labels.shape")
+    if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= classes:
+        told = (
+            f"{found.dtype} from {found.min()} to {found.max()}"
+            if found.dtype.kind in "biuf"
+            else found.dtype
+        )
+        raise ScanError(
+            f"labels must be whole numbers from 0 to {classes - 1}, got {told}", code="labels.value"
+        )
+    return found
 
 
 def _check_shape(array: np.ndarray, channels: int | None) -> None:

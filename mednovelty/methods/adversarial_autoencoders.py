@@ -133,7 +133,7 @@ class AECon(AERes):
 
 
 class _AdversarialMethod(AEMethod):
-    """What the training loop needs to know of an autoencoder and its opponent."""
+    """Trains an autoencoder and its opponent."""
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
         """Return the weights of both sides, and the opponent's ``rate``, a multiple of the learning rate."""
@@ -146,7 +146,7 @@ class _AdversarialMethod(AEMethod):
 
 
 class AAEMethod(_AdversarialMethod):
-    """What the training loop needs to know of the adversarial autoencoder.
+    """Adversarial autoencoder: its latents cannot be told from a normal distribution's.
 
     Args:
         settings: ``None``: the paper's.
@@ -172,7 +172,7 @@ class AAEMethod(_AdversarialMethod):
 
 
 class AEResMethod(_AdversarialMethod):
-    """What the training loop needs to know of the discriminative autoencoder.
+    """Discriminative autoencoder: its reconstructions cannot be told from samples.
 
     Args:
         settings: ``None``: the paper's.
@@ -198,7 +198,7 @@ class AEResMethod(_AdversarialMethod):
 
 
 class AEConMethod(_AdversarialMethod):
-    """What the training loop needs to know of the feature-consistent autoencoder.
+    """Feature-consistent autoencoder: a second encoder looks at its reconstructions.
 
     Args:
         settings: ``None``: GANomaly's weights.

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
 from mednovelty.errors import SettingsError
-from mednovelty.methods.autoencoder_settings import AutoencoderSettings, defaults, presets
+from mednovelty.methods.autoencoder_settings import OWN_SCORES, AutoencoderSettings, defaults, presets
 from mednovelty.nn.dense import MLP
 from mednovelty.nn.lenet import LeNetDecoder, LeNetEncoder
 from mednovelty.nn.patchnet import PatchDecoder, PatchEncoder
@@ -101,7 +101,7 @@ class AE(nn.Module):
 
 
 class AEMethod:
-    """What the training loop needs to know of the plain autoencoder.
+    """Plain autoencoder, for scores by nearest latent neighbours.
 
     Args:
         settings: Architecture and misfit; ``None``: the defaults.
@@ -110,10 +110,16 @@ class AEMethod:
     Settings: ClassVar[type] = AutoencoderSettings
     Model: ClassVar[type[AE]] = AE
     offers: ClassVar[tuple[str, ...]] = ()
-    defaults = staticmethod(defaults)
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
+
+    @classmethod
+    def defaults(cls, *, images: bool) -> dict[str, Any]:
+        """Return settings of fitting, as a tree, where they are not everybody's."""
+        tree = defaults(images=images)
+        own = [name for what, name in OWN_SCORES.items() if what in cls.offers]
+        return tree | {"scores": [*tree["scores"], *own]}
 
     @classmethod
     def presets(cls, *, images: bool) -> dict[str, dict[str, Any]]:

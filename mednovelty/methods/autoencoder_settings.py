@@ -174,6 +174,10 @@ def check_weights(settings: Any, names: tuple[str, ...]) -> None:
             raise SettingsError(f"{name}={value}: must lie between 0 and {LARGEST_WEIGHT:g}")
 
 
+OWN_SCORES = {"features": "nln_residual", "consistent": "nln_consistency"}
+"""By what a model offers, the score that is for it."""
+
+
 def defaults(*, images: bool) -> dict[str, Any]:
     """Return settings of fitting, as a tree, where an autoencoder's are not everybody's.
 
@@ -217,6 +221,7 @@ def presets(kind: type) -> dict[str, dict[str, Any]]:
 
 
 __all__ = [
+    "OWN_SCORES",
     "PAPER_TRAINING",
     "RELEASED",
     "VOXEL_TRAINING",

@@ -30,6 +30,7 @@ from mednovelty.methods.hyperspherical_settings import (
     PAPER_TRAINING,
     RELEASED,
     HypersphericalSettings,
+    defaults,
     presets,
 )
 from mednovelty.methods.hyperspherical_vae import HypersphericalVAE
@@ -43,7 +44,7 @@ SMALLEST_DIVERGENCE = 1e-3
 
 
 class HypersphericalMethod:
-    """What the training loop needs to know of it.
+    """VAE in hyperspherical coordinates, its latents drawn towards a pole.
 
     Args:
         settings: ``None``: all angles compressed, no labels, a residual network for images and a dense one
@@ -53,6 +54,7 @@ class HypersphericalMethod:
     Settings: ClassVar[type] = HypersphericalSettings
     training: ClassVar[Any] = PAPER_TRAINING
     """The ``TrainSettings`` to train images with, as the released code has them."""
+    defaults = staticmethod(defaults)
     presets = staticmethod(presets)
 
     def __init__(self, settings: HypersphericalSettings | None = None) -> None:
@@ -77,6 +79,7 @@ class HypersphericalMethod:
         model.encoder.initialise(generator)
         model.decoder.initialise(generator)
         model.first_epoch.zero_()
+        model.at_start.zero_()
         if self.settings.classes:
             _check_classes(normals, self.settings.classes)
         if model.standardises:
@@ -133,8 +136,9 @@ class HypersphericalMethod:
     ) -> dict[str, float]:
         """Return what is trained, of all samples of the batches as one batch.
 
-        ``loss`` leaves out the annealing, so that epochs can be compared. Before the first epoch has
-        calibrated beta, the samples given calibrate it.
+        ``loss`` weighs the divergence alike in all epochs, so that they can be compared: without the
+        annealing, and with beta calibrated by the samples of the first call, before any step. What weighs it
+        in training is measured in the first epoch, under statistics of batches.
         """
         errors, means, sigmas, labels = [], [], [], []
         for rows in batches:
@@ -186,10 +190,9 @@ class HypersphericalMethod:
             return settings.cartesian_weight
         if not settings.calibrate:
             return settings.beta
-        count, error, found = model.first_epoch
-        if not count:
-            count, error, found = torch.ones_like(kl), reconstruction, kl
-        return calibrated(settings.beta, count, error, found)
+        if not model.at_start.any():
+            model.at_start.copy_(torch.stack([reconstruction, kl]))
+        return calibrated(settings.beta, torch.ones_like(kl), *model.at_start)
 
 
 def calibrated(beta: float, count: Tensor, reconstruction: Tensor, kl: Tensor) -> Tensor:

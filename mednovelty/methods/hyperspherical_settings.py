@@ -213,6 +213,18 @@ RELEASED = HypersphericalSettings(
 Mises-Fisher ablation). It also mirrors images at random."""
 
 
+def defaults(*, images: bool) -> dict[str, Any]:
+    """Return settings of fitting, as a tree, where those of this VAE are not everybody's.
+
+    Args:
+        images: Whether samples have voxels within.
+    """
+    scores = ["nearest_normal", "hyperspherical_knn", "latent_euclidean", "vae_regularizer"]
+    if images:
+        return {"train": asdict(PAPER_TRAINING), "scores": [*scores, "rec_error", "negative_elbo"]}
+    return {"scores": [*scores, "reconstruction_error", "reconstruction_likelihood"]}
+
+
 def presets(*, images: bool) -> dict[str, dict[str, Any]]:
     """Return trees of settings by name; for voxels there are none.
 
@@ -226,4 +238,4 @@ def presets(*, images: bool) -> dict[str, dict[str, Any]]:
     return {"released": tree} if images else {}
 
 
-__all__ = ["LATENTS", "PAPER_TRAINING", "RELEASED", "HypersphericalSettings", "presets"]
+__all__ = ["LATENTS", "PAPER_TRAINING", "RELEASED", "HypersphericalSettings", "defaults", "presets"]

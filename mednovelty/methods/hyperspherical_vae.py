@@ -42,6 +42,7 @@ class HypersphericalVAE(nn.Module):
         shift: Of the samples, ``(D,)``; 0 where the network does not standardise them.
         spread: The same; 1 where it does not.
         first_epoch: ``(3,)``: samples seen in it, and their summed reconstruction error and divergence.
+        at_start: ``(2,)``: mean reconstruction error and divergence of held-out samples before any step.
 
     Raises:
         SettingsError: The network cannot take samples of that shape.
@@ -50,6 +51,7 @@ class HypersphericalVAE(nn.Module):
     shift: Tensor
     spread: Tensor
     first_epoch: Tensor
+    at_start: Tensor
 
     def __init__(self, shape: Sequence[int], settings: HypersphericalSettings) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class HypersphericalVAE(nn.Module):
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
         self.register_buffer("first_epoch", torch.zeros(3))
+        self.register_buffer("at_start", torch.zeros(2))
 
     @property
     def prior(self) -> Independent:

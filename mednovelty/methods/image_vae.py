@@ -124,7 +124,7 @@ class ImageVAE(nn.Module):
 
 
 class ImageVAEMethod:
-    """What the training loop needs to know of the VAE for images.
+    """VAE of slices and windows, convolutional or dense; also ceVAE.
 
     Args:
         settings: Architecture, likelihood, loss; ``None``: the paper's network for brain slices.

@@ -164,7 +164,7 @@ def elbo_terms(
 
 
 class VAEMethod:
-    """What the training loop needs to know of the VAE.
+    """VAE of a voxel's signals, which starts at probabilistic PCA.
 
     Args:
         settings: Architecture, loss and start; ``None``: the paper's net with 16 latents.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -104,7 +105,10 @@ def clouds(detector: Detector, scans: Iterable[Any], options: ReadOptions | None
     normals = detector.reference.parts["latent_mean"]
     rows = _evenly(len(normals), MOST_NORMALS)
     found = [Cloud("normals", thirds(normals[torch.from_numpy(rows).to(normals.device)].cpu().numpy()))]
-    for scan in list(scans)[:MOST_SCANS]:
+    listed = list(scans)
+    if len(listed) > MOST_SCANS:
+        log.info("the sphere shows the first %d of %d scans", MOST_SCANS, len(listed))
+    for scan in listed[:MOST_SCANS]:
         try:
             given = scan if isinstance(scan, Scan) else read_scan(scan, options=options or detector.reading)
             found.append(Cloud(given.id, thirds(_latents(detector, given))))
@@ -125,18 +129,21 @@ def draw_sphere(given: Sequence[Cloud], folder: Path) -> list[Path]:
 
 
 def sphere_figure(given: Sequence[Cloud]) -> Figure:
-    """Return the picture, seen from one side."""
+    """Return the picture, seen from where the samples are, which are drawn over the normals."""
     from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
     figure = Figure(figsize=(7, 6))
-    axes = figure.add_subplot(projection="3d")
+    axes = figure.add_subplot(projection="3d", computed_zorder=False)
     assert isinstance(axes, Axes3D)
     azimuth, height = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     around = np.sin(height) * np.cos(azimuth), np.sin(height) * np.sin(azimuth), np.cos(height)
     axes.plot_wireframe(*around, color="#dddddd", linewidth=0.4)
-    for cloud, colour in zip(given, _colours(given), strict=True):
-        axes.scatter(*cloud.points.T, s=4, color=colour, label=f"{cloud.name} ({len(cloud.points)})")
+    for number, (cloud, colour) in enumerate(zip(given, _colours(given), strict=True)):
+        label, order = f"{cloud.name} ({len(cloud.points)})", number + 2
+        shown = {"s": 4, "alpha": 0.25} if number == 0 else {"s": 7, "alpha": 0.8}
+        axes.scatter(*cloud.points.T, color=colour, label=label, zorder=order, linewidths=0, **shown)
+    axes.view_init(*_facing(np.concatenate([cloud.points for cloud in given])))
     axes.set_box_aspect((1, 1, 1))
     axes.set_xlabel("first third")
     axes.set_ylabel("second third")
@@ -158,6 +165,12 @@ def sphere_page(given: Sequence[Cloud]) -> str:
     )
     page = files("mednovelty.report").joinpath("sphere.html").read_text(encoding="utf-8")
     return page.replace("<!--LEGEND-->", legend).replace("/*CLOUDS*/[]", json.dumps(told))
+
+
+def _facing(points: np.ndarray) -> tuple[float, float]:
+    """Return elevation and azimuth, in degrees, from which most of some points are seen."""
+    x, y, z = points.mean(0)
+    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
 
 
 def _colours(given: Sequence[Cloud]) -> list[str]:
