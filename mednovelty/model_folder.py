@@ -173,13 +173,16 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
     images = recipe_of(recipe).scans == "structural"
     names = _last(base, layers)
     kinds = {"method": plugin("methods", names["method"]), "view": plugin("views", names["view"])}
-    if hasattr(kinds["method"], "defaults"):
-        base = overlaid(base, kinds["method"].defaults(images=images), names["method"])
     if names["preset"]:
         layers = (_preset(kinds["method"], names, images=images), *layers)
+    own = dict(kinds["method"].defaults(images=images)) if hasattr(kinds["method"], "defaults") else {}
+    own_method = own.pop("method_settings", {})
+    base = overlaid(base, own, names["method"])
     for name, kind in kinds.items():
         settings = getattr(kind, "Settings", None)
         base[f"{name}_settings"] = None if settings is None else tree_of(settings())
+    if own_method:
+        base["method_settings"] = overlaid(base["method_settings"], own_method, names["method"])
     steps = _last(base, layers)["preprocessors"]
     steps = [steps] if isinstance(steps, str) else steps
     base["preprocessor_settings"] = {name: plugin("preprocessors", name)().state() for name in steps}

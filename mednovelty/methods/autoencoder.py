@@ -24,7 +24,14 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
 from mednovelty.errors import SettingsError
-from mednovelty.methods.autoencoder_settings import OWN_SCORES, AutoencoderSettings, defaults, presets
+from mednovelty.methods.autoencoder_settings import (
+    OWN_SCORES,
+    VOXEL_AE_RES,
+    AEResSettings,
+    AutoencoderSettings,
+    defaults,
+    presets,
+)
 from mednovelty.nn.dense import MLP
 from mednovelty.nn.lenet import LeNetDecoder, LeNetEncoder
 from mednovelty.nn.patchnet import PatchDecoder, PatchEncoder
@@ -119,7 +126,8 @@ class AEMethod:
         """Return settings of fitting, as a tree, where they are not everybody's."""
         tree = defaults(images=images)
         own = [name for what, name in OWN_SCORES.items() if what in cls.offers]
-        return tree | {"scores": [*tree["scores"], *own]}
+        more = {} if images or cls.Settings is not AEResSettings else {"method_settings": VOXEL_AE_RES}
+        return tree | {"scores": [*tree["scores"], *own]} | more
 
     @classmethod
     def presets(cls, *, images: bool) -> dict[str, dict[str, Any]]:

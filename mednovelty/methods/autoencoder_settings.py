@@ -174,6 +174,9 @@ def check_weights(settings: Any, names: tuple[str, ...]) -> None:
             raise SettingsError(f"{name}={value}: must lie between 0 and {LARGEST_WEIGHT:g}")
 
 
+VOXEL_AE_RES = {"adversarial_weight": 0.1}
+"""Of voxels, whose error is a share of the variance: with 1 the loss jumps from epoch to epoch."""
+
 OWN_SCORES = {"features": "nln_residual", "consistent": "nln_consistency"}
 """By what a model offers, the score that is for it."""
 
@@ -224,6 +227,7 @@ __all__ = [
     "OWN_SCORES",
     "PAPER_TRAINING",
     "RELEASED",
+    "VOXEL_AE_RES",
     "VOXEL_TRAINING",
     "AAESettings",
     "AEConSettings",

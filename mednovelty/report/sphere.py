@@ -141,14 +141,17 @@ def sphere_figure(given: Sequence[Cloud]) -> Figure:
     axes.plot_wireframe(*around, color="#dddddd", linewidth=0.4)
     for number, (cloud, colour) in enumerate(zip(given, _colours(given), strict=True)):
         label, order = f"{cloud.name} ({len(cloud.points)})", number + 2
-        shown = {"s": 4, "alpha": 0.25} if number == 0 else {"s": 7, "alpha": 0.8}
+        # Larger and paler below: where normals and samples lie in one place, both are seen.
+        shown = {"s": 40, "alpha": 0.4} if number == 0 else {"s": 5, "alpha": 0.8}
         axes.scatter(*cloud.points.T, color=colour, label=label, zorder=order, linewidths=0, **shown)
     axes.view_init(*_facing(np.concatenate([cloud.points for cloud in given])))
     axes.set_box_aspect((1, 1, 1))
     axes.set_xlabel("first third")
     axes.set_ylabel("second third")
     axes.set_zlabel("last third")
-    axes.legend(loc="upper left", fontsize=7, markerscale=3)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_ticks([-1, 0, 1])
+    figure.legend(loc="upper left", fontsize=8)
     return figure
 
 
@@ -168,9 +171,10 @@ def sphere_page(given: Sequence[Cloud]) -> str:
 
 
 def _facing(points: np.ndarray) -> tuple[float, float]:
-    """Return elevation and azimuth, in degrees, from which most of some points are seen."""
+    """Return elevation and azimuth, in degrees, from which most of some points are seen, and all axes."""
     x, y, z = points.mean(0)
-    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+    height, azimuth = math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+    return min(height + 20, 60), azimuth + 25
 
 
 def _colours(given: Sequence[Cloud]) -> list[str]:
