@@ -20,6 +20,8 @@ from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
 
+SILENCE_S = 60.0
+"""Longer than this nobody waits without a word."""
 ALIKE = 3
 """More messages of one kind than these are told as one."""
 
@@ -229,10 +231,19 @@ def epoch_line(record: Any, max_epochs: int) -> str:
 
 
 @contextmanager
-def scoring_progress(count: int) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback ``(scan id, voxels just done, voxels in all)`` that moves a bar on a terminal."""
+def scoring_progress(
+    count: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback ``(scan id, samples just done, samples in all)``.
+
+    It moves a bar on a terminal; elsewhere it logs how far a scan is, but not more often than ``SILENCE_S``.
+
+    Args:
+        count: How many scans there are.
+        clock: Gives seconds.
+    """
     if not on_terminal():
-        yield lambda scan_id, done, total: None
+        yield _Silence(clock).told
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -248,3 +259,19 @@ def scoring_progress(count: int) -> Iterator[Callable[[str, int, int], None]]:
             progress.advance(tasks[scan_id], done)
 
         yield show
+
+
+class _Silence:
+    """Says how far a scan is where it takes long."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._last = clock, clock()
+        self._done: dict[str, int] = {}
+
+    def told(self, scan_id: str, done: int, total: int) -> None:
+        self._done[scan_id] = self._done.get(scan_id, 0) + done
+        now = self._clock()
+        if now - self._last < SILENCE_S:
+            return
+        self._last = now
+        log.info("%s: %s of %s samples scored", scan_id, f"{self._done[scan_id]:,}", f"{total:,}")

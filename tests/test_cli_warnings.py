@@ -76,3 +76,13 @@ def test_what_is_alike_and_what_is_not():
         ("WARNING", f"4 alike, the first: {many[0]}"),
         ("INFO", "one scan only"),
     ]
+
+
+def test_a_long_scan_says_how_far_it_is(monkeypatch):
+    told = []
+    monkeypatch.setattr(console.log, "info", lambda words, *values: told.append(words % values))
+    seconds = iter([0.0, 20.0, 61.0, 62.0, 130.0])
+    with console.scoring_progress(2, lambda: next(seconds)) as advance:
+        for scan, done in (("sub-01", 500), ("sub-01", 700), ("sub-01", 100), ("sub-02", 50)):
+            advance(scan, done, 2000)
+    assert told == ["sub-01: 1,200 of 2,000 samples scored", "sub-02: 50 of 2,000 samples scored"]
