@@ -86,7 +86,7 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(dict(tree))
+        made = TypeAdapter(kind).validate_python(dict(tree))
     except ValidationError as error:
         first = error.errors()[0]
         own = first.get("ctx", {}).get("error")
@@ -94,6 +94,26 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
             raise SettingsError(f"{where}: {own}") from error
         place = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from error
+    _refuse_flags(tree, made, where, "")
+    return made
+
+
+def _refuse_flags(written: Any, read: Any, where: str, place: str) -> None:
+    """Raise where a number was read from true or false, or one of those from a number.
+
+    Python counts ``True`` as 1, so that ``nln.k=true`` would be one neighbour.
+    """
+    if isinstance(written, Mapping):
+        for key, value in written.items():
+            within = read.get(key) if isinstance(read, Mapping) else getattr(read, key, None)
+            _refuse_flags(value, within, where, f"{place}.{key}" if place else str(key))
+    elif isinstance(written, list | tuple) and isinstance(read, list | tuple):
+        for i, (value, within) in enumerate(zip(written, read, strict=False)):
+            _refuse_flags(value, within, where, f"{place}.{i}")
+    elif isinstance(written, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        raise SettingsError(f"{where}: {place}: must be a number, got {str(written).lower()}")
+    elif isinstance(written, int | float) and not isinstance(written, bool) and isinstance(read, bool):
+        raise SettingsError(f"{where}: {place}: must be true or false, got {written}")
 
 
 def tree_of(settings: Any) -> dict[str, Any]:

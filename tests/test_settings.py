@@ -47,6 +47,25 @@ def test_mistakes_are_named(layer, words):
         fit_settings(layer, where="test")
 
 
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("nln.k=true", "here: nln.k: must be a number, got true"),
+        ("nln.alpha=false", "here: nln.alpha: must be a number, got false"),
+        ("draws=true", "here: draws: must be a number, got true"),
+        ("method_settings.hidden=[6, true]", "here: hidden.1: must be a number, got true"),
+        ("nln.tune=1", "here: nln.tune: must be true or false, got 1"),
+    ],
+)
+def test_true_is_no_number_and_1_is_not_true(assignment, words):
+    with pytest.raises(SettingsError, match=f"^{words}"):
+        fit_settings(parse_assignments([assignment]), where="here")
+
+
+def test_true_stays_true():
+    assert fit_settings(parse_assignments(["nln.tune=true"]), where="here").nln.tune is True
+
+
 def test_assignments_are_toml_or_text():
     assert parse_assignments(["a.b=1e-3", "a.c=[1, 2]", "name=exact", "on=true"]) == {
         "a": {"b": 0.001, "c": [1, 2]}, "name": "exact", "on": True}  # fmt: skip
