@@ -5,12 +5,13 @@ the detector, so that a sample alone gets the score that it gets in a batch. (Th
 al. 2021 takes smallest and largest of the test set, by which a score depends on what is scored beside it.)
 
 A scorer with terms names them in ``terms``, a ``ClassVar``; has ``terms_of(batch)``, which gives ``(B,)`` by
-name as they are before normalisation; and takes ``constants``, a ``Constants``.
+name as they are before normalisation; and takes ``constants``, a ``Constants``. One whose terms depend on a
+number of neighbours also has ``terms_by_k(batch, ks)``, which gives the same for each of some K.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,28 +46,35 @@ def scale_of(values: Tensor) -> Scale:
 
 @torch.no_grad()
 def measured_constants(
-    scorers: Mapping[str, Any], make: Callable[[Tensor], Any], normals: Iterable[Tensor]
-) -> dict[str, dict[str, Scale]]:
-    """Return the constants of those scorers that have terms.
+    scorers: Mapping[str, Any], make: Callable[[Tensor], Any], normals: Iterable[Tensor], ks: Sequence[int]
+) -> dict[int, dict[str, dict[str, Scale]]]:
+    """Return, for each of some numbers of neighbours, the constants of those scorers that have terms.
 
     Args:
-        scorers: By name.
+        scorers: By name, each made for the largest K.
         make: Gives a ``Batch`` of samples.
         normals: Held-out normals, ``(b, D)`` at a time; none of them is in the reference.
+        ks: For which K. A scorer whose terms depend on none has the same constants for all.
     """
     scorers = {name: scorer for name, scorer in scorers.items() if hasattr(scorer, "terms")}
-    found: dict[str, dict[str, list[Tensor]]] = {
-        name: {term: [] for term in scorer.terms} for name, scorer in scorers.items()
-    }
+    found: dict[tuple[int, str, str], list[Tensor]] = {}
     for x in normals if scorers else ():
         batch = make(x)
         for name, scorer in scorers.items():
-            for term, values in scorer.terms_of(batch).items():
-                found[name][term].append(values.cpu())
-    return {
-        name: {term: scale_of(torch.cat(values)) for term, values in terms.items()}
-        for name, terms in found.items()
-    }
+            for k, terms in terms_by_k(scorer, batch, ks).items():
+                for term, values in terms.items():
+                    found.setdefault((k, name, term), []).append(values.cpu())
+    measured: dict[int, dict[str, dict[str, Scale]]] = {k: {} for k in ks} if scorers else {}
+    for (k, name, term), blocks in found.items():
+        measured[k].setdefault(name, {})[term] = scale_of(torch.cat(blocks))
+    return measured
+
+
+def terms_by_k(scorer: Any, batch: Any, ks: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+    """Return ``(B,)`` by K and term, before normalisation."""
+    if hasattr(scorer, "terms_by_k"):
+        return dict(scorer.terms_by_k(batch, ks))
+    return dict.fromkeys(ks, scorer.terms_of(batch))
 
 
 def with_terms(names: Iterable[str]) -> list[str]:
@@ -74,4 +82,4 @@ def with_terms(names: Iterable[str]) -> list[str]:
     return [name for name in names if hasattr(plugin("scorers", name), "terms")]
 
 
-__all__ = ["Constants", "Scale", "measured_constants", "scale_of", "with_terms"]
+__all__ = ["Constants", "Scale", "measured_constants", "scale_of", "terms_by_k", "with_terms"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mednovelty.calibration import Constants
 from mednovelty.capabilities import offered_by
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
@@ -156,6 +157,11 @@ class Detector:
         """The normals as the network sees them."""
         return self.fitted.reference
 
+    @property
+    def constants(self) -> Mapping[str, Constants]:
+        """What the terms of scores are normalised with, by score, for as many neighbours as are looked at."""
+        return self.fitted.constants_by_k.get(self.settings.nln.k, {})
+
     @cached_property
     def scheme(self) -> GradientScheme | None:
         """The acquisition it knows."""
@@ -177,7 +183,7 @@ class Detector:
             self.model, self.reference, settings.draws, self.seed, settings.batch_voxels, is_b0,
             smoothing=maps.smoothing, spacing_mm=spacing_mm, copies=maps.noisy_copies,
             precision=maps.precision, signs=maps.signs_of(self.contrasts), nln=settings.nln,
-            knn=settings.knn, constants=self.fitted.constants,
+            knn=settings.knn, constants=self.constants,
         )  # fmt: skip
 
     def score_voxels(self, y: np.ndarray, scores: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -261,8 +267,8 @@ class Detector:
             about["settings"] = settings_told(name, self.settings.maps, self.model)
             if "knn" in getattr(plugin("scorers", name), "options", ()):
                 about["settings"]["knn"] = self.settings.knn
-            if name in self.fitted.constants:
-                constants = {term: asdict(scale) for term, scale in self.fitted.constants[name].items()}
+            if name in self.constants:
+                constants = {term: asdict(scale) for term, scale in self.constants[name].items()}
                 about["settings"] |= {"nln": asdict(self.settings.nln), "constants": constants}
         return about
 

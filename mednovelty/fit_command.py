@@ -231,6 +231,10 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
     if "choice" in summary:
         log.info("%s", summary["choice"])
     say("%s", summary["verdict"])
+    if "nln" in summary.get("tuned", {}):
+        from mednovelty.tuning import told_in_words
+
+        log.info("nln: %s", told_in_words(summary["tuned"]["nln"]))
     log.info("wrote %s", request.output)
     if request.as_json:
         told = {"folder": str(request.output), "sha256": detector.sha256, "summary": summary}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mednovelty.batch import Batch
+from mednovelty.batch import Batch, sample_shape
 from mednovelty.calibration import Constants, measured_constants, with_terms
 from mednovelty.candidates import Training, train_best
 from mednovelty.capabilities import asked_by, check_offers, offered_by
@@ -27,7 +27,16 @@ from mednovelty.searches import with_chosen_searches
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.settings import checked, overlaid, tree_of
 from mednovelty.train import TrainingRecord, TrainSettings
-from mednovelty.tuning import tuned_nln, widest
+from mednovelty.tuning import (
+    FEWEST,
+    check_held_out,
+    check_tuning,
+    enough,
+    rows_a_batch,
+    takes_neighbours,
+    tuned_nln,
+    widest,
+)
 from mednovelty.voxel_cache import VoxelCache
 
 DEFAULT_SCORES = (
@@ -143,8 +152,9 @@ class Fitted:
         record: The training curve.
         summary: What the method's ``assess`` says of the model: JSON types, at least ``verdict`` and
             ``collapsed``. The VAE tells its held-out ELBO, probabilistic PCA beside it, active latents.
-        constants: By score, what its terms are normalised with, measured on held-out voxels.
-        nln: The settings they are for: as asked for, or chosen.
+        constants_by_k: By number of neighbours and score, what the score's terms are normalised with,
+            measured on held-out voxels; empty where no score has terms.
+        nln: As asked for, or chosen.
     """
 
     method: Any
@@ -152,8 +162,13 @@ class Fitted:
     reference: Reference
     record: TrainingRecord
     summary: dict[str, Any]
-    constants: Mapping[str, Constants] = field(default_factory=dict)
+    constants_by_k: Mapping[int, Mapping[str, Constants]] = field(default_factory=dict)
     nln: NLNSettings = field(default_factory=NLNSettings)
+
+    @property
+    def constants(self) -> Mapping[str, Constants]:
+        """By score, for as many neighbours as it was fitted with."""
+        return self.constants_by_k.get(self.nln.k, {})
 
 
 def make_method(settings: FitSettings) -> Any:
@@ -209,7 +224,8 @@ def check_plugins(settings: FitSettings) -> None:
 
     Raises:
         UnknownPluginError: One is not installed; the nearest is suggested.
-        SettingsError: A score asks for what the method's models do not have.
+        SettingsError: A score asks for what the method's models do not have, or settings are to be tuned for
+            which there is no score.
     """
     named = {
         "methods": (settings.method,),
@@ -224,6 +240,32 @@ def check_plugins(settings: FitSettings) -> None:
     offers = offered_by(plugin("methods", settings.method))
     for name in settings.scores:
         check_offers(name, asked_by(plugin("scorers", name)), offers, f"the method {settings.method}")
+    if settings.nln.tune:
+        check_tuning(settings.scores, offers)
+
+
+def check_neighbours(training: VoxelCache, validation: VoxelCache, settings: FitSettings) -> None:
+    """Look whether there are samples enough for the scores by nearest latent neighbours, before training.
+
+    Raises:
+        SettingsError: ``nln.k`` is more than the normals that the reference will hold, or there are too few
+            held-out samples to tune on.
+    """
+    if not takes_neighbours(settings.scores):
+        return
+    if settings.nln.tune:
+        check_held_out(len(validation))
+        return
+    parts = reference_parts(settings.scores)
+    for method in make_candidates(settings):
+        with torch.device("meta"):  # No memory is taken.
+            sketch = method.build(training.shape)
+        count = _reference_size(sketch, training, parts, settings)
+        if settings.nln.k > count:
+            raise SettingsError(
+                f"nln.k={settings.nln.k}: the reference will hold {count} normals, of {len(training)} "
+                f"training samples; set nln.k to one of 1 to {count}"
+            )
 
 
 def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
@@ -253,36 +295,56 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
 
     Raises:
         UnknownPluginError: The settings name a plug-in that is not installed.
-        SettingsError: The loss is not finite, or the checkpoint is of another run.
+        SettingsError: There are too few samples for what the settings ask, the loss is not finite, or the
+            checkpoint is of another run.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
     parts = reference_parts(settings.scores)
+    check_neighbours(training, validation, settings)
     how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device)
     best, choice = train_best(make_candidates(settings), how)
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
     reference = _draw_reference(best.model, training, parts, settings, seed, on_reference)
-    count = max(1, min(SEARCH_SAMPLE, SEARCH_BYTES // (4 * validation.channels)))
-    rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
-    sample = torch.from_numpy(_samples(validation, rows)).to(device)
+    sample = _held_out(validation, settings, seed).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed, knn=settings.knn,
-                                     nln=widest(settings.nln))  # fmt: skip
+                                     nln=widest(settings.nln, len(reference)))  # fmt: skip
     if settings.nln.tune:
-        names = with_terms(settings.scores)
-        nln, told = tuned_nln(best.model, reference, names, sample, settings.nln, generator(seed, "tune nln"))
+        nln, told = tuned_nln(best.model, reference, settings.scores, sample, settings.nln,
+                              generator(seed, "tune nln"), background=_background(settings))  # fmt: skip
         settings, summary = replace(settings, nln=nln), summary | {"tuned": told}
     constants = _constants(best.model, reference, settings, sample)
     return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln)
 
 
+def _held_out(validation: VoxelCache, settings: FitSettings, seed: int) -> torch.Tensor:
+    """Return ``(n, C)`` held-out samples on which searches, settings and constants are measured."""
+    count = max(1, min(SEARCH_SAMPLE, SEARCH_BYTES // (4 * validation.channels)))
+    count = max(count, FEWEST) if settings.nln.tune else count
+    rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
+    return torch.from_numpy(_samples(validation, rows))
+
+
+def _background(settings: FitSettings) -> float | None:
+    """Return what samples show outside the mask; None where a sample is a voxel of it."""
+    value = getattr(getattr(make_view(settings), "settings", None), "background", None)
+    return None if value is None else float(value)
+
+
 def _constants(
     model: Any, reference: Reference, settings: FitSettings, sample: torch.Tensor
-) -> dict[str, Constants]:
-    """Return what the terms of the scores are normalised with, measured on held-out ``(n, C)`` samples."""
-    names = with_terms(settings.scores)
-    scorers = Scoring(model, reference, 1, 0, 1, nln=settings.nln).scorers(names)
-    return {**measured_constants(scorers, Batch, sample.split(settings.batch_voxels))}
+) -> dict[int, dict[str, Constants]]:
+    """Return what terms are normalised with, by K and score, measured on held-out ``(n, C)`` samples."""
+    names, ks = with_terms(settings.scores), settings.nln.offered(len(reference))
+    if not names:
+        return {}
+    nln = widest(settings.nln, len(reference))
+    scorers = Scoring(model, reference, 1, 0, 1, nln=nln).scorers(names)
+    rows = min(settings.batch_voxels, rows_a_batch(nln.k, sample.shape[1]))
+    normals = enough(sample, sample_shape(model))
+    measured = measured_constants(scorers, Batch, normals.split(rows), ks)
+    return {k: {**constants} for k, constants in measured.items()}
 
 
 def fallback_neighbours(name: str) -> str:
@@ -303,8 +365,7 @@ def _draw_reference(
     seed: int,
     advance: Callable[[int, int], Any],
 ) -> Reference:
-    cost = bytes_a_voxel(parts, model.channels, latent_size(model))
-    count = min(max(settings.reference_bytes // cost, 1), len(training)) if cost else 0
+    count = _reference_size(model, training, parts, settings)
     if not count:
         rows = np.empty(0, np.int64)
     elif settings.reference == "coreset":
@@ -315,3 +376,9 @@ def _draw_reference(
     normals = torch.from_numpy(_samples(training, rows))
     neighbours = fallback_neighbours(settings.neighbours)
     return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))
+
+
+def _reference_size(model: Any, training: VoxelCache, parts: set[str], settings: FitSettings) -> int:
+    """Return how many normals a reference with some parts will hold."""
+    cost = bytes_a_voxel(parts, model.channels, latent_size(model))
+    return min(max(settings.reference_bytes // cost, 1), len(training)) if cost else 0

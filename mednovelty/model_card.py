@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mednovelty.searches import told_of
+from mednovelty.tuning import takes_neighbours, told_in_words
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -39,6 +40,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
         *[f"* Neighbours, {place}: {_search(told)}" for place, told in told_of(detector.reference).items()],
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
+        *_neighbours(detector),
         f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
         + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
         "",
@@ -58,6 +60,23 @@ def model_card(detector: Detector, sha256: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _neighbours(detector: Detector) -> list[str]:
+    """Return what is told of K and alpha, where a score has them."""
+    settings, tuned = detector.settings, detector.fitted.summary.get("tuned", {}).get("nln", {})
+    names = takes_neighbours(settings.scores)
+    if not names:
+        return []
+    nln = settings.nln
+    words = f"K = {nln.k}, alpha = {nln.alpha:g}, as asked for"
+    if tuned.get("k") is not None:
+        words = f"chosen: {told_in_words(tuned)}"
+        if (tuned["k"], tuned["alpha"]) != (nln.k, nln.alpha):
+            words = f"K = {nln.k}, alpha = {nln.alpha:g}, as asked for; {words}"
+    others = [k for k in sorted(detector.fitted.constants_by_k) if k != nln.k]
+    also = f"; K = {', '.join(map(str, others))} can be had when scoring" if others else ""
+    return [f"* Nearest latent neighbours: {words}{also}"]
 
 
 def _search(told: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mednovelty import record_checks, searches, store
-from mednovelty.calibration import Scale
+from mednovelty.calibration import Constants, Scale
 from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
 from mednovelty.errors import DetectorError, SettingsError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
@@ -85,9 +85,11 @@ def record_of(detector: Detector) -> store.DetectorRecord:
         curve=[
             store.EpochRecord(**row) for row in store.json_types(detector.fitted.record.as_json(times=False))
         ],
-        constants={
-            name: {term: store.ScaleRecord(**asdict(scale)) for term, scale in terms.items()}
-            for name, terms in detector.fitted.constants.items()
+        constants=_told(detector.constants),
+        constants_by_k={
+            str(k): _told(constants)
+            for k, constants in detector.fitted.constants_by_k.items()
+            if k != settings.nln.k
         },
         versions={package: version(package) for package in PACKAGES},
     )
@@ -119,9 +121,10 @@ def load(folder: Path) -> dict[str, Any]:
         told = [search.model_dump() for search in record.reference.searches]
         reference = searches.restored(reference, told, files[store.SEARCHES])
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
+    constants = _constants(record, settings.nln.k)
     return {
         "recipe": record.recipe,
-        "fitted": Fitted(method, model, reference, curve, record.summary, _constants(record), settings.nln),
+        "fitted": Fitted(method, model, reference, curve, record.summary, constants, settings.nln),
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,
@@ -132,10 +135,23 @@ def load(folder: Path) -> dict[str, Any]:
     }
 
 
-def _constants(record: store.DetectorRecord) -> dict[str, dict[str, Scale]]:
+def _told(constants: Mapping[str, Constants]) -> dict[str, dict[str, store.ScaleRecord]]:
     return {
-        name: {term: Scale(scale.mean, scale.spread) for term, scale in terms.items()}
-        for name, terms in record.constants.items()
+        name: {term: store.ScaleRecord(**asdict(scale)) for term, scale in terms.items()}
+        for name, terms in constants.items()
+    }
+
+
+def _constants(record: store.DetectorRecord, k: int) -> dict[int, dict[str, dict[str, Scale]]]:
+    """Return constants by K; those that a record tells without one are for the K of its settings."""
+    told = {k: record.constants} if record.constants else {}
+    told |= {int(other): constants for other, constants in record.constants_by_k.items()}
+    return {
+        k: {
+            name: {term: Scale(scale.mean, scale.spread) for term, scale in terms.items()}
+            for name, terms in constants.items()
+        }
+        for k, constants in told.items()
     }
 
 

@@ -8,6 +8,7 @@ and its quality recorded (``neighbours.choice``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,10 +46,14 @@ class _Listening(Reference):
 
     def nearest(self, part: str, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Note the queries of a Euclidean search."""
-        key = ("euclidean", part)
-        self._note(key, queries)
-        self.most[key] = max(k, self.most.get(key, 1))
+        self._note(("euclidean", part), queries)
+        self.expect(part, k)
         return queries.new_zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.int64)
+
+    def expect(self, part: str, k: int) -> None:
+        """Note that as many neighbours will be asked for."""
+        key = ("euclidean", part)
+        self.most[key] = max(k, self.most.get(key, 1))
 
     def nearest_gaussian(self, space: Any, mean: Tensor, sigma: Tensor) -> Tensor:
         """Note the queries of a search among Gaussians."""
@@ -79,9 +84,15 @@ def queries_of(
     """
     comparing = [name for name in scores if plugin("scorers", name).reference_parts]
     listening = _Listening(reference)
-    scoring = Scoring(
-        model, listening, DRAWS, 0, max(NUMBERS_A_BATCH // max(model.channels, 1), 1), **options
-    )
+    rows = max(NUMBERS_A_BATCH // max(model.channels, 1), 1)
+    nln = options.pop("nln", None)
+    if nln is not None:
+        # One neighbour asks what many ask; each that is found is decoded, and here none is found.
+        options["nln"] = replace(nln, k=1)
+        for name in comparing:
+            if "nln" in getattr(plugin("scorers", name), "options", ()):
+                listening.expect("latent_mean", nln.k)
+    scoring = Scoring(model, listening, DRAWS, 0, rows, **options)
     voxels = sample.cpu().numpy()
     scoring.run(comparing, lambda start, stop: (voxels[start:stop], None), len(sample))
     return {

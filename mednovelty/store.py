@@ -130,6 +130,10 @@ class DetectorRecord(_Strict):
     constants: dict[str, dict[str, ScaleRecord]] = Field(
         default_factory=dict, description="by score and term, measured on held-out voxels"
     )
+    constants_by_k: dict[str, dict[str, dict[str, ScaleRecord]]] = Field(
+        default_factory=dict,
+        description="the same for numbers of neighbours other than nln.k, by that number",
+    )
     versions: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict, description="sha256 of each tensor file")
 

@@ -8,7 +8,7 @@ import mednovelty
 LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
     "postprocess memory_ladder capabilities",
-    "scan protocols plugins metrics maps calibration",
+    "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
     "batch",
     "methods",

@@ -112,7 +112,9 @@ def test_neighbours_are_those_of_brute_force_ties_and_all_of_them(k):
 def test_more_neighbours_than_normals_are_refused():
     model = Sums()
     scorer = NearestLatentNeighbours(model, reference_of(model, BY_HAND), NLNSettings(k=4))
-    with pytest.raises(SettingsError, match="4"):
+    with pytest.raises(
+        SettingsError, match=r"nln.k=4: the reference holds 3 normals; set nln.k to one of 1 to 3"
+    ):
         scorer.score(Batch(X))
 
 
@@ -158,7 +160,7 @@ def test_constants_are_of_held_out_normals_so_that_a_sample_scores_alone_as_in_c
     model = HeteroscedasticVAE(CHANNELS, LATENT)
     reference = reference_of(model, random_samples(NORMALS, CHANNELS, seed=1))
     held_out, x = random_samples(200, CHANNELS, seed=4), 10 + random_samples(6, CHANNELS, seed=2)
-    measured = measured_constants({"s": kind(model, reference)}, Batch, held_out.split(64))["s"]
+    measured = measured_constants({"s": kind(model, reference)}, Batch, held_out.split(64), [2])[2]["s"]
     scorer = kind(model, reference, NLNSettings(), measured)
     for term, values in scorer.terms_of(Batch(held_out)).items():
         normalised = measured[term](values)

@@ -82,7 +82,9 @@ def test_a_search_is_tuned_for_as_many_neighbours_as_scores_look_at():
         (["latent_euclidean", "hyperspherical_knn"], {}, 3),
         (["hyperspherical_knn"], {"knn": 7}, 7),
         (["nearest_latent_neighbours"], {"nln": NLNSettings(k=5)}, 5),
-        (["nearest_latent_neighbours"], {"nln": widest(NLNSettings(k=2, tune=True))}, 10),
+        (["nearest_latent_neighbours"], {"nln": widest(NLNSettings(k=2), 30)}, 10),
+        (["nearest_latent_neighbours"], {"nln": widest(NLNSettings(k=2), 8)}, 5),
+        (["latent_euclidean"], {"nln": NLNSettings(k=5)}, 1),
     ):
         assert queries_of(reference, model, names, sample, **options)["euclidean", "latent_mean"].k == k
 

@@ -164,7 +164,7 @@ def scores_of(model: Any, name: str, images: Images, options: Options) -> dict[s
     kind = {"ae_res": NLNResidual, "ae_con": NLNConsistency}.get(name, NearestLatentNeighbours)
     nln = NLNSettings(options.k, options.alpha)
     held_out = torch.from_numpy(images.held_out.array()).to(device).split(BATCH)
-    constants = measured_constants({name: kind(model, reference, nln)}, Batch, held_out)[name]
+    constants = measured_constants({name: kind(model, reference, nln)}, Batch, held_out, [nln.k])[nln.k][name]
     scorer = kind(model, reference, nln, constants)
     parts: dict[str, list[torch.Tensor]] = {}
     for x in torch.from_numpy(images.test).to(device).split(BATCH):

@@ -21,6 +21,7 @@ alpha = 0.6; and it compares the *neighbours'* latents with f_con of the *sample
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from mednovelty.batch import Batch, sample_shape
 from mednovelty.calibration import Constants, Scale
+from mednovelty.errors import SettingsError
 from mednovelty.methods.input_gradients import MapScorer
 from mednovelty.methods.sample_scorers import ReferenceScorer
 from mednovelty.neighbours.latent_settings import NLNSettings
@@ -66,12 +68,17 @@ class LatentNeighbours:
         key = ("decoded neighbours", self._model, self._reference, self._k)
         return batch.once(key, lambda: self._model.decode(self.latents(batch)).mean)
 
-    def error(self, of_sample: Tensor, of_neighbours: Tensor) -> Tensor:
-        """Return ``(B, W)`` absolute differences, averaged over neighbours, to ``(B * K, W)`` of them."""
+    def errors(self, of_sample: Tensor, of_neighbours: Tensor) -> Tensor:
+        """Return ``(B, K, W)`` absolute differences to the ``(B * K, W)`` of a sample's neighbours."""
         neighbours = of_neighbours.unflatten(0, (len(of_sample), self._k))
-        return (of_sample[:, None] - neighbours).abs().mean(1)
+        return (of_sample[:, None] - neighbours).abs()
 
     def _found(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self._k > len(self._reference):
+            raise SettingsError(
+                f"nln.k={self._k}: the reference holds {len(self._reference)} normals; set nln.k to one of "
+                f"1 to {len(self._reference)}"
+            )
         key = ("latent neighbours", self._model, self._reference, self._k)
         latents = batch.part(self._model, "latent_mean")
         return batch.once(key, lambda: self._reference.nearest("latent_mean", latents, self._k))
@@ -95,7 +102,7 @@ class NearestLatentNeighbours(ReferenceScorer):
     options: ClassVar[tuple[str, ...]] = ("nln",)
     terms: ClassVar[tuple[str, ...]] = ("error", "distance")
     reference_parts = ("latent_mean",)
-    unit = "standard deviations of held-out normals"
+    unit = "standard deviations from the mean of held-out normals; below 0: nearer than they are"
     group = "nln"
 
     def __init__(
@@ -117,11 +124,18 @@ class NearestLatentNeighbours(ReferenceScorer):
     @torch.no_grad()
     def terms_of(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``(B,)`` by term, not normalised."""
-        return {"error": self.error(batch).mean(1), "distance": self.neighbours.distances(batch).mean(1)}
+        error = self.errors(batch).mean(1).mean(1)
+        return {"error": error, "distance": self.neighbours.distances(batch).mean(1)}
 
-    def error(self, batch: Batch) -> Tensor:
-        """Return ``(B, W)`` absolute differences, averaged over neighbours."""
-        return self.neighbours.error(batch.x, self.neighbours.decoded(batch))
+    @torch.no_grad()
+    def terms_by_k(self, batch: Batch, ks: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Return ``terms_of`` for several K, none above this scorer's: each neighbour is decoded once."""
+        errors, distances = self.errors(batch).mean(2), self.neighbours.distances(batch)
+        return {k: {"error": errors[:, :k].mean(1), "distance": distances[:, :k].mean(1)} for k in ks}
+
+    def errors(self, batch: Batch) -> Tensor:
+        """Return ``(B, K, W)`` absolute differences, the nearest neighbour's first."""
+        return self.neighbours.errors(batch.x, self.neighbours.decoded(batch))
 
 
 @equation("mesarcik2021_nln", "Eq. (7)")
@@ -134,10 +148,10 @@ class NLNResidual(NearestLatentNeighbours):
 
     asks = ("features",)
 
-    def error(self, batch: Batch) -> Tensor:
-        """Return ``(B, H)`` absolute differences, averaged over neighbours."""
+    def errors(self, batch: Batch) -> Tensor:
+        """Return ``(B, K, H)`` absolute differences, the nearest neighbour's first."""
         decoded = self.neighbours.decoded(batch)
-        return self.neighbours.error(self.model.features(batch.x), self.model.features(decoded))
+        return self.neighbours.errors(self.model.features(batch.x), self.model.features(decoded))
 
 
 @equation("mesarcik2021_nln", "Eq. (8)")
@@ -150,22 +164,23 @@ class NLNConsistency(NearestLatentNeighbours):
 
     asks = ("consistent",)
 
-    def error(self, batch: Batch) -> Tensor:
-        """Return ``(B, Z)`` absolute differences, averaged over neighbours."""
+    def errors(self, batch: Batch) -> Tensor:
+        """Return ``(B, K, Z)`` absolute differences, the nearest neighbour's first."""
         if self.nln.reverse:
             again = self.model.consistent(batch.likelihood(self.model).mean)
-            return self.neighbours.error(again, self.neighbours.latents(batch))
+            return self.neighbours.errors(again, self.neighbours.latents(batch))
         again = self.model.consistent(self.neighbours.decoded(batch))
-        return self.neighbours.error(batch.part(self.model, "latent_mean"), again)
+        return self.neighbours.errors(batch.part(self.model, "latent_mean"), again)
 
 
 @equation("mesarcik2021_nln", "segmentation")
 class NLNMap(MapScorer):
-    """Error of each voxel against the decoded nearest latent neighbours, and the distance to them.
+    """Error of each voxel against its decoded latent neighbours; 0 is the mean of held-out normals.
 
     ``s(x)_v = alpha E'(x)_v + (1 - alpha) D'(x)``, ``E_v`` the mean over contrasts and neighbours of
     ``|x - g(z_k)|_v``: the mean over a sample's voxels is its score by ``nearest_latent_neighbours``, whose
-    arguments it has.
+    arguments it has. Within the mask values may be negative: more like the normals than those held out are on
+    the average. The 0 outside it is no such value.
     """
 
     asks = ()
@@ -173,7 +188,10 @@ class NLNMap(MapScorer):
     options = ("nln",)
     terms = NearestLatentNeighbours.terms
     reference_parts = ("latent_mean",)
-    unit = NearestLatentNeighbours.unit
+    unit = (
+        "standard deviations from the mean of held-out normals; within the mask 0 is their mean and values "
+        "may be negative, outside 0 stands for no score"
+    )
 
     def __init__(
         self,
@@ -189,15 +207,35 @@ class NLNMap(MapScorer):
     @torch.no_grad()
     def score(self, batch: Batch) -> VoxelScores:
         """Return ``(B, *space)`` scores."""
-        shape = sample_shape(self.model)
-        error = self.summed(self.sample.error(batch)) / shape[0]
-        distance = self.sample.neighbours.distances(batch).mean(1)
-        terms = {"error": error, "distance": distance.reshape(-1, *(1 for _ in shape[1:]))}
-        return weighed(terms, self.nln, self.constants)
+        error = self._on_voxels(self.sample.errors(batch).mean(1))
+        distance = self._spread_out(self.sample.neighbours.distances(batch).mean(1))
+        return weighed({"error": error, "distance": distance}, self.nln, self.constants)
 
     def terms_of(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``(B,)`` by term, not normalised."""
         return self.sample.terms_of(batch)
+
+    def terms_by_k(self, batch: Batch, ks: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Return ``terms_of`` for several K, none above this scorer's."""
+        return self.sample.terms_by_k(batch, ks)
+
+    @torch.no_grad()
+    def maps_by_k(self, batch: Batch, ks: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Return by K what ``score`` weighs: errors ``(B, *space)``, and one distance a sample."""
+        errors, distances = self.sample.errors(batch), self.sample.neighbours.distances(batch)
+        return {
+            k: {
+                "error": self._on_voxels(errors[:, :k].mean(1)),
+                "distance": self._spread_out(distances[:, :k].mean(1)),
+            }
+            for k in ks
+        }
+
+    def _on_voxels(self, error: Tensor) -> Tensor:
+        return self.summed(error) / sample_shape(self.model)[0]
+
+    def _spread_out(self, distance: Tensor) -> Tensor:
+        return distance.reshape(-1, *(1 for _ in sample_shape(self.model)[1:]))
 
 
 def weighed(terms: dict[str, Tensor], nln: NLNSettings, constants: Constants) -> Tensor:
