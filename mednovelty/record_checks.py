@@ -17,6 +17,7 @@ from torch import Tensor
 from mednovelty.calibration import with_terms
 from mednovelty.errors import DetectorError
 from mednovelty.fitting import FitSettings, check_plugins, fallback_neighbours, make_view
+from mednovelty.neighbours.latent_settings import MOST_NEIGHBOURS
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -26,6 +27,7 @@ from mednovelty.reference import latent_size, part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
 from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
+from mednovelty.tuning import takes_neighbours
 
 LARGEST_B_S_PER_MM2 = 1e6
 CHANNEL_MEANS = (1e-9, 1e9)
@@ -90,14 +92,30 @@ def _check_search(search: SearchRecord, settings: FitSettings) -> None:
 
 
 def _check_constants(record: DetectorRecord, settings: FitSettings) -> None:
-    """Check that every score with terms, and no other, has a constant for each of them."""
+    """Check that constants are those of scores with terms, all of a score's, and of numbers of neighbours.
+
+    A score may have none at all: then it cannot be computed, and all others can.
+    """
     wanted = {name: set(plugin("scorers", name).terms) for name in with_terms(settings.scores)}
-    found = {name: set(terms) for name, terms in record.constants.items()}
-    if found != wanted:
-        name = next(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    for k, constants in (("", record.constants), *record.constants_by_k.items()):
+        place = f"constants_by_k.{k}" if k else "constants"
+        for name, terms in constants.items():
+            if set(terms) != wanted.get(name):
+                raise DetectorError(
+                    f"{place}: {name} has those of {', '.join(sorted(terms)) or 'nothing'}, but its "
+                    f"terms are {', '.join(sorted(wanted.get(name, ()))) or 'none'}"
+                )
+    most = min(MOST_NEIGHBOURS, record.reference.n_voxels)
+    for k in record.constants_by_k:
+        if not (k.isascii() and k.isdigit() and str(int(k)) == k and 1 <= int(k) <= most):
+            raise DetectorError(
+                f"constants_by_k: {k!r} is no number of neighbours among {record.reference.n_voxels} normals"
+            )
+        if int(k) == settings.nln.k:
+            raise DetectorError(f"constants_by_k: those for nln.k={k} are told in constants already")
+    if takes_neighbours(settings.scores) and settings.nln.k > record.reference.n_voxels:
         raise DetectorError(
-            f"constants: {name} has those of {', '.join(sorted(found.get(name, ()))) or 'nothing'}, but its "
-            f"terms are {', '.join(sorted(wanted.get(name, ()))) or 'none'}"
+            f"settings.nln.k is {settings.nln.k}, but the reference holds {record.reference.n_voxels} normals"
         )
 
 

@@ -143,7 +143,7 @@ class Scoring:
             if self.constants is not None and hasattr(kind, "terms") and name not in self.constants:
                 raise SettingsError(
                     f"{name}: normalises its terms by what they are on held-out normals, which this detector "
-                    f"was not asked for. Fit with --scores {name}"
+                    f"does not tell. Fit with --scores {name}"
                 )
 
     def run(

@@ -378,8 +378,12 @@ def test_a_record_that_lacks_constants_or_has_others_is_damaged():
     record = record_of(detector)
     check_record(record, detector.settings)
     given = record.constants["nearest_latent_neighbours"]
+    check_record(record.model_copy(update={"constants": {}, "constants_by_k": {}}), detector.settings)
     for constants, words in (
-        ({}, "constants: nearest_latent_neighbours has those of nothing, but its terms are distance, error"),
+        (
+            {"nearest_latent_neighbours": {}},
+            "constants: nearest_latent_neighbours has those of nothing, but its terms are distance, error",
+        ),
         (
             {"nearest_latent_neighbours": {"error": given["error"]}},
             "has those of error, but its terms are dist",
@@ -391,6 +395,19 @@ def test_a_record_that_lacks_constants_or_has_others_is_damaged():
     ):
         with pytest.raises(DetectorError, match=words):
             check_record(record.model_copy(update={"constants": constants}), detector.settings)
+        words = words.replace("constants: ", "constants_by_k.3: ")
+        with pytest.raises(DetectorError, match=words):
+            check_record(record.model_copy(update={"constants_by_k": {"3": constants}}), detector.settings)
+    for k, words in (
+        ("02", "constants_by_k: '02' is no number of neighbours among 450 normals"),
+        ("0", "constants_by_k: '0' is no number"),
+        ("451", "constants_by_k: '451' is no number"),
+        ("2", "constants_by_k: those for nln.k=2 are told in constants already"),
+    ):
+        with pytest.raises(DetectorError, match=words):
+            check_record(
+                record.model_copy(update={"constants_by_k": {k: record.constants}}), detector.settings
+            )
 
 
 def test_cross_entropy_is_for_shares():
