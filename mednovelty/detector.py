@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles
 
-SCORING_SETTINGS = ("maps", "draws", "batch_voxels", "knn")
+SCORING_SETTINGS = ("maps", "draws", "batch_voxels", "knn", "nln")
+FITTED_NEIGHBOURS = ("tune", "reverse")
+"""Of ``nln``, what is decided when fitting all the same: the constants depend on it."""
 DIFFUSION_BASELINES = ("raw_b0", "raw_dwi", "raw_attenuation")
 
 
@@ -344,23 +346,38 @@ class Detector:
         """Return the detector with other settings of scoring; nothing needs to be trained again.
 
         Args:
-            tree: ``maps`` and its settings, ``draws``, ``batch_voxels``, ``knn``.
+            tree: ``maps`` and its settings, ``draws``, ``batch_voxels``, ``knn``; of ``nln``, ``alpha``, and
+                ``k`` where constants were measured for it.
             where: What messages call the place that they are from.
 
         Raises:
             SettingsError: Any other setting, which training depends on, or a wrong value.
         """
         own = {name: tree_of(self.settings)[name] for name in SCORING_SETTINGS}
-        if fixed := [name for name in tree if name in tree_of(self.settings) and name not in own]:
+        fixed = [name for name in tree if name in tree_of(self.settings) and name not in own]
+        nln = tree.get("nln")
+        if isinstance(nln, Mapping):
+            fixed += [f"nln.{name}" for name in nln if name in FITTED_NEIGHBOURS]
+        if fixed:
             raise SettingsError(
                 f"{where}: {fixed[0]} is decided when fitting; "
                 f"scoring can change {', '.join(SCORING_SETTINGS)}"
             )
         changed = checked(FitSettings, overlaid(own, tree, where), where)
         changed.maps.signs_of(self.contrasts)
+        self._check_k(changed.nln.k, where)
         return replace(
             self, settings=replace(self.settings, **{name: getattr(changed, name) for name in own})
         )
+
+    def _check_k(self, k: int, where: str) -> None:
+        """Raise where nothing is known of that many neighbours."""
+        known = sorted(self.fitted.constants_by_k)
+        if k != self.settings.nln.k and k not in known:
+            raise SettingsError(
+                f"{where}: nln.k={k}: this detector has constants for K = "
+                f"{', '.join(map(str, known)) or 'none'}; take one of these, or fit with nln.k={k}"
+            )
 
     def save(self, folder: str | Path) -> Detector:
         """Write the detector into a folder; return it with its hash.

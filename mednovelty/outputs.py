@@ -101,6 +101,8 @@ def settings_of(detector: Detector, options: ReadOptions) -> dict[str, Any]:
     names = ("draws", "batch_voxels", "neighbours", "knn")
     scoring = {name: getattr(detector.settings, name) for name in names} | {"seed": detector.seed}
     scoring["maps"] = asdict(detector.settings.maps)
+    nln = detector.settings.nln
+    scoring["nln"] = {"k": nln.k, "alpha": nln.alpha, "reverse": nln.reverse}
     reading = asdict(options)
     del reading["nifti"]
     return json_types({"scoring": scoring, "reading": reading})
