@@ -1,15 +1,19 @@
-"""What a model may offer besides ``encode`` and ``decode``, and what a score asks of it.
+"""What a model may offer, and what a score asks of it.
 
 ================ ============================================================= =====================
+``encode``       ``encode(x)``: latents                                        all but some shallow
+``decode``       ``decode(z)``: samples                                        all but some shallow
+``novelty``      ``novelty(x)``, ``(B,)``: a score of the method's own         shallow methods
 ``prior``        distributions: a posterior, a likelihood and a prior          variational methods
 ``features``     ``features(x)``, ``(B, H)``, of a discriminator of samples    ``ae_res``, ``ae_con``
 ``consistent``   ``consistent(x)``, ``(B, Z)``: a second encoder, of           ``ae_con``
                  reconstructions
 ================ ============================================================= =====================
 
-A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will;
-a scorer tells as ``asks`` what it needs. One that says nothing offers, or asks for, distributions: so did
-all there were when there were no others.
+A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will
+besides encoding and decoding, and as ``lacks`` which of those two they will not; a scorer tells as ``asks``
+what it needs. One that says nothing offers, or asks for, distributions: so did all there were when there were
+no others.
 """
 
 from __future__ import annotations
@@ -20,8 +24,13 @@ from typing import Any
 from mednovelty.errors import SettingsError
 
 PROBABILISTIC = ("prior",)
+BOTH_WAYS = ("encode", "decode")
+"""What a model offers without saying so."""
 
 WORDS = {
+    "encode": "latents, which the methods that encode samples give",
+    "decode": "reconstructions, which the methods that decode latents give",
+    "novelty": "a score of the method's own, which the shallow methods such as pca and ocsvm give",
     "prior": "distributions (a posterior, a likelihood, a prior), which variational methods such as vae and "
     "image_vae give",
     "features": "the features of a discriminator, which the methods ae_res and ae_con train",
@@ -36,7 +45,8 @@ def asked_by(scorer: Any) -> tuple[str, ...]:
 
 def offered_by(method: Any) -> tuple[str, ...]:
     """Return what the models of a method, or of its class, offer."""
-    return tuple(getattr(method, "offers", PROBABILISTIC))
+    own, lacks = getattr(method, "offers", PROBABILISTIC), getattr(method, "lacks", ())
+    return tuple(what for what in (*own, *BOTH_WAYS) if what not in lacks)
 
 
 def check_offers(name: str, asked: Iterable[str], offered: Iterable[str], who: str) -> None:
@@ -63,4 +73,4 @@ def check_model(name: str, asked: Iterable[str], model: Any) -> None:
     check_offers(name, asked, [what for what in asked if hasattr(model, what)], type(model).__name__)
 
 
-__all__ = ["PROBABILISTIC", "asked_by", "check_model", "check_offers", "offered_by"]
+__all__ = ["BOTH_WAYS", "PROBABILISTIC", "asked_by", "check_model", "check_offers", "offered_by"]

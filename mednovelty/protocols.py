@@ -93,10 +93,10 @@ class SmoothedDecoder(Protocol):
 class Method(Protocol):
     """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``.
 
-    A method may also have ``offers`` (see ``build``); ``defaults(images=...)``, settings of fitting that it
-    asks for, as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies
-    the learning rate of some weights: for opponents, whose losses are added up after what one of them must
-    not move was held fixed (``methods.adversarial_autoencoders``).
+    A method may also have ``offers`` and ``lacks`` (see ``build``); ``defaults(images=...)``, settings of
+    fitting that it asks for, as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where
+    ``rate`` multiplies the learning rate of some weights: for opponents, whose losses are added up after
+    what one of them must not move was held fixed (``methods.adversarial_autoencoders``).
 
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """
@@ -111,12 +111,16 @@ class Method(Protocol):
         The shape is ``(C,)`` for voxels and ``(C, *space)`` for slices and windows, whose values come laid
         flat, in that order. The module is an ``Autoencoder``: a ``ProbabilisticAutoencoder``, or else the
         method tells in ``offers`` what it has instead (``mednovelty.capabilities``), and the module has
-        ``latents``, Z. Under ``torch.device("meta")``
-        nothing of it is allocated: that is how the shapes in a file are checked before memory is taken.
+        ``latents``, Z. One that does not encode or decode says so in ``lacks``, and its latents are 0. Under
+        ``torch.device("meta")`` nothing of it is allocated: that is how the shapes in a file are checked
+        before memory is taken.
         """
 
     def start(self, model: Any, normals: Any, generator: Generator) -> None:
-        """Set the weights before training, from the training voxels (a ``VoxelCache``)."""
+        """Set the weights before training, from the training voxels (a ``VoxelCache``).
+
+        A model without weights, but with buffers, is fitted here, and no step of training is taken.
+        """
 
     def loss(self, model: Any, x: Samples, epoch: int, generator: Generator) -> Mapping[str, Tensor]:
         """Return ``loss`` and the named terms it is made of, each a mean over the batch."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -186,11 +187,12 @@ def latent_size(model: Autoencoder) -> int:
     return int(model.latents)  # type: ignore[attr-defined]
 
 
-def device_of(model: Autoencoder) -> torch.device:
+def device_of(model: Any) -> torch.device:
     """Return where a model is."""
     if hasattr(model, "prior"):
         return model.prior.mean.device
-    return next(model.parameters()).device  # type: ignore[attr-defined]
+    # What has no weights is its buffers.
+    return next(chain(model.parameters(), model.buffers())).device
 
 
 def _parts_of(model: Autoencoder, rows: Tensor, wanted: set[str]) -> dict[str, Tensor]:

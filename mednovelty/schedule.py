@@ -24,7 +24,7 @@ class TrainSettings:
         batch_size: Largest number of voxels a step.
         min_steps: Small cohorts take smaller batches, so that an epoch has about as many steps.
         learning_rate: Adam's, at the start.
-        max_epochs: Stop after as many.
+        max_epochs: Stop after as many; 0: the start is all there is.
         epoch_voxels: An epoch is one pass over the training voxels, or this many of them if fewer.
         patience: Stop after as many epochs without a better validation loss.
         plateau_patience: Lower the learning rate after as many.
@@ -53,7 +53,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and not value > 0:
+            if value is not None and not value > 0 and (name, value) != ("max_epochs", 0):
                 raise SettingsError(f"{name}={value!r}: must be positive")
         if not self.plateau_factor < 1:
             raise SettingsError(f"plateau_factor={self.plateau_factor}: must be less than 1")

@@ -7,18 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from mednovelty.capabilities import PROBABILISTIC, asked_by
+from mednovelty.capabilities import BOTH_WAYS, PROBABILISTIC, asked_by
 from mednovelty.errors import UnknownPluginError
 from mednovelty.papers import PAPERS, homes
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 
+EVERY_VAE = (*PROBABILISTIC, *BOTH_WAYS)
 LOCALISATION = ("localisation", "localisation_options")
 """Groups of scores that say where in a sample something is, and of their relatives."""
 
 
 def resolve_names(
-    asked: Sequence[str], *, images: bool = False, offers: Sequence[str] = PROBABILISTIC
+    asked: Sequence[str], *, images: bool = False, offers: Sequence[str] = EVERY_VAE
 ) -> list[str]:
     """Return the scores that were asked for, groups spelled out, each once, in the order of asking.
 
@@ -47,7 +48,7 @@ def resolve_names(
     return list(dict.fromkeys(name for entry in asked for name in groups.get(entry, [entry])))
 
 
-def score_groups(*, images: bool = False, offers: Sequence[str] = PROBABILISTIC) -> dict[str, list[str]]:
+def score_groups(*, images: bool = False, offers: Sequence[str] = EVERY_VAE) -> dict[str, list[str]]:
     """Return group -> scores in the order of their equations, ``all`` and ``fast`` among the groups.
 
     A score that is called like a group, or names none, is in no group but those two.

@@ -24,6 +24,7 @@ from torch import Generator, Tensor, nn
 from mednovelty.checkpoint import read_checkpoint, write_checkpoint
 from mednovelty.curve import EpochRow, TrainingRecord
 from mednovelty.errors import SettingsError, StoppedError
+from mednovelty.reference import device_of
 from mednovelty.schedule import TrainSettings, exhausted, learning_rate
 from mednovelty.seeds import generator, numpy_generator
 from mednovelty.voxel_cache import VoxelCache
@@ -47,7 +48,8 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
     """Train a model in place; it ends with the weights of its best epoch, in evaluation mode.
 
     Args:
-        method: A ``protocols.Method``: ``start``, ``loss`` and ``validate`` are called.
+        method: A ``protocols.Method``: ``start``, ``loss`` and ``validate`` are called; of a model without
+            weights, which is fitted at once, ``loss`` is not.
         model: From ``method.build``, on the device to train on.
         data: Training voxels.
         validation: Voxels of other scans.
@@ -100,7 +102,7 @@ class _Loop:
     ) -> None:
         self.method, self.model, self.data, self.settings, self.seed = method, model, data, settings, seed
         self.path = folder / CHECKPOINT_NAME if folder is not None else None
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         rows = validation.sample_rows(settings.validation_voxels, numpy_generator(seed, "validation voxels"))
         self.held_out = torch.from_numpy(validation.take(rows))
         self.optimiser = _adam(method, model, settings)
@@ -118,8 +120,8 @@ class _Loop:
 
     @property
     def done(self) -> bool:
-        """Whether the losses recorded so far end the run."""
-        return exhausted(self.record.losses, self.settings)
+        """Whether the losses recorded so far end the run, or there are no weights to move."""
+        return next(self.model.parameters(), None) is None or exhausted(self.record.losses, self.settings)
 
     def begin(self, resume: bool) -> None:
         """Take up the checkpoint, or start anew and measure where training starts."""

@@ -38,7 +38,7 @@ class HypersphericalKNN(ReferenceScorer):
     unit = "latent units"
     group = "hyperspherical"
     options = ("knn",)
-    asks = ()
+    asks = ("encode",)
 
     def __init__(self, model: ProbabilisticAutoencoder, reference: Reference, knn: int = KNN) -> None:
         super().__init__(model, reference)

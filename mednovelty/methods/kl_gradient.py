@@ -37,7 +37,7 @@ class RecError(MapScorer):
     fixed sigma ranks voxels alike: ``rec_likelihood``.
     """
 
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
 
     @torch.no_grad()

@@ -182,7 +182,7 @@ class RecErrorBright(MapScorer):
     lesion that is bright in one and dark in another keeps the first part only.
     """
 
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
     group = "localisation_options"
     sign: ClassVar[int] = 1

@@ -98,7 +98,7 @@ class NearestLatentNeighbours(ReferenceScorer):
         constants: How the terms ``error`` and ``distance`` are normalised; as printed: not at all.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ()
+    asks: ClassVar[tuple[str, ...]] = ("encode", "decode")
     options: ClassVar[tuple[str, ...]] = ("nln",)
     terms: ClassVar[tuple[str, ...]] = ("error", "distance")
     reference_parts = ("latent_mean",)
@@ -146,7 +146,7 @@ class NLNResidual(NearestLatentNeighbours):
     discriminator's decision, H of them.
     """
 
-    asks = ("features",)
+    asks = ("features", "encode", "decode")
 
     def errors(self, batch: Batch) -> Tensor:
         """Return ``(B, K, H)`` absolute differences, the nearest neighbour's first."""
@@ -162,7 +162,7 @@ class NLNConsistency(NearestLatentNeighbours):
     code has it: ``1/(K L) sum_k |z_k - f_con(g(f(x)))|_1``.
     """
 
-    asks = ("consistent",)
+    asks = ("consistent", "encode", "decode")
 
     def errors(self, batch: Batch) -> Tensor:
         """Return ``(B, K, Z)`` absolute differences, the nearest neighbour's first."""
@@ -183,7 +183,7 @@ class NLNMap(MapScorer):
     the average. The 0 outside it is no such value.
     """
 
-    asks = ()
+    asks = ("encode", "decode")
     needs: ClassVar[tuple[str, ...]] = ("model", "reference")
     options = ("nln",)
     terms = NearestLatentNeighbours.terms

@@ -37,7 +37,7 @@ class RecSigned(MapScorer):
         signs: ``(C,)`` a_c; none: 1 for each contrast, brighter than expected.
     """
 
-    asks = ()
+    asks: ClassVar[tuple[str, ...]] = ("encode", "decode")
     options = ("signs",)
     unit = "normalised signal"
     group = "localisation_options"
@@ -83,6 +83,7 @@ class RawSigned(RecSigned):
     ``s(x)_v = sum_c a_c x_cv``: what ``rec_signed`` must beat to be worth a network.
     """
 
+    asks = ()
     trivial: ClassVar[bool] = True
 
     def score(self, batch: Batch) -> VoxelScores:

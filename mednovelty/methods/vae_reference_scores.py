@@ -28,7 +28,7 @@ class ReconstructionEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("reconstruction_mean",)
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
     group = "comparison"
 
@@ -87,7 +87,7 @@ class InputToReconstructionEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("reconstruction_mean",)
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
     group = "comparison"
 
@@ -124,7 +124,7 @@ class ReconstructionToInputEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("input",)
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
     group = "comparison"
 

@@ -70,7 +70,7 @@ class LatentEuclidean(ReferenceScorer):
     """
 
     reference_parts = ("latent_mean",)
-    asks = ()
+    asks = ("encode",)
     unit = "latent units squared"
     group = "latent"
 
@@ -126,7 +126,7 @@ class ReconstructionError(SampleScorer):
     ``s(x) = ||x - E p(x | E q(z|x))||^2``; the released code returns the root of it.
     """
 
-    asks = ()
+    asks = ("encode", "decode")
     unit = "normalised signal squared"
     group = "reconstruction"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mednovelty.batch import Batch, sample_shape
-from mednovelty.capabilities import WORDS, asked_by, offered_by
+from mednovelty.capabilities import BOTH_WAYS, WORDS, asked_by, offered_by
 from mednovelty.errors import SettingsError
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.neighbours.quality import HeldOut
@@ -161,13 +161,18 @@ def check_same_start(method: Method, training: VoxelCache, held_out: VoxelCache)
 
 
 def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
-    """The model maps samples to latents and back, as the scorers expect."""
+    """The model maps samples to latents and back, as the scorers expect, or to scores of its own."""
     model = _started(method, training)
     offers = offered_by(method)
-    assert isinstance(model, ProbabilisticAutoencoder if "prior" in offers else Autoencoder)
     assert {name for name in WORDS if hasattr(model, name)} == set(offers), "offers is not what the model has"
     assert model.channels == training.channels
     x = torch.from_numpy(held_out.take(held_out.sample_rows(5, _numpy_any())))
+    if "novelty" in offers:
+        assert model.novelty(x).shape == x.shape[:1]
+    if not set(BOTH_WAYS) <= set(offers):
+        assert "novelty" in offers, "a model that does not map samples to latents and back has a score"
+        return
+    assert isinstance(model, ProbabilisticAutoencoder if "prior" in offers else Autoencoder)
     posterior = model.encode(x)
     assert posterior.batch_shape == x.shape[:1]
     assert posterior.event_shape == posterior.mean.shape[1:] == (latent_size(model),)
@@ -176,15 +181,21 @@ def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> N
 
 
 def check_loss(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
-    """The loss is a finite mean whose gradient reaches the weights; validation gives one in numbers."""
+    """The loss is a finite mean whose gradient reaches the weights; validation gives one in numbers.
+
+    A model without weights is fitted at once, and its method refuses to have it trained.
+    """
     model = _started(method, training)
     x = torch.from_numpy(training.take(training.sample_rows(64, _numpy_any())))
+    assert torch.isfinite(torch.tensor(method.validate(model, [x], generator(0, "validate"))["loss"]))
+    if next(model.parameters(), None) is None:
+        _refused(lambda: method.loss(model, x, 1, generator(0, "loss")))
+        return
     loss = method.loss(model, x, 1, generator(0, "loss"))["loss"]
     loss.backward()
     assert loss.shape == ()
     assert torch.isfinite(loss)
     assert any(p.grad is not None and p.grad.any() for p in model.parameters()), "no weight has a gradient"
-    assert torch.isfinite(torch.tensor(method.validate(model, [x], generator(0, "validate"))["loss"]))
 
 
 def check_sides(method: Method, training: VoxelCache, held_out: VoxelCache) -> None:
@@ -195,6 +206,8 @@ def check_sides(method: Method, training: VoxelCache, held_out: VoxelCache) -> N
         groups = method.parameter_groups(model)
     grouped = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(grouped) == sorted(id(weight) for weight in model.parameters())
+    if not grouped:
+        return
     x = torch.from_numpy(training.take(training.sample_rows(64, _numpy_any())))
     method.loss(model.train(), x, 1, generator(0, "loss"))["loss"].backward()
     without = [name for name, weight in model.named_parameters() if weight.grad is None]
@@ -226,6 +239,14 @@ def _started(method: Method, training: VoxelCache) -> Any:
     with torch.no_grad():
         method.start(model, training, generator(0, "start"))
     return model
+
+
+def _refused(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except SettingsError:
+        return
+    raise AssertionError("what has no weights cannot be trained, and must say so")
 
 
 def _numpy_any() -> np.random.Generator:
