@@ -93,7 +93,7 @@ class Ellipsoid(Gaussian):
         """Return the fitted robust covariance.
 
         Raises:
-            SettingsError: Too few samples to enclose anything.
+            SettingsError: Too few samples to enclose anything, or most of them are the same.
         """
         from sklearn.covariance import MinCovDet
 
@@ -103,7 +103,11 @@ class Ellipsoid(Gaussian):
                 f"minimum_volume_ellipsoid: {enclosed} of {len(rows)} samples span no ellipsoid in {width} "
                 "dimensions; set method_settings.reduce or components to see fewer, or give more samples"
             )
-        return MinCovDet(support_fraction=self.settings.support, random_state=seed).fit(rows)
+        robust = MinCovDet(support_fraction=self.settings.support, random_state=seed)
+        try:
+            return robust.fit(rows)
+        except ValueError as error:
+            raise SettingsError(f"minimum_volume_ellipsoid: {' '.join(str(error).split())}") from error
 
     def words(self) -> str:
         """Return what was fitted, in words."""
