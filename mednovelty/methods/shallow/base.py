@@ -145,7 +145,7 @@ class ShallowMethod:
             raise SettingsError(f"{self.name}: {len(rows)} training samples are too few; give {self.fewest}")
         share = self.settings.reduce if model.reduces else getattr(self.settings, "variance", None)
         model.preparation.fit(normals, rows, share, seed)
-        prepared = model.preparation(rows.to(model.like)).double().cpu().numpy()
+        prepared = model.preparation(rows.to(model.like)).cpu().double().numpy()
         with told_in_words(self.name):
             fitted = model.estimator(prepared, seed)
         model.take(fitted, prepared)
@@ -164,7 +164,7 @@ class ShallowMethod:
         """Return the mean score over all samples, as ``loss``."""
         total, count = 0.0, 0
         for x in batches:
-            total += model.novelty(x[:, : model.channels]).double().sum().item()
+            total += model.novelty(x[:, : model.channels]).cpu().double().sum().item()
             count += len(x)
         return {"loss": total / count}
 
@@ -183,7 +183,7 @@ class ShallowMethod:
             model.novelty(_rows(cache, ASSESSED, random, model.channels).to(model.like))
             for cache in (training, validation)
         )
-        scores = torch.cat([seen, held_out]).double()
+        scores = torch.cat([seen, held_out]).cpu().double()
         finite = bool(torch.isfinite(scores).all())
         collapsed = not finite or bool(scores.max() <= scores.min())
         said = f"{model.words()}, fitted on {int(model.fitted_on):,} of {len(training):,} training samples"
@@ -197,8 +197,8 @@ class ShallowMethod:
         if not finite:
             return _verdict(f"{said}: some scores are not finite; look for extreme values", collapsed, told)
         told |= {
-            "training_score": seen.double().mean().item(),
-            "held_out_score": held_out.double().mean().item(),
+            "training_score": seen.cpu().double().mean().item(),
+            "held_out_score": held_out.cpu().double().mean().item(),
         }
         said += f"; mean score {told['held_out_score']:.4g} on held-out samples, "
         said += f"{told['training_score']:.4g} on training samples"

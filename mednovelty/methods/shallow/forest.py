@@ -88,13 +88,16 @@ class Forest(ShallowModel):
 
     def of(self, z: Tensor) -> SampleScores:
         """Return ``(B,)`` scores between 0 and 1; about a half where samples are usual."""
-        compared = z.float()
-        trees = torch.arange(len(self.feature), device=z.device)
-        node = torch.zeros(len(z), len(trees), dtype=torch.int64, device=z.device)
+        compared, nodes = z.float(), self.feature.shape[1]
+        # Trees laid end to end, and both ways on from a node side by side: one look-up each.
+        first = torch.arange(len(self.feature), device=z.device) * nodes
+        feature, threshold = self.feature.flatten(), self.threshold.flatten()
+        ways = (torch.stack([self.left, self.right], dim=2) + first[:, None, None]).flatten()
+        node = first.expand(len(z), -1)
         for _ in range(int(self.levels)):
-            goes_left = compared.gather(1, self.feature[trees, node]) <= self.threshold[trees, node]
-            node = torch.where(goes_left, self.left[trees, node], self.right[trees, node])
-        return torch.exp2(-self.depth[trees, node].mean(1) / self.usual)
+            goes_right = compared.gather(1, feature[node]) > threshold[node]
+            node = ways[2 * node + goes_right]
+        return torch.exp2(-self.depth.flatten()[node].mean(1) / self.usual)
 
     def facts(self) -> dict[str, Any]:
         """Return how many trees there are, and how deep they are."""
