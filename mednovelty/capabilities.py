@@ -8,6 +8,8 @@
 ``features``     ``features(x)``, ``(B, H)``, of a discriminator of samples    ``ae_res``, ``ae_con``
 ``consistent``   ``consistent(x)``, ``(B, Z)``: a second encoder, of           ``ae_con``
                  reconstructions
+``hypersphere``  ``hypersphere(z)``, ``(B,)``: how far latents are outside     ``deep_svdd`` and
+                 of where the normal ones were brought                         its relatives
 ================ ============================================================= =====================
 
 A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will
@@ -35,6 +37,7 @@ WORDS = {
     "image_vae give",
     "features": "the features of a discriminator, which the methods ae_res and ae_con train",
     "consistent": "a second encoder, which the method ae_con trains",
+    "hypersphere": "a hypersphere around normal latents, which the methods deep_svdd, deep_sad and hsc train",
 }
 
 

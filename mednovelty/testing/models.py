@@ -18,7 +18,7 @@ class LinearGaussianVAE:
     ``q(z|x) = N(A x + a, diag s^2)`` and ``p(x|z) = N(W z + b, diag t^2)``, with A, a, W, b drawn from a
     seed and s, t between 0.5 and 2. It keeps every promise of ``ProbabilisticAutoencoder``, and offers what
     ``capabilities`` lists besides: ``features`` 2 tanh(A x), another ``consistent`` encoder,
-    A x / 2, and ``novelty`` ||x||^2.
+    A x / 2, ``novelty`` ||x||^2, and a ``hypersphere`` around the prior's mean.
 
     Args:
         channels: C.
@@ -60,6 +60,10 @@ class LinearGaussianVAE:
     def consistent(self, x: Samples) -> Latents:
         """Return A x / 2."""
         return (x[:, None] * self.encoder).sum(-1) / 2
+
+    def hypersphere(self, z: Latents) -> Tensor:
+        """Return ||z||^2 - 2."""
+        return z.square().sum(-1) - 2
 
     def novelty(self, x: Samples) -> Tensor:
         """Return ||x||^2."""
