@@ -56,6 +56,13 @@ PAPERS = {
             url="https://arxiv.org/abs/2601.18823",
         ),
         Paper(
+            key="ruff2021_thesis",
+            authors="Ruff",
+            year=2021,
+            title="Deep One-Class Learning: A Deep Learning Approach to Anomaly Detection",
+            url="https://proceedings.mlr.press/v80/ruff18a.html",
+        ),
+        Paper(
             key="tipping1999",
             authors="Tipping and Bishop",
             year=1999,

@@ -15,8 +15,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 CONVOLUTIONS: Mapping[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: Mapping[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMS: Mapping[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-"""By the number of axes of space."""
+NORMS: Mapping[int, Any] = {0: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+"""By the number of axes of space; vectors have none."""
 
 _WEIGHTED: tuple[type, ...] = (nn.Linear, *CONVOLUTIONS.values(), *TRANSPOSED.values())
 
@@ -73,9 +73,9 @@ def zeroed(kind: type[Layer], *args: Any, **options: Any) -> Layer:
     return layer
 
 
-def neutral_norm(axes: int, channels: int) -> nn.Module:
+def neutral_norm(axes: int, channels: int, **options: Any) -> nn.Module:
     """Return a batch normalisation that changes nothing until it is trained, of images with some axes."""
-    norm = NORMS[axes](channels, device="meta").to_empty(device=torch.get_default_device())
+    norm = NORMS[axes](channels, device="meta", **options).to_empty(device=torch.get_default_device())
     norm.reset_parameters()
     return norm
 
