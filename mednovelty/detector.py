@@ -423,8 +423,10 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     Args:
         x: ``(n, C)`` finite real numbers of at most 1e15 in magnitude, C at least 1, of any one unit.
         scans: ``(n,)`` which scan each voxel is from, so that validation scans are held out whole.
-        labels: ``(n,)`` whole numbers from 0: the class of each healthy voxel, for methods whose settings
-            have ``classes``; each class gets a pole of its own. None: all are of one class.
+        labels: ``(n,)`` whole numbers. For methods whose settings have ``classes``: from 0, the class of each
+            healthy voxel, which gets a pole of its own. For ``deep_sad`` and ``hsc``: -1 for voxels known
+            to be abnormal, 1 for those known to be healthy, 0 for all others, taken to be healthy; no score
+            compares with abnormal ones. None: all are healthy, and of one class.
         seed: Same seed, same voxels, same machine: same bits.
         settings: Network, training, reference; None: the defaults.
         folder: Where checkpoints lie; None: none are written.
@@ -440,8 +442,7 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     """
     settings = checked_settings(settings)
     x = checked_voxels(x)
-    classes = getattr(make_method(settings).settings, "classes", 0)
-    labels = checked_labels(labels, len(x), classes, settings.method)
+    labels = checked_labels(labels, len(x), make_method(settings), settings.method)
     folder = None if folder is None else Path(folder)
     with gather_voxels(x, scans, settings, seed, labels=labels, folder=folder) as gathered:
         fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,

@@ -283,7 +283,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     """Train a model on normal voxels and draw its reference.
 
     Args:
-        training: ``(n, C)`` normalised voxels; ``(n, C + 1)`` with their classes, for methods that know such.
+        training: ``(n, C)`` normalised voxels; ``(n, C + 1)`` with their classes or labels, for methods that
+            know such. No score compares with voxels labelled as abnormal.
         validation: The same of other scans; they decide when to stop.
         settings: What to train, and how.
         seed: Same seed, same machine: same bits.
@@ -305,8 +306,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     best, choice = train_best(make_candidates(settings), how)
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
-    reference = _draw_reference(best.model, training, parts, settings, seed, on_reference)
-    sample = _held_out(validation, settings, seed).to(device)
+    reference = _draw_reference(best, training, parts, settings, seed, on_reference)
+    sample = _held_out(validation, best.method, settings, seed).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed, knn=settings.knn,
                                      nln=widest(settings.nln, len(reference)))  # fmt: skip
@@ -318,12 +319,12 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln)
 
 
-def _held_out(validation: VoxelCache, settings: FitSettings, seed: int) -> torch.Tensor:
+def _held_out(validation: VoxelCache, method: Any, settings: FitSettings, seed: int) -> torch.Tensor:
     """Return ``(n, C)`` held-out samples on which searches, settings and constants are measured."""
     count = max(1, min(SEARCH_SAMPLE, SEARCH_BYTES // (4 * validation.channels)))
     count = max(count, FEWEST) if settings.nln.tune else count
     rows = validation.sample_rows(count, numpy_generator(seed, "search sample"))
-    return torch.from_numpy(_samples(validation, rows))
+    return torch.from_numpy(_samples(validation, _healthy(validation, rows, method)))
 
 
 def _background(settings: FitSettings) -> float | None:
@@ -357,22 +358,34 @@ def _samples(table: VoxelCache, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(table.take(rows)[:, : math.prod(table.shape)])
 
 
+def _healthy(table: VoxelCache, rows: np.ndarray, method: Any) -> np.ndarray:
+    """Return those rows of a table, by index, that no label says to be abnormal."""
+    if table.channels == math.prod(table.shape) or not getattr(method, "semi_labels", ()):
+        return rows
+    return rows[table.array()[rows, -1] >= 0]
+
+
 def _draw_reference(
-    model: Any,
+    best: Any,
     training: VoxelCache,
     parts: set[str],
     settings: FitSettings,
     seed: int,
     advance: Callable[[int, int], Any],
 ) -> Reference:
+    model = best.model
     count = _reference_size(model, training, parts, settings)
     if not count:
         rows = np.empty(0, np.int64)
     elif settings.reference == "coreset":
+        own = _healthy(training, np.arange(len(training)), best.method)
         every = training.array()[:, : math.prod(training.shape)]
-        rows = k_center(every, count, advance=lambda chosen: advance(chosen, count))
+        if len(own) < len(training):
+            every, count = every[own], min(count, len(own))
+        rows = own[k_center(every, count, advance=lambda chosen: advance(chosen, count))]
     else:
         rows = training.sample_rows(count, numpy_generator(seed, "reference"))
+        rows = _healthy(training, rows, best.method)
     normals = torch.from_numpy(_samples(training, rows))
     neighbours = fallback_neighbours(settings.neighbours)
     return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))

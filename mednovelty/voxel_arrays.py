@@ -42,40 +42,44 @@ def checked_voxels(x: Any, channels: int | None = None) -> np.ndarray:
     return array
 
 
-def checked_labels(labels: Any, count: int, classes: int, method: str) -> np.ndarray | None:
-    """Return ``(n,)`` classes as they were given, once it is clear that they are such.
+def checked_labels(labels: Any, count: int, method: Any, name: str) -> np.ndarray | None:
+    """Return ``(n,)`` labels as they were given, once it is clear that the method takes them.
 
     Args:
-        labels: Whole numbers from 0, or None.
+        labels: Whole numbers, or None: classes from 0 where the method's settings have ``classes``; else one
+            of its ``semi_labels``, such as -1 for anomalies, 0 for no label, 1 for normals.
         count: n.
-        classes: How many the method's settings have; 0: it knows of none.
-        method: Its name, for messages.
+        method: With its settings.
+        name: Its name, for messages.
 
     Raises:
-        SettingsError: Labels without classes, or classes without labels.
-        ScanError: Not one a voxel (``labels.shape``), or no class (``labels.value``).
+        SettingsError: Labels for a method that takes none, or classes without labels.
+        ScanError: Not one a voxel (``labels.shape``), or no label (``labels.value``).
     """
-    if (labels is None) != (classes == 0):
-        raise SettingsError(
-            f"labels were given, and the method {method} has no classes; set method_settings.classes, which "
-            "hyperspherical takes"
-            if classes == 0
-            else f"method_settings.classes={classes}, and no voxel's class was given; pass labels"
-        )
+    classes, semi = getattr(method.settings, "classes", 0), tuple(getattr(method, "semi_labels", ()))
+    if classes and labels is None:
+        raise SettingsError(f"method_settings.classes={classes}, and no voxel's class was given; pass labels")
     if labels is None:
         return None
+    if not classes and not semi:
+        raise SettingsError(
+            f"labels were given, and the method {name} has no classes; set method_settings.classes, which "
+            "hyperspherical takes, or choose deep_sad or hsc, which take labelled anomalies"
+        )
     found = np.asarray(labels)
     if found.shape != (count,):
         raise ScanError(f"labels must be ({count},), one a voxel, got {found.shape}", code="labels.shape")
-    if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= classes:
+    allowed = range(classes) if classes else semi
+    if found.dtype.kind not in "iu" or not np.isin(found, allowed).all():
         told = (
             f"{found.dtype} from {found.min()} to {found.max()}"
             if found.dtype.kind in "biuf"
             else found.dtype
         )
-        raise ScanError(
-            f"labels must be whole numbers from 0 to {classes - 1}, got {told}", code="labels.value"
-        )
+        meant = f"whole numbers from 0 to {classes - 1}"
+        if not classes:
+            meant = "-1 (anomaly), 0 (no label) or 1 (normal)"
+        raise ScanError(f"labels must be {meant}, got {told}", code="labels.value")
     return found
 
 
