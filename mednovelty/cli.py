@@ -127,7 +127,10 @@ def fit(
     ] = None,
     contrasts: Contrasts = None,
     masks: Annotated[
-        Path | None, typer.Option("--masks", help="Lesion masks: what touches a lesion is left out.")
+        Path | None,
+        typer.Option(
+            "--masks", help="Lesion masks: left out, or for deep_sad and hsc shown as abnormal voxels."
+        ),
     ] = None,
     fold: Fold = None,
     brain_masks: BrainMasks = None,

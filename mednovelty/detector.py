@@ -98,7 +98,8 @@ class Detector:
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
             recipe: ``qspace``, ``slices`` or ``patches``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
-            lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out.
+            lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out. Of
+                diffusion scans ``deep_sad`` and ``hsc`` get the lesion's voxels, labelled as abnormal.
             seed: Same seed, same scans, same machine: same bits.
             settings: Network, training, reference; None: the recipe's defaults.
             options: How scans are read; None: the defaults, with the ``structural_mask`` of the settings.

@@ -115,6 +115,7 @@ def fit(request: FitRequest) -> int:
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
     from mednovelty.model_folder import fit_settings
+    from mednovelty.plugins import plugin
     from mednovelty.recipes import recipe_of
 
     recipe = recipe_of(request.recipe)
@@ -130,7 +131,8 @@ def fit(request: FitRequest) -> int:
     console.say_skipped(scans)
     _refuse_folder_of_scans(scans, request.output)
     ids, masks = [files.id for files in scans], request.masks
-    lesions = None if masks is None else lesions_in(masks, ids, request.output)
+    labels = recipe.scans == "dwi" and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
+    lesions = None if masks is None else lesions_in(masks, ids, request.output, each=not labels)
     _make_writable(request.output)
     console.set_threads(request.threads)
     failures: list[dict[str, str]] = []
@@ -197,13 +199,15 @@ def contrasts_in(text: str | Sequence[str] | None) -> list[str] | None:
     return [name.strip() for name in names if name.strip()] or None
 
 
-def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan], Any]:
+def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = True) -> Callable[[Scan], Any]:
     """Return what gives a scan's lesion, ``(I, J, K)`` bool, from a folder of masks or a data manifest.
 
     Args:
         masks: Where the lesion masks are.
         ids: Of all scans.
         besides: A folder whose files are no lesion masks, even if it lies in that of the masks.
+        each: Whether every scan must have a mask, lest a lesion be taken to be healthy unawares. Where
+            lesions are labelled, scans without a mask have no label.
 
     Raises:
         ScanError: There is no such folder, or a scan has two masks.
@@ -216,6 +220,8 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path) -> Callable[[Scan
     found, _ = manifest_masks(read_manifest(masks), ids) if is_manifest else find_masks(masks, ids, besides)
 
     def lesion_of(scan: Scan) -> Any:
+        if scan.id not in found and not each:
+            return None
         if scan.id not in found:
             raise ScanError(f"{scan.id}: no lesion mask in {masks}; give a healthy scan one of zeros",
                             code="masks.missing")  # fmt: skip

@@ -297,9 +297,10 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     Raises:
         UnknownPluginError: The settings name a plug-in that is not installed.
         SettingsError: There are too few samples for what the settings ask, the loss is not finite, or the
-            checkpoint is of another run.
+            checkpoint is of another run; or the method needs labelled anomalies, and there are none.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
+    _check_anomalies(training, settings)
     parts = reference_parts(settings.scores)
     check_neighbours(training, validation, settings)
     how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device)
@@ -356,6 +357,19 @@ def fallback_neighbours(name: str) -> str:
 def _samples(table: VoxelCache, rows: np.ndarray) -> np.ndarray:
     """Return ``(n, C)`` rows of a table, without classes."""
     return np.ascontiguousarray(table.take(rows)[:, : math.prod(table.shape)])
+
+
+def _check_anomalies(training: VoxelCache, settings: FitSettings) -> None:
+    """Refuse to train what needs labelled anomalies without any."""
+    if not getattr(plugin("methods", settings.method), "needs_anomalies", False):
+        return
+    labelled = training.channels > math.prod(training.shape)
+    if not labelled or not (training.array()[:, -1] < 0).any():
+        raise SettingsError(
+            f"the method {settings.method} tells normal from abnormal samples and learns nothing from normal "
+            "ones alone, and none here is labelled as abnormal; fit diffusion scans with --masks of lesions, "
+            "or fit_voxels with labels, or choose deep_svdd"
+        )
 
 
 def _healthy(table: VoxelCache, rows: np.ndarray, method: Any) -> np.ndarray:

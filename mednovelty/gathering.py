@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mednovelty.fitting import FitSettings, make_steps
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
 from mednovelty.preprocess.qspace import GradientScheme
+from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
@@ -89,7 +90,8 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         options: How scans are read.
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
-        lesion_of: Gives each scan's lesion, ``(I, J, K)`` bool, to leave out. None: there is none.
+        lesion_of: Gives each scan's lesion, ``(I, J, K)`` bool, to leave out; methods with ``semi_labels``
+            get its voxels, labelled. None: there is none.
 
     Raises:
         ScanError: No scan can be used, or an id occurs twice.
@@ -97,15 +99,34 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     listed = list(scans)
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
-    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks)
+    labels = lesion_of is not None and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
+    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, labels)
+    waiting: list[_Annotated] = []
 
     def add(files: Any) -> None:
-        scan = scan_of(files, options)
+        scan, role = scan_of(files, options), getattr(files, "role", None)
         lesion = None if lesion_of is None else lesion_of(scan)
-        gather.add(scan if lesion is None else scan.without(lesion), getattr(files, "role", None))
+        if lesion is None or not labels:
+            gather.add(scan if lesion is None else scan.without(lesion), role)
+        elif role != "validation" and (lesion & scan.mask).any():
+            waiting.append(_Annotated(scan.id, scan, role, lesion))
+        else:
+            gather.add(scan, role, lesion)
 
     add_each(validation_first(listed, seed), add, gather.notes, on_scan)
+    # The first are held out: those with lesions, of which there are few, are to be trained on.
+    add_each(waiting, lambda late: gather.add(late.scan, late.role, late.lesion), gather.notes,
+             lambda name, message: on_scan(name, message) if message else None)  # fmt: skip
     return gather.finish()
+
+
+class _Annotated(NamedTuple):
+    """A scan with a lesion whose voxels are labelled."""
+
+    id: str
+    scan: Scan
+    role: str | None
+    lesion: np.ndarray
 
 
 def add_each(
@@ -136,9 +157,14 @@ class _Gathering:
     """The table while it fills."""
 
     def __init__(
-        self, settings: FitSettings, folder: Path | None, scheme: GradientScheme | None, asks: bool
+        self,
+        settings: FitSettings,
+        folder: Path | None,
+        scheme: GradientScheme | None,
+        asks: bool,
+        labels: bool,
     ) -> None:
-        self.settings = settings
+        self.settings, self.labels = settings, labels
         self.folder = folder
         self.scheme = scheme
         mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
@@ -153,8 +179,8 @@ class _Gathering:
         self.asked: set[str] = set()
         self.notes: list[str] = []
 
-    def add(self, scan: Scan, role: str | None) -> None:
-        """Preprocess a scan and keep its voxels."""
+    def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None = None) -> None:
+        """Preprocess a scan and keep its voxels, those of a lesion, ``(I, J, K)`` bool, with their label."""
         if scan.gradients is None or self.scheme is None:
             raise ScanError(f"{scan.id}: has no gradients; the recipe 'qspace' needs diffusion scans",
                             code="gradients.missing")  # fmt: skip
@@ -165,12 +191,20 @@ class _Gathering:
         prepared = self.scheme(scan)
         for _, step in self.steps:
             prepared = step(prepared)
-        means = channel_means(prepared)
+        if lesion is not None and prepared.grid.shape != scan.grid.shape:
+            lesion = carried(lesion, scan.grid, prepared.grid)
+        healthy = prepared if lesion is None else prepared.without(lesion)
+        means, rows = channel_means(healthy), prepared.voxels()
+        if self.labels:
+            rows = np.column_stack([rows, labels_of(prepared, lesion)])
         if self.table is None:
-            budget = self.settings.cache_bytes
-            self.table = VoxelCache(prepared.n_channels, budget_bytes=budget, folder=self.folder)
-        self.table.append(scan.id, prepared.voxels())
-        self.moments[scan.id] = (prepared.n_voxels, means)
+            budget, shape = self.settings.cache_bytes, (prepared.n_channels,)
+            self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
+        self.table.append(scan.id, rows)
+        self.moments[scan.id] = (healthy.n_voxels, means)
+        if prepared.n_voxels > healthy.n_voxels:
+            count = prepared.n_voxels - healthy.n_voxels
+            self.notes.append(f"{scan.id}: {count} voxels of its lesion are labelled as abnormal")
         self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, "training"))
         if role == "validation":
             self.asked.add(scan.id)
@@ -186,12 +220,19 @@ class _Gathering:
             self.notes.append("no scan with the role validation can be used; others are held out")
         held_out = held_out_ids(ids, self.asked, self.settings.validation_fraction)
         step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
-        self.table.divide_channels(np.array(step.means))
+        self.table.divide_channels(np.array([*step.means, *([1.0] if self.labels else [])]))
         training, validation, more = split(self.table, len(held_out), self.settings.validation_fraction)
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         assert self.scheme is not None
         steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more))
+
+
+def labels_of(scan: Scan, lesion: np.ndarray | None) -> np.ndarray:
+    """Return ``(n,)`` labels of a scan's voxels: -1 in a lesion, ``(I, J, K)`` bool, 0 elsewhere."""
+    if lesion is None:
+        return np.zeros(scan.n_voxels, np.float32)
+    return np.where(lesion.ravel(order="F")[np.flatnonzero(scan.mask.ravel(order="F"))], -1, 0)
 
 
 def gather_voxels(

@@ -94,10 +94,11 @@ class Method(Protocol):
     """What is trained: an architecture, a start, a loss. The loop itself is ``mednovelty.train``.
 
     A method may also have ``offers`` and ``lacks`` (see ``build``); ``semi_labels``, which numbers training
-    rows may end with (-1: labelled anomalies, 0: no label, 1: labelled normals); ``defaults(images=...)``,
-    settings of fitting that it asks for, as a tree; and ``parameter_groups(model)``, as of torch's
-    optimisers, where ``rate`` multiplies the learning rate of some weights: for opponents, whose losses are
-    added up after what one of them must not move was held fixed (``methods.adversarial_autoencoders``).
+    rows may end with (-1: labelled anomalies, 0: no label, 1: labelled normals), and ``needs_anomalies``,
+    True where it cannot do without the first; ``defaults(images=...)``, settings of fitting that it asks for,
+    as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies the
+    learning rate of some weights: for opponents, whose losses are added up after what one of them must not
+    move was held fixed (``methods.adversarial_autoencoders``).
 
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """

@@ -214,3 +214,58 @@ def test_voxels_of_an_array():
         assert len(voxels.training) == 16
     with pytest.raises(ScanError, match="2 voxels are too few"):
         gather_voxels(x[:2], None, FAST, 0)
+
+
+def lesion_in(scan, n=40):
+    """Return a lesion of n voxels of the mask, and of some outside."""
+    lesion = ~scan.mask
+    lesion[tuple(axis[7 : 7 + n] for axis in np.nonzero(scan.mask))] = True
+    return lesion
+
+
+def test_lesions_are_labelled_for_methods_that_learn_from_them_and_never_held_out_by_chance():
+    settings = replace(FAST, method="deep_sad", method_settings=None)
+    scans = people(5)
+    marked = scans[2].id
+
+    def lesion_of(scan):
+        return lesion_in(scan) if scan.id == marked else None
+
+    for seed in range(6):
+        with gathered(scans, settings, seed, lesion_of=lesion_of) as voxels:
+            found = roles(voxels)
+            assert found[marked] == "training"
+            assert sum(role == "validation" for role in found.values()) == 1
+            rows = voxels.table.array()[voxels.table.scans[marked]]
+            assert voxels.table.shape == (scans[2].n_channels,)
+            assert rows.shape == (scans[2].n_voxels, scans[2].n_channels + 1)
+            inside = lesion_in(scans[2]) & scans[2].mask
+            order = np.flatnonzero(scans[2].mask.ravel(order="F"))
+            np.testing.assert_array_equal(rows[:, -1], np.where(inside.ravel(order="F")[order], -1, 0))
+            assert (rows[:, -1] < 0).sum() == 40
+            others = np.delete(voxels.table.array()[:, -1], np.r_[voxels.table.scans[marked]])
+            assert not others.any()
+            assert voxels.notes == (f"{marked}: 40 voxels of its lesion are labelled as abnormal",)
+    with gathered(scans, FAST, lesion_of=lesion_of) as voxels:
+        rows = voxels.table.array()[voxels.table.scans[marked]]
+        assert rows.shape == (scans[2].n_voxels - 40, scans[2].n_channels)
+
+
+def test_means_of_channels_are_those_of_healthy_voxels():
+    scans = people(3)
+    sick = scans[1]
+    stored = sick.stored.copy()
+    where = lesion_in(sick).ravel(order="F")[np.flatnonzero(sick.mask.ravel(order="F"))]
+    stored[1, where] = stored[1].max()
+    scans[1] = replace(sick, stored=stored)
+
+    def means(method):
+        settings = replace(FAST, method=method, method_settings=None)
+        lesion_of = {sick.id: lesion_in(sick)}.get
+        with gathered(scans, settings, lesion_of=lambda scan: lesion_of(scan.id)) as voxels:
+            rows = voxels.training.array()
+            healthy = rows[rows[:, -1] >= 0][:, :-1] if method == "deep_sad" else rows
+            return healthy.mean(0)
+
+    # Each channel's mean over healthy training voxels is 1, but for what the scan's own mean makes of it.
+    np.testing.assert_allclose(means("deep_sad"), 1, rtol=0.02)

@@ -349,8 +349,14 @@ def fitted(labels=None, **tree):
     return mn.fit_voxels(voxels(), labels=labels, settings=settings)
 
 
-def test_hsc_without_anomalies_says_what_is_missing():
-    said = fitted(method="hsc").fitted.summary
+def test_hsc_without_anomalies_is_refused_before_training_and_by_its_assessment():
+    for labels in (None, np.zeros(600, int)):
+        with pytest.raises(
+            SettingsError, match=r"method hsc tells normal from abnormal .* none here is labelled"
+        ):
+            fitted(labels, method="hsc")
+    method, rows = HSCMethod(HSCSettings(**SMALL)), table(voxels())
+    said = method.assess(started(method), rows, rows, torch.Generator())
     assert said["collapsed"]
     assert "no labelled anomaly was among the training samples" in said["verdict"]
 

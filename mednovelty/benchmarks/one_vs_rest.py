@@ -7,8 +7,9 @@ mean is subtracted and it is divided by its mean magnitude), then all are scaled
 value of the normal class' training images to between 0 and 1: so does the released code, the text tells the
 second alone. Test images may lie beyond.
 
-A third of the epochs at the learning rate, the others at a tenth of it; of the autoencoder before them, 5 of 7.
+A third of the epochs at the learning rate, the others at a tenth of it; of the autoencoder's before, 5 of 7.
 A twentieth of the training images is held out: its loss chooses the epoch, where the thesis takes the last.
+
 ``ae`` is the autoencoder alone, scored by its reconstruction error. AUROC over all test images. Prints JSON.
 """
 

@@ -222,6 +222,7 @@ class HSCMethod(_HypersphereMethod):
     """
 
     Settings: ClassVar[type] = HSCSettings
+    needs_anomalies: ClassVar[bool] = True
     Model: ClassVar[type[Hypersphere]] = HSCModel
     semi_labels: ClassVar[tuple[int, ...]] = SEMI_LABELS
 
