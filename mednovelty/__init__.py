@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mednovelty.cohort import score_cohort
-    from mednovelty.detector import Detector, fit_voxels
+    from mednovelty.detector import Detector
     from mednovelty.evaluation import evaluate
     from mednovelty.fitting import FitSettings
     from mednovelty.io.read_scan import read_scan
     from mednovelty.io.scan_folder import scan_folder
     from mednovelty.maps import NoveltyMap
     from mednovelty.scan import Scan, Volume
+    from mednovelty.voxel_fitting import fit_voxels
 
 _HOMES = {
     "Detector": "detector",
@@ -30,7 +31,7 @@ _HOMES = {
     "Scan": "scan",
     "Volume": "scan",
     "evaluate": "evaluation",
-    "fit_voxels": "detector",
+    "fit_voxels": "voxel_fitting",
     "read_scan": "io.read_scan",
     "scan_folder": "io.scan_folder",
     "score_cohort": "cohort",

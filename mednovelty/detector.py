@@ -16,7 +16,7 @@ from mednovelty.capabilities import offered_by
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
-from mednovelty.gathering import Gathered, SeenScan, gather_scans, gather_voxels
+from mednovelty.gathering import Gathered, SeenScan, gather_scans
 from mednovelty.image_gathering import check_contrasts, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, raw_volume, settings_told, volumes_of
@@ -31,7 +31,7 @@ from mednovelty.scan import Scan
 from mednovelty.scoring import Scoring, Shares, resolve_names
 from mednovelty.searches import moved
 from mednovelty.settings import checked, overlaid, tree_of
-from mednovelty.voxel_arrays import checked_labels, checked_voxels
+from mednovelty.voxel_arrays import checked_voxels
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
@@ -406,51 +406,6 @@ class Detector:
         return f"Detector({self.recipe!r}, {self.settings.method}, {scheme}, {len(self.reference)} normals)"
 
 
-def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
-    x: np.ndarray,
-    *,
-    scans: Sequence[Any] | np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-    seed: int = 0,
-    settings: FitSettings | None = None,
-    folder: str | Path | None = None,
-    resume: bool = False,
-    on_epoch: Callable[[Any], Any] | None = None,
-) -> Detector:
-    """Return a detector trained on healthy voxels, for those who have arrays and no files.
-
-    Nothing is normalised but inside the network: bring the voxels of all scans to one scale first.
-
-    Args:
-        x: ``(n, C)`` finite real numbers of at most 1e15 in magnitude, C at least 1, of any one unit.
-        scans: ``(n,)`` which scan each voxel is from, so that validation scans are held out whole.
-        labels: ``(n,)`` whole numbers. For methods whose settings have ``classes``: from 0, the class of each
-            healthy voxel, which gets a pole of its own. For ``deep_sad`` and ``hsc``: -1 for voxels known
-            to be abnormal, 1 for those known to be healthy, 0 for all others, taken to be healthy; no score
-            compares with abnormal ones. None: all are healthy, and of one class.
-        seed: Same seed, same voxels, same machine: same bits.
-        settings: Network, training, reference; None: the defaults.
-        folder: Where checkpoints lie; None: none are written.
-        resume: Go on from the checkpoint in that folder.
-        on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
-
-    Raises:
-        ScanError: Wrong shape, or values that are no numbers, not finite or too large.
-        SettingsError: A setting is wrong; ``UnknownPluginError``: an unknown name.
-        DetectorError: The checkpoint to resume from is damaged.
-        OutputError: The folder cannot be written.
-        StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
-    """
-    settings = checked_settings(settings)
-    x = checked_voxels(x)
-    labels = checked_labels(labels, len(x), make_method(settings), settings.method)
-    folder = None if folder is None else Path(folder)
-    with gather_voxels(x, scans, settings, seed, labels=labels, folder=folder) as gathered:
-        fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
-                           resume=resume, on_epoch=on_epoch)  # fmt: skip
-        return Detector._of("voxels", fitted, settings, seed, gathered)
-
-
 def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> FitSettings:
     """Return settings, or a recipe's defaults, with groups of scores spelled out and every plug-in found.
 
@@ -501,4 +456,4 @@ def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:
     return [scans] if isinstance(scans, Scan | ScanFiles) else scans
 
 
-__all__ = ["Detector", "FitSettings", "fit_voxels", "make_method"]
+__all__ = ["Detector", "FitSettings", "make_method"]

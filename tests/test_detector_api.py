@@ -10,13 +10,14 @@ import strangers
 import torch
 from cohorts import FAST, tiny_cohort, tiny_detector
 
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, ScanError, SettingsError, UnknownPluginError
 from mednovelty.fitting import FitSettings
 from mednovelty.io.read_scan import read_scan
 from mednovelty.io.scan_folder import scan_folder
 from mednovelty.scan import Scan, Volume
 from mednovelty.testing.models import tiny_scan
+from mednovelty.voxel_fitting import fit_voxels
 
 QUICK = replace(FAST, train=replace(FAST.train, max_epochs=1), scores=("vae_regularizer", "negative_elbo"))
 CHANNELS = 5

@@ -10,11 +10,12 @@ import torch
 from cohorts import FAST, tiny_cohort, tiny_detector
 
 from mednovelty import plugins
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, MedNoveltyError, StoppedError
 from mednovelty.io.read_scan import read_scan
 from mednovelty.io.scan_folder import scan_folder
 from mednovelty.methods.vae import VAE, VAEMethod
+from mednovelty.voxel_fitting import fit_voxels
 
 DELETED = object()
 SCHEME, MEANS = ("preprocessing", 0, "state"), ("preprocessing", 2, "state", "means")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from cohorts import FAST
 
-from mednovelty.detector import fit_voxels
 from mednovelty.errors import DetectorError, ScanError, SettingsError, UnknownPluginError
 from mednovelty.testing.models import tiny_scan
+from mednovelty.voxel_fitting import fit_voxels
 
 N = 1200
 

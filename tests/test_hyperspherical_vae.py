@@ -13,7 +13,7 @@ from test_methods import CHANNELS, voxels
 
 from mednovelty.batch import Batch
 from mednovelty.console import epoch_line
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.methods.hyperspherical import (
     PAPER_TRAINING,
@@ -35,6 +35,7 @@ from mednovelty.seeds import generator
 from mednovelty.testing.contracts import SCORER_CHECKS
 from mednovelty.train import train
 from mednovelty.voxel_cache import VoxelCache
+from mednovelty.voxel_fitting import fit_voxels
 
 SHAPE = (2, 7, 10)
 SMALL = HypersphericalSettings(widths=(2, 3), hidden=(9, 8), latent=5)
@@ -346,7 +347,7 @@ def test_the_released_preset_is_that_without_labels():
 
 
 def test_how_many_neighbours_is_a_setting_of_scoring(tmp_path):
-    from mednovelty.detector import fit_voxels
+    from mednovelty.voxel_fitting import fit_voxels
 
     _, _, normals = made((6,))
     x = normals.array()

@@ -17,6 +17,7 @@ LAYERS = [
     "fitting recipes",
     "gathering image_gathering mapping",
     "detector model_folder model_card record_checks",
+    "voxel_fitting",
     "evaluation outputs testing",
     "output_folder run_record",
     "cohort report benchmarks",

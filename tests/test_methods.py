@@ -10,11 +10,12 @@ import strangers
 from cohorts import FAST
 
 from mednovelty import fitting
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.plugins import names, plugin
 from mednovelty.testing.contracts import METHOD_CHECKS
 from mednovelty.voxel_cache import VoxelCache
+from mednovelty.voxel_fitting import fit_voxels
 
 CHANNELS = 7
 

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from mednovelty.capabilities import offered_by
 from mednovelty.cli import app
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings
 from mednovelty.model_folder import fit_settings
 from mednovelty.plugins import names, plugin
 from mednovelty.schedule import TrainSettings
 from mednovelty.store import WEIGHTS
+from mednovelty.voxel_fitting import fit_voxels
 
 CHANNELS = 5
 SHALLOW = [

@@ -9,9 +9,10 @@ import torch
 from cohorts import FAST
 from safetensors.torch import load_file, save_file
 
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, OutputError
 from mednovelty.store import json_types
+from mednovelty.voxel_fitting import fit_voxels
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from cohorts import FAST
 
-from mednovelty.detector import Detector, fit_voxels
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError
 from mednovelty.reference import part_widths
 from mednovelty.scoring import resolve_names
+from mednovelty.voxel_fitting import fit_voxels
 
 
 def voxels(n=600, channels=6):
