@@ -383,7 +383,7 @@ def test_labels_are_refused_in_words():
 def test_scores_that_reconstruct_are_refused_for_want_of_a_decoder():
     for score in ("reconstruction_error", "nearest_latent_neighbours"):
         with pytest.raises(
-            SettingsError, match=f"{score}: needs a decoder, .* the method deep_svdd does not"
+            SettingsError, match=f"{score}: needs reconstructions, .* the method deep_svdd does not"
         ):
             fitted(method="deep_svdd", scores=[score])
     with pytest.raises(SettingsError, match="hypersphere: needs a hypersphere around normal latents"):

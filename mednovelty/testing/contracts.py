@@ -170,12 +170,17 @@ def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> N
     if "novelty" in offers:
         assert model.novelty(x).shape == x.shape[:1]
     if not set(BOTH_WAYS) <= set(offers):
-        assert "novelty" in offers, "a model that does not map samples to latents and back has a score"
+        assert {"novelty", "hypersphere"} & set(offers), "a model that does not decode has a score"
+    if "encode" not in offers:
         return
-    assert isinstance(model, ProbabilisticAutoencoder if "prior" in offers else Autoencoder)
     posterior = model.encode(x)
     assert posterior.batch_shape == x.shape[:1]
     assert posterior.event_shape == posterior.mean.shape[1:] == (latent_size(model),)
+    if "hypersphere" in offers:
+        assert model.hypersphere(posterior.mean).shape == x.shape[:1]
+    if "decode" not in offers:
+        return
+    assert isinstance(model, ProbabilisticAutoencoder if "prior" in offers else Autoencoder)
     likelihood = model.decode(posterior.mean)
     assert (likelihood.batch_shape, likelihood.event_shape) == (x.shape[:1], x.shape[1:])
 
