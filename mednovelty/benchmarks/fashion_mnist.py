@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mednovelty.benchmarks.arguments import add_options, parser_of
 from mednovelty.benchmarks.idx import flat, labelled_images
 from mednovelty.methods.image_vae import FASHION_MNIST, ImageVAE, ImageVAEMethod, closed_forms, misfits
 from mednovelty.methods.image_vae_comparison import mean_image
@@ -184,14 +185,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
-    for name in ("seeds", "first_seed", "log_c", "epochs", "batch", "learning_rate", "latent"):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    names = ("seeds", "first_seed", "log_c", "epochs", "batch", "learning_rate", "latent")
+    add_options(parser, default, names)
     parser.add_argument("--released-code", action="store_true")
     return parser
 

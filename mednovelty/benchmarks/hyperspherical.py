@@ -35,6 +35,7 @@ import numpy as np
 import torch
 
 from mednovelty.batch import Batch
+from mednovelty.benchmarks.arguments import add_options, parser_of
 from mednovelty.benchmarks.idx import flat, labelled_images
 from mednovelty.methods.hyperspherical import (
     PAPER_TRAINING,
@@ -279,16 +280,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("fashion", type=Path)
     parser.add_argument("mnist", type=Path)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(default.tasks))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(default.models))
-    for name in ("left_out", "images", "test_images", "epochs", "latent", "seed", "steps", "device"):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    names = ("left_out", "images", "test_images", "epochs", "latent", "seed", "steps", "device")
+    add_options(parser, default, names)
     parser.add_argument("--network", choices=("residual", "dense"), default=default.network)
     parser.add_argument("--labels", action="store_true")
     return parser

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from mednovelty.batch import Batch
+from mednovelty.benchmarks.arguments import add_options, parser_of
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.calibration import measured_constants
 from mednovelty.devices import chosen
@@ -234,16 +235,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
     parser.add_argument("--protocol", choices=tuple(PAPER), default=default.protocol)
-    for name in ("seed", "epochs", "learning_rate", "batch", "latent", "k", "alpha", "images", "device"):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    names = ("seed", "epochs", "learning_rate", "batch", "latent", "k", "alpha", "images", "device")
+    add_options(parser, default, names)
     parser.add_argument("--released", action="store_true")
     return parser
 

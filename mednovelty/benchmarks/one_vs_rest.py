@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mednovelty.benchmarks.arguments import add_options, parser_of
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.devices import chosen
 from mednovelty.methods.hypersphere import DeepSVDDMethod, DeepSVDDSettings
@@ -240,15 +241,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=DETECTORS, default=list(default.methods))
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
-    for name in (field.name for field in fields(Options) if field.name not in ("methods", "classes")):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    names = (field.name for field in fields(Options) if field.name not in ("methods", "classes"))
+    add_options(parser, default, names)
     return parser
 
 
