@@ -10,6 +10,9 @@
                  reconstructions
 ``hypersphere``  ``hypersphere(z)``, ``(B,)``: how far latents are outside     ``deep_svdd`` and
                  of where the normal ones were brought                         its relatives
+``heatmap``      ``heatmap(x)``, ``(B, *sides)``: how abnormal parts of        ``fcdd``
+                 samples are; ``upsampled(maps)``, ``(B, *space)``: the same
+                 of their voxels
 ================ ============================================================= =====================
 
 A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will
@@ -38,6 +41,7 @@ WORDS = {
     "features": "the features of a discriminator, which the methods ae_res and ae_con train",
     "consistent": "a second encoder, which the method ae_con trains",
     "hypersphere": "a hypersphere around normal latents, which the methods deep_svdd, deep_sad and hsc train",
+    "heatmap": "a map that the network itself gives, which the method fcdd trains",
 }
 
 

@@ -169,8 +169,10 @@ def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> N
     x = torch.from_numpy(held_out.take(held_out.sample_rows(5, _numpy_any())))
     if "novelty" in offers:
         assert model.novelty(x).shape == x.shape[:1]
+    if "heatmap" in offers:
+        assert model.upsampled(model.heatmap(x)).shape == (len(x), *training.shape[1:])
     if not set(BOTH_WAYS) <= set(offers):
-        assert {"novelty", "hypersphere"} & set(offers), "a model that does not decode has a score"
+        assert {"novelty", "hypersphere", "heatmap"} & set(offers), "a model that does not decode has a score"
     if "encode" not in offers:
         return
     posterior = model.encode(x)

@@ -18,7 +18,7 @@ class LinearGaussianVAE:
     ``q(z|x) = N(A x + a, diag s^2)`` and ``p(x|z) = N(W z + b, diag t^2)``, with A, a, W, b drawn from a
     seed and s, t between 0.5 and 2. It keeps every promise of ``ProbabilisticAutoencoder``, and offers what
     ``capabilities`` lists besides: ``features`` 2 tanh(A x), another ``consistent`` encoder,
-    A x / 2, ``novelty`` ||x||^2, and a ``hypersphere`` around the prior's mean.
+    A x / 2, ``novelty`` ||x||^2, a ``hypersphere`` around the prior's mean, and a ``heatmap`` of squares.
 
     Args:
         channels: C.
@@ -68,6 +68,14 @@ class LinearGaussianVAE:
     def novelty(self, x: Samples) -> Tensor:
         """Return ||x||^2."""
         return x.square().sum(1)
+
+    def heatmap(self, x: Samples) -> Tensor:
+        """Return x^2 summed over the channels of each voxel, ``(B, *space)``."""
+        return x.square().reshape(len(x), *getattr(self, "shape", (self.channels,))).sum(1)
+
+    def upsampled(self, maps: Tensor) -> Tensor:
+        """Return the maps: they are of voxels already."""
+        return maps
 
 
 class PointAutoencoder:
