@@ -166,11 +166,13 @@ class FCDDMethod:
         return {**_verdict(said), **said}
 
     def both(self, model: FCDDModel, samples: Labelled, generator: Generator) -> list[Labelled]:
-        """Return samples, and where anomalies are to be planted the same again with one in each normal."""
+        """Return samples, and where anomalies are to be planted, the normal ones again with one in each."""
         if self.settings.anomalies == "none":
             return [samples]
-        everyone = torch.ones(len(samples.x), dtype=torch.bool, device=samples.x.device)
-        return [samples, self.with_planted(model, samples, everyone, generator)]
+        normal = samples.labels >= 0
+        truth = None if samples.truth is None else samples.truth[normal]
+        again = Labelled(samples.x[normal], samples.labels[normal], truth)
+        return [samples, self.with_planted(model, again, torch.ones_like(normal[normal]), generator)]
 
     def with_planted(
         self, model: FCDDModel, samples: Labelled, chosen: Tensor, generator: Generator
