@@ -57,7 +57,9 @@ class FCDDModel(nn.Module):
 
         ``A = sqrt(phi(x)^2 + 1) - 1``, 0 where phi is.
         """
-        return pseudo_huber(self.network(x.unflatten(1, self.shape))[:, None])
+        # Under autocast the output is in half precision, in which squares overflow.
+        output = self.network(x.unflatten(1, self.shape)).to(x.dtype)
+        return pseudo_huber(output[:, None])
 
     def upsampled(self, maps: VoxelScores) -> VoxelScores:
         """Return ``(B, *space)`` maps of the samples' voxels for ``(B, *sides)`` of the outputs."""

@@ -1,9 +1,9 @@
 """A network in half precision: what is computed in it, and what is not.
 
-Only the layers of encoder and decoder run in half precision, forward and backward, as ``torch.autocast``
-chooses. Their weights and inputs, the means and standard deviations that they give, and everything that a
-score makes of these (divergences, likelihoods, sums over contrasts, smoothing, distances to normals) stay in
-float32.
+Only the layers of encoder and decoder, or of what makes a heatmap, run in half precision, forward and
+backward, as ``torch.autocast`` chooses. Their weights and inputs, the means and standard deviations that they
+give, and everything that a score makes of these (divergences, likelihoods, sums over contrasts, smoothing,
+distances to normals) stay in float32.
 
 Derivatives are of sums over the batch, so their size does not depend on how many samples go together, and no
 loss is scaled. What enters the backward pass is E q(z|x) and sigma^2 - 1 for the KL term, both near 1, and
@@ -18,9 +18,11 @@ sign), 0.002 and 0.0004 for squared errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from mednovelty.errors import SettingsError
@@ -34,7 +36,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 class HalfPrecision:
-    """A model whose encoder and decoder run in half precision; its distributions are in float32.
+    """A model whose encoder and decoder, or heatmap, run in half precision; what they give is in float32.
 
     Args:
         model: Trained, in float32.
@@ -62,7 +64,15 @@ class HalfPrecision:
     def __getattr__(self, name: str) -> Any:
         if name in ("_model", "_dtype"):  # Not there yet, as while it is copied.
             raise AttributeError(name)
-        return getattr(self._model, name)
+        found = getattr(self._model, name)
+        return self._half(found) if name == "heatmap" else found
+
+    def _half(self, layers: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, dtype=self._dtype):
+                return layers(x)
+
+        return run
 
 
 def in_precision(model: Any, precision: Precision) -> Any:
