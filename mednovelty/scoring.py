@@ -217,6 +217,11 @@ class Scoring:
 
         return predict
 
+    def batch(self, x: Tensor) -> Batch:
+        """Return ``(B, D)`` samples on the model's device as a batch with this scoring's draws."""
+        noise = self._noise().to(self.device)
+        return Batch(x, noise=noise, decoder_noise=lambda: self._decoder_noise().to(self.device))
+
     def _refuse_overflow(self, found: Mapping[str, Tensor]) -> None:
         for name, scores in found.items():
             if not torch.isfinite(scores).all():

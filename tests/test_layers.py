@@ -17,7 +17,7 @@ LAYERS = [
     "fitting recipes",
     "gathering image_gathering mapping",
     "detector model_folder model_card record_checks",
-    "voxel_fitting",
+    "voxel_fitting explaining",
     "evaluation outputs testing",
     "output_folder run_record",
     "cohort report benchmarks",
