@@ -55,7 +55,7 @@ def volumes_of(
         on_processor = scoring.moving(lambda there: _of_windows(there, names, tell))
         found = view.stitch(scan.prepared, predict, advance, device=scoring.device, told=scoring.told,
                             on_processor=on_processor)  # fmt: skip
-        return {name: _back(found[name], scan) for name in names}
+        return {name: back(found[name], scan) for name in names}
     with_signal = needs_signal(names)
 
     def cut(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -64,7 +64,7 @@ def volumes_of(
 
     values = scoring.run(names, cut, view.count(scan.prepared), advance, tell)
     return {
-        name: _back(view.assemble(scan.prepared, values.pop(name), f"{name} of {scan.given.id}"), scan)
+        name: back(view.assemble(scan.prepared, values.pop(name), f"{name} of {scan.given.id}"), scan)
         for name in names
     }
 
@@ -80,7 +80,7 @@ def _of_windows(scoring: Scoring, names: Sequence[str], tell: Tell) -> Callable[
     return predict
 
 
-def _back(volume: Volume, scan: Stages) -> Volume:
+def back(volume: Volume, scan: Stages) -> Volume:
     """Return a map on the voxels of the scan as given, 0 outside its mask."""
     grid = scan.given.grid
     if scan.prepared.grid.shape != grid.shape or not np.allclose(scan.prepared.grid.affine, grid.affine):
@@ -147,6 +147,7 @@ def describe(name: str, baselines: Sequence[str]) -> Mapping[str, Any]:
 __all__ = [
     "RAW",
     "Stages",
+    "back",
     "describe",
     "finished",
     "is_filtered",

@@ -69,8 +69,11 @@ def differentiable(scoring: Scoring, name: str) -> Score:
         SettingsError: It needs something that is not here, or is made of derivatives itself.
     """
     scorer: Any = scoring.scorers([name])[name]
-    if getattr(scorer, "differentiates", 0):
+    # Derivatives within a score have lost their graph: what is left of it would give wrong ones.
+    if getattr(scorer, "differentiates", 0) or "copies" in getattr(scorer, "options", ()):
         raise SettingsError(_words(name, "is made of derivatives, which are taken as given"))
+    if scorer.reference_parts:
+        raise SettingsError(_words(name, "looks for the nearest normals, and searches have no derivative"))
     # Scorers run without a graph, by a decorator; what it wraps makes one.
     score = inspect.unwrap(type(scorer).score)
     whole = plugin("scorers", name).level == "sample"
