@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,20 +106,79 @@ class ScanRelevance:
     shells: tuple[ShellRelevance, ...] = ()
 
 
-class _Tally:
-    """What is told of many batches."""
+class _Run:
+    """One scan that is being explained, and what is told of all its batches."""
 
-    def __init__(self) -> None:
-        self.rule, self.conserves, self._missing, self._score = "", False, 0.0, 0.0
-
-    def add(self, found: Relevance) -> None:
-        self.rule, self.conserves = found.rule, found.conserves
-        self._missing += found.unassigned.double().abs().sum().item()
-        self._score += found.score.double().abs().sum().item()
+    def __init__(
+        self, detector: Detector, prepared: Scan, score: str, how: Callable[[Scoring, Tensor], Relevance]
+    ) -> None:
+        self.view, self.scheme, self.scan, self.score = detector.view, detector.scheme, prepared, score
+        self.scoring, self._how = scoring_of(detector.scoring(prepared)), how
+        self.rule, self.conserves, self._missing, self._scores = "", False, 0.0, 0.0
 
     @property
     def unassigned(self) -> float:
-        return self._missing / self._score if self._score else 0.0
+        """Mean modulus of what is missing, as a share of that of the score."""
+        return self._missing / self._scores if self._scores else 0.0
+
+    def relevance(self, x: Tensor) -> Relevance:
+        """Return the relevance of a batch."""
+        found = self._how(self.scoring, x)
+        self.rule, self.conserves = found.rule, found.conserves
+        self._missing += found.unassigned.double().abs().sum().item()
+        self._scores += found.score.double().abs().sum().item()
+        return found
+
+    def batches(self) -> Iterator[Relevance]:
+        """Yield the relevance of all samples that the view cuts."""
+        count, step = self.view.count(self.scan), self.scoring.batch_voxels
+        for start in range(0, count, step):
+            samples = self.view.cut(self.scan, start, min(start + step, count))
+            yield self.relevance(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
+
+    def images(self) -> Volume:
+        """Return the map of a scan that is cut into slices or windows."""
+        if hasattr(self.view, "stitch"):
+            with torch.no_grad():
+                found = self.view.stitch(self.scan, self._summed, device=self.scoring.device)
+            return found[self.score]
+        sums = [found.values.sum(1) for found in self.batches()]
+        return self._assembled(torch.cat(sums).cpu().numpy())
+
+    def voxels(self, chosen: np.ndarray) -> tuple[Volume, tuple[GradientRelevance, ...]]:
+        """Return the map of a scan that is cut into voxels, and its gradients over those chosen, ``(n,)``."""
+        sums, scores, total, place = [], [], np.zeros(len(self._bvalues)), 0
+        for found in self.batches():
+            values = found.values.double().cpu().numpy()
+            sums.append(values.sum(1))
+            scores.append(found.score.cpu().numpy())
+            total += values[chosen[place : place + len(values)]].sum(0)
+            place += len(values)
+        # A second pass, over few voxels: all values of all voxels may be more than there is memory.
+        most = most_novel(np.concatenate(scores), chosen)
+        rows = np.concatenate([self.view.cut(self.scan, int(i), int(i) + 1) for i in most])
+        parts = torch.from_numpy(rows).split(self.scoring.batch_voxels)
+        highest = [self._how(self.scoring, part).values.double().cpu().numpy() for part in parts]
+        volume = self._assembled(np.concatenate(sums).astype(np.float32))
+        return volume, self._rows(total / chosen.sum(), np.concatenate(highest).mean(0))
+
+    def _summed(self, windows: Tensor) -> dict[str, Tensor]:
+        return {self.score: self.relevance(windows).values.sum(1)}
+
+    def _assembled(self, values: np.ndarray) -> Volume:
+        return self.view.assemble(self.scan, values, f"relevance for {self.score} of {self.scan.id}")
+
+    @property
+    def _bvalues(self) -> tuple[float, ...]:
+        return self.scheme.bvalues_s_per_mm2 if self.scheme is not None else ()
+
+    def _rows(self, mean: np.ndarray, highest: np.ndarray) -> tuple[GradientRelevance, ...]:
+        directions = self.scheme.directions if self.scheme is not None else ()
+        each = zip(self._bvalues, directions, mean, highest, strict=True)
+        return tuple(
+            GradientRelevance(number, b, *direction, _shell(b), float(a), float(h))
+            for number, (b, direction, a, h) in enumerate(each)
+        )
 
 
 def explain_scan(
@@ -151,35 +210,17 @@ def explain_scan(
     if detector.contrasts:
         check_contrasts(scan, detector.contrasts)
     prepared, measured = detector.prepare(scan)
-    stages, scoring, tally = (
-        Stages(scan, measured, prepared),
-        scoring_of(detector.scoring(prepared)),
-        _Tally(),
-    )
-    scoring.check([score])
-
-    def relevance(x: Tensor) -> Relevance:
-        found = explain(scoring, x, score, method, settings)
-        tally.add(found)
-        return found
-
+    run = _Run(detector, prepared, score, lambda of, x: explain(of, x, score, method, settings))
+    run.scoring.check([score])
     gradients: tuple[GradientRelevance, ...] = ()
-    if hasattr(detector.view, "stitch"):
-        with torch.no_grad():
-            volume = detector.view.stitch(
-                prepared, lambda x: {score: relevance(x).values.sum(1)}, device=scoring.device
-            )[score]
-    elif detector.scheme is None:
-        sums = [found.values.sum(1) for found in _batches(detector, prepared, scoring, relevance)]
-        volume = detector.view.assemble(prepared, torch.cat(sums).cpu().numpy(), _named(scan, score))
+    if run.scheme is None:
+        volume = run.images()
     else:
-        chosen = _chosen(prepared, region)
-        sums_of_voxels, gradients = _of_voxels(detector, prepared, scoring, relevance, chosen)
-        volume = detector.view.assemble(prepared, sums_of_voxels, _named(scan, score))
+        volume, gradients = run.voxels(_chosen(prepared, region))
+    volume = back(volume, Stages(scan, measured, prepared))
     return ScanRelevance(
-        scan.id, score, tally.rule, tally.conserves, tally.unassigned, back(volume, stages), gradients,
-        of_shells(gradients),
-    )  # fmt: skip
+        scan.id, score, run.rule, run.conserves, run.unassigned, volume, gradients, of_shells(gradients)
+    )
 
 
 def write_relevance(found: ScanRelevance, folder: str | Path, stem: str | None = None) -> list[Path]:
@@ -208,7 +249,9 @@ def write_relevance(found: ScanRelevance, folder: str | Path, stem: str | None =
         if rows:
             written.append(start.with_name(f"{start.name}-{what}.tsv"))
             write_text_atomic(written[-1], table_of(rows))
-    told = {key: value for key, value in vars(found).items() if isinstance(value, str | float | bool)}
+    told: dict[str, Any] = {
+        key: value for key, value in vars(found).items() if isinstance(value, str | float | bool)
+    }
     told |= {"most_novel": MOST_NOVEL, "shells": [asdict(row) for row in found.shells]}
     written.append(start.with_name(start.name + ".json"))
     write_text_atomic(written[-1], json.dumps(told, indent=2) + "\n")
@@ -239,41 +282,10 @@ def of_shells(gradients: Sequence[GradientRelevance]) -> tuple[ShellRelevance, .
     return tuple(rows)
 
 
-def _batches(detector: Detector, prepared: Scan, scoring: Scoring, relevance: Any) -> Any:
-    count, step = detector.view.count(prepared), scoring.batch_voxels
-    for start in range(0, count, step):
-        samples = detector.view.cut(prepared, start, min(start + step, count))
-        yield relevance(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
-
-
-def _of_voxels(
-    detector: Detector, prepared: Scan, scoring: Scoring, relevance: Any, chosen: np.ndarray
-) -> tuple[np.ndarray, tuple[GradientRelevance, ...]]:
-    """Return ``(n,)`` sums over gradients, and what is told of each gradient over voxels that are chosen."""
-    sums, scores, total, place = [], [], 0.0, 0
-    for found in _batches(detector, prepared, scoring, relevance):
-        values = found.values.double().cpu().numpy()
-        sums.append(values.sum(1))
-        scores.append(found.score.cpu().numpy())
-        total = total + values[chosen[place : place + len(values)]].sum(0)
-        place += len(values)
-    novelty = np.where(chosen, np.concatenate(scores), -np.inf)
-    most = np.sort(np.argsort(novelty, kind="stable")[-max(1, math.ceil(MOST_NOVEL * chosen.sum())) :])
-    rows = np.concatenate([detector.view.cut(prepared, int(i), int(i) + 1) for i in most])
-    # Of a tally's shares these voxels have been counted before.
-    parts = torch.from_numpy(rows).split(scoring.batch_voxels)
-    highest = np.concatenate([relevance(part).values.double().cpu().numpy() for part in parts]).mean(0)
-    return np.concatenate(sums).astype(np.float32), _rows(detector, total / chosen.sum(), highest)
-
-
-def _rows(detector: Detector, mean: np.ndarray, highest: np.ndarray) -> tuple[GradientRelevance, ...]:
-    scheme = detector.scheme
-    assert scheme is not None
-    each = zip(scheme.bvalues_s_per_mm2, scheme.directions, mean, highest, strict=True)
-    return tuple(
-        GradientRelevance(number, b, *direction, _shell(b), float(a), float(h))
-        for number, (b, direction, a, h) in enumerate(each)
-    )
+def most_novel(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the indices, ascending, of the voxels with the highest of ``(n,)`` scores among those chosen."""
+    count = max(1, math.ceil(MOST_NOVEL * chosen.sum()))
+    return np.sort(np.argsort(np.where(chosen, scores, -np.inf), kind="stable")[-count:])
 
 
 def _shell(bvalue_s_per_mm2: float) -> int:
@@ -297,10 +309,6 @@ def _chosen(scan: Scan, region: np.ndarray | None) -> np.ndarray:
             code="geometry.outside",
         )
     return chosen
-
-
-def _named(scan: Scan, score: str) -> str:
-    return f"relevance for {score} of {scan.id}"
 
 
 __all__ = [
