@@ -115,3 +115,19 @@ def test_the_centre_is_the_mean_of_all_rows(monkeypatch):
     monkeypatch.setattr(exact, "MEAN_ROWS", 7)
     torch.testing.assert_close(whole, vectors.double().mean(0).float())
     torch.testing.assert_close(whole, exact.centre_of(vectors))
+
+
+@pytest.mark.parametrize(("count", "k"), [(3000, 2), (4096, 3), (5003, 4), (70001, 10), (2000, 2)])
+def test_the_lowest_are_found_by_segments(count, k):
+    numbers = torch.randn(7, count, generator=torch.Generator().manual_seed(count))
+    # The last segment is shorter than the others, and several of the lowest lie in one.
+    numbers[0, -k:] = -torch.arange(10.0, 10 + k)
+    numbers[1, 5 : 5 + k] = -torch.arange(10.0, 10 + k)
+    found = exact.lowest(numbers, k).sort(1).values
+    assert torch.equal(found, numbers.topk(k, largest=False).indices.sort(1).values)
+
+
+def test_one_neighbour_that_is_missing_counts_once():
+    truth = HeldOut(torch.zeros(2, 1), torch.tensor([[1.0, 2, 3, 4], [1, 1, 1, 1]]), torch.zeros(2, 4))
+    found = torch.tensor([[2.0, 3, 4, 5], [1, 1, 1, 1]])
+    assert truth.recall(found) == 7 / 8

@@ -10,6 +10,8 @@ from mednovelty.errors import SettingsError
 DISTANCES_A_CHUNK = 1 << 24
 BLOCK_QUERIES, BLOCK_VECTORS = 1024, 1024
 """On a CPU a block of distances stays in the cache: 4 MiB."""
+SEGMENT = 256
+"""Numbers of which a minimum is taken before the k lowest are looked for."""
 FEWEST_ROWS = 32
 MEAN_ROWS = 1 << 16
 
@@ -65,8 +67,7 @@ class ExactNeighbours:
         return torch.cat([self._ranking(rows).argmin(1) for rows in centred.split(self._rows())])
 
     def _nearest_k(self, centred: Tensor, k: int) -> Tensor:
-        found = [self._ranking(rows).topk(k, largest=False).indices for rows in centred.split(self._rows())]
-        return torch.cat(found)
+        return torch.cat([lowest(self._ranking(rows), k) for rows in centred.split(self._rows())])
 
     def _rows(self) -> int:
         return max(1, DISTANCES_A_CHUNK // len(self.vectors))
@@ -90,6 +91,26 @@ class ExactNeighbours:
                 block = blocks[int(chosen[members[0]])]
                 places[members] = block.start + self._ranking(queries[members], block, room).argmin(1)
         return places
+
+
+def lowest(ranking: Tensor, k: int) -> Tensor:
+    """Return ``(B, k)`` the places of the k lowest of each row of ``(B, N)``, in no order.
+
+    On a processor by segments: those of the k lowest lie in the k segments with the lowest minima, for each
+    lower minimum is a lower number. Minima are several times faster than a partial sort.
+    """
+    count = ranking.shape[1]
+    if ranking.device.type != "cpu" or count < 4 * k * SEGMENT:
+        return ranking.topk(k, largest=False).indices
+    whole = count - count % SEGMENT
+    minima = ranking[:, :whole].unflatten(1, (-1, SEGMENT)).amin(2)
+    if whole < count:
+        minima = torch.cat([minima, ranking[:, whole:].amin(1, keepdim=True)], 1)
+    segments = minima.topk(k, largest=False).indices
+    places = (segments[:, :, None] * SEGMENT + torch.arange(SEGMENT)).flatten(1)
+    numbers = ranking.gather(1, places.clamp(max=count - 1))
+    numbers[places >= count] = torch.inf
+    return places.gather(1, numbers.topk(k, largest=False).indices)
 
 
 def check_k(k: int, count: int) -> None:

@@ -38,11 +38,12 @@ class HeldOut:
         return self.distances.shape[1]
 
     def recall(self, found: Tensor) -> float:
-        """Return the share of ``(n, k)`` distances found, ascending, that are no longer than the right ones.
+        """Return the share of ``(n, k)`` vectors found that are no farther than the k-th nearest truly is.
 
-        A tie is a hit, and so is a vector that the exact search missed by its rounding.
+        So one that is missing counts once, wherever among the k it belongs. A tie is a hit, and so is a
+        vector that the exact search missed by its rounding.
         """
-        return (found <= self.distances).double().mean().item()
+        return (found <= self.distances[:, -1:]).double().mean().item()
 
 
 @dataclass(frozen=True)
