@@ -257,6 +257,18 @@ class TestHypersphere:
         torch.testing.assert_close(found.score, model.distances(model.encode(x).mean).detach())
         torch.testing.assert_close(found.values.sum(1), found.score)
 
+    def test_a_linear_network_by_hand(self):
+        # (z_j - c_j)^2 with z = W x: x_i w_ji (z_j - c_j) of it is x_i's, and -c_j (z_j - c_j) the centre's.
+        model = hypersphere()
+        model.standardises = False
+        model.encoder = lively(nn.Linear(D, 4, bias=False))
+        x, weight, centre = drawn(5, D), model.encoder.weight.detach(), model.centre
+        how = ExplainSettings(rules=Rules(gamma=0, biases="keep"))
+        found = explain(model, x, "hypersphere", settings=how)
+        offset = x @ weight.T - centre
+        torch.testing.assert_close(found.values, x * (offset @ weight))
+        torch.testing.assert_close(found.unassigned, -(offset * centre).sum(1))
+
     def test_inputs_that_the_network_does_not_see_have_none(self):
         model = hypersphere()
         with torch.no_grad():
