@@ -15,6 +15,7 @@ from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd import FCDDMethod, FCDDSettings, image_losses, mean_of, pixel_losses
 from mednovelty.methods.fcdd_scores import FCDDMap, FCDDScore
 from mednovelty.model_folder import fit_settings
+from mednovelty.nn.precision import in_precision
 from mednovelty.scan import Scan, Volume
 from mednovelty.testing.contracts import METHOD_CHECKS, SCORER_CHECKS, check_upwards
 from mednovelty.voxel_cache import VoxelCache
@@ -84,6 +85,14 @@ def test_the_map_is_the_pseudo_huber_of_the_output_and_the_score_its_mean():
     # An average of outputs: within their range.
     assert (found.amax((1, 2)) <= model.heatmap(x).amax((1, 2)) + 1e-6).all()
     check_upwards(FCDDScore(model), Batch, torch.zeros(2, math.prod(SHAPE)), 30 * images(2, seed=4))
+
+
+def test_in_half_precision_the_map_is_nearly_the_same_and_not_the_same():
+    model, x = started(method_of()).eval().requires_grad_(False), 50 * images(3)
+    exact, half = (FCDDMap(in_precision(model, kind)).score(Batch(x)) for kind in ("float32", "bfloat16"))
+    assert half.dtype == torch.float32
+    assert not torch.equal(exact, half)
+    torch.testing.assert_close(exact, half, rtol=0, atol=0.05 * exact.max().item())
 
 
 def test_image_loss_by_hand_is_that_of_the_hypersphere_classifier_of_the_mean():
@@ -239,18 +248,36 @@ def with_blob(scan):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "size", "epochs"), [("slices", [24, 28], 12), ("patches", [12, 12, 12], 6)]
+    ("recipe", "anomalies", "scans", "epochs", "view"),
+    [
+        ("slices", "lesions", 4, 12, {"size": [24, 28]}),
+        pytest.param(
+            "patches",
+            "confetti",
+            10,
+            28,
+            {"size": [12, 12, 12], "overlap": 0.8, "min_brain": 0.05},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
-def test_a_detector_maps_a_planted_blob(recipe, size, epochs, tmp_path):
+def test_a_detector_maps_a_planted_blob(recipe, anomalies, scans, epochs, view, tmp_path):
+    how = {
+        "max_epochs": epochs,
+        "patience": 40,
+        "plateau_patience": 40,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+    }
     tree = {
         "method": "fcdd",
-        "method_settings": {"network": "cnn28", "filters": [8, 8], "anomalies": "lesions", "loss": "pixel"},
-        "train": {"max_epochs": epochs, "batch_size": 8, "learning_rate": 1e-2, "min_improvement": 1e-4},
-        "view_settings": {"size": size},
+        "method_settings": {"network": "cnn28", "filters": [8, 8], "anomalies": anomalies, "loss": "pixel"},
+        "train": how,
+        "view_settings": view,
     }
     settings = fit_settings(tree, where="test", recipe=recipe)
     assert settings.scores == ("fcdd_map", "fcdd")
-    detector = Detector.fit([scan_of(n) for n in (1, 2, 3, 4)], recipe=recipe, settings=settings)
+    detector = Detector.fit([scan_of(n) for n in range(10, 10 + scans)], recipe=recipe, settings=settings)
     assert not detector.fitted.summary["collapsed"], detector.fitted.summary["verdict"]
     healthy = scan_of(7)
     patient, blob = with_blob(healthy)
@@ -260,6 +287,7 @@ def test_a_detector_maps_a_planted_blob(recipe, size, epochs, tmp_path):
     assert after[blob].mean() > 2 * before[blob].mean()
     detector.save(tmp_path / "model")
     again = Detector.load(tmp_path / "model")
+    kept = again.score(patient)
     for name, found in detector.score(patient).items():
-        np.testing.assert_array_equal(found.volume.data, again.score(patient)[name].volume.data, err_msg=name)
+        np.testing.assert_array_equal(found.volume.data, kept[name].volume.data, err_msg=name)
     assert "receptive_field" in again.fitted.summary
