@@ -318,6 +318,7 @@ def double(model):
 
 
 DIFFERENTIABLE = [
+    *("fcdd", "fcdd_map"),
     *("decoder_stochastic_error", "decoder_stochastic_error_min", "encoder_stochastic_error"),
     *("encoder_stochastic_error_min", "encoder_stochastic_likelihood", "encoder_stochastic_likelihood_min"),
     *("fully_stochastic_error", "fully_stochastic_error_min", "hypersphere", "negative_elbo"),
