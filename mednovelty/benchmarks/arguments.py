@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -28,4 +31,14 @@ def add_options(parser: argparse.ArgumentParser, default: Any, names: Iterable[s
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
 
 
-__all__ = ["add_options", "parser_of"]
+def runs_of(measure: Callable[..., dict[str, Any]], folder: Path, options: Any) -> list[dict[str, Any]]:
+    """Measure each of ``options.methods`` on each of ``options.classes``, telling each run on stderr."""
+    runs = []
+    for name in options.methods:
+        for label in options.classes:
+            runs.append(measure(folder, name, label, options))
+            print(json.dumps(runs[-1]), file=sys.stderr)
+    return runs
+
+
+__all__ = ["add_options", "parser_of", "runs_of"]

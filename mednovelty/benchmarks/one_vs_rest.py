@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.benchmarks.arguments import add_options, parser_of
+from mednovelty.benchmarks.arguments import add_options, parser_of, runs_of
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.devices import chosen
 from mednovelty.methods.hypersphere import DeepSVDDMethod, DeepSVDDSettings
@@ -229,11 +228,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folder = given.__dict__.pop("folder")
     lists = {name: tuple(getattr(given, name)) for name in ("methods", "classes")}
     options = Options(**{**vars(given), **lists})
-    runs = []
-    for name in options.methods:
-        for label in options.classes:
-            runs.append(measure(folder, name, label, options))
-            print(json.dumps(runs[-1]), file=sys.stderr)
+    runs = runs_of(measure, folder, options)
     result = {"summary": summary(runs), "runs": runs}
     print(json.dumps(result, indent=2))
     return result
