@@ -37,9 +37,7 @@ class Clip:
     limit: float | None = None
 
     def __post_init__(self) -> None:
-        _check("clip", self.percentiles, self.limit)
-        if self.percentiles is not None:
-            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+        object.__setattr__(self, "percentiles", _checked("clip", self.percentiles, self.limit))
 
     def __call__(self, scan: Scan) -> Scan:
         """Return the scan with its signal, float32, within the limits."""
@@ -76,9 +74,7 @@ class ZScore:
     limit: float | None = None
 
     def __post_init__(self) -> None:
-        _check("zscore", self.percentiles, self.limit)
-        if self.percentiles is not None:
-            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+        object.__setattr__(self, "percentiles", _checked("zscore", self.percentiles, self.limit))
 
     def __call__(self, scan: Scan) -> Scan:
         """Return the scan in standard scores.
@@ -110,9 +106,7 @@ class UnitRange:
     percentiles: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        _check("unit_range", self.percentiles, None)
-        if self.percentiles is not None:
-            object.__setattr__(self, "percentiles", tuple(float(p) for p in self.percentiles))
+        object.__setattr__(self, "percentiles", _checked("unit_range", self.percentiles, None))
 
     def __call__(self, scan: Scan) -> Scan:
         """Return the scan with its signal between 0 and 1.
@@ -154,7 +148,8 @@ def _ends(scan: Scan, channel: int) -> tuple[float, float]:
     return float(signal.min()), float(signal.max())
 
 
-def _check(name: str, percentiles: Any, limit: float | None) -> None:
+def _checked(name: str, percentiles: Any, limit: float | None) -> tuple[float, ...] | None:
+    """Return percentiles as numbers; refuse what are none, and limits that are none."""
     if percentiles is not None and not (
         len(percentiles) == 2 and 0 <= percentiles[0] < percentiles[1] <= 100
     ):
@@ -163,6 +158,7 @@ def _check(name: str, percentiles: Any, limit: float | None) -> None:
         )
     if limit is not None and not limit > 0:
         raise SettingsError(f"{name}: limit must be above 0, got {limit}")
+    return None if percentiles is None else tuple(float(p) for p in percentiles)
 
 
 def _listed(percentiles: tuple[float, float] | None) -> list[float] | None:
