@@ -207,6 +207,35 @@ def test_an_autoencoder_without_opponent_learns_and_says_how_well():
     assert "no more than the mean sample" in before["verdict"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "old"),
+    [
+        (AEResMethod, AEResSettings, {"adversarial_weight": 1.0, "discriminator_rate": 1.0}),
+        (AEConMethod, AEConSettings, {"discriminator_rate": 1.0}),
+    ],
+)
+def test_by_default_the_opponent_does_not_drown_the_reconstruction(kind, settings, old):
+    found = {}
+    for name, more in (("default", {}), ("equal rates", old)):
+        method = kind(settings(network="lenet", filters=(6, 8, 10), latent=4, output="sigmoid", **more))
+        model = method.build((1, 12, 12))
+        data, held_out = (VoxelCache(144, shape=(1, 12, 12)) for _ in range(2))
+        data.append("squares", squares(192, 0)), held_out.append("squares", squares(64, 1))
+        how = TrainSettings(batch_size=16, min_steps=1, learning_rate=3e-3, max_epochs=8, patience=9)
+        rows = train(method, model, data, held_out, how, seed=0).rows
+        found[name] = rows[-1].validation["reconstruction"] / rows[0].validation["reconstruction"]
+    assert found["default"] < 0.5
+    assert found["default"] < 0.7 * found["equal rates"]
+
+
+def squares(n, seed):
+    random = np.random.default_rng(seed)
+    images = np.zeros((n, 12, 12), np.float32)
+    for image, (row, column, side) in zip(images, random.integers([1, 1, 3], [6, 6, 6], (n, 3)), strict=True):
+        image[row : row + side, column : column + side] = 1
+    return images.reshape(n, 144)
+
+
 def test_explained_is_1_less_errors_over_variation():
     method = AEMethod(AutoencoderSettings(hidden=(4,), latent=2))
     model = started(method)
