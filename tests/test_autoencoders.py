@@ -29,6 +29,7 @@ from mednovelty.methods.autoencoder_settings import (
     AEResSettings,
     AutoencoderSettings,
 )
+from mednovelty.methods.image_vae_settings import NLN_RELEASED
 from mednovelty.methods.vae_scores import LatentBhattacharyya, VAERegularizer
 from mednovelty.model_folder import fit_settings, record_of
 from mednovelty.nn.point import Point
@@ -342,6 +343,16 @@ def test_a_preset_is_laid_over_the_defaults_and_under_what_is_asked_for(method, 
     assert set(again.preprocessor_settings) == {"unit_range", "clip"}
 
 
+def test_the_vae_of_nearest_latent_neighbours_has_a_preset_with_its_network_and_rate():
+    asked = {"method": "image_vae", "preset": "nln-released"}
+    found = fit_settings(asked, where="here", recipe="slices")
+    assert found.method_settings == NLN_RELEASED
+    assert (found.train.batch_size, found.train.learning_rate, found.train.max_epochs) == (1024, 1e-3, 50)
+    assert (found.preprocessors, found.nln.alpha) == (("unit_range",), 0.6)
+    # A Gaussian of standard deviation c is as curved as -log of a share at a half: 1/c^2 = 1/(p (1 - p)).
+    assert 1 / NLN_RELEASED.c**2 == 1 / (0.5 * 0.5)
+
+
 @pytest.mark.parametrize(
     ("tree", "recipe", "words"),
     [
@@ -355,7 +366,7 @@ def test_a_preset_is_laid_over_the_defaults_and_under_what_is_asked_for(method, 
             "slices",
             "preset 'paper': the method ae for images has released",
         ),
-        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has none"),
+        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has nln-released"),
     ],
 )
 def test_a_preset_that_is_not_there_is_named(tree, recipe, words):
