@@ -1,6 +1,6 @@
 """The binary files of CIFAR-10, as grey images: outliers that have nothing to do with what is to be found.
 
-    1 byte label, 1024 bytes red, 1024 green, 1024 blue, row-major, image after image
+1 byte label, 1024 bytes red, 1024 green, 1024 blue, row-major, image after image
 """
 
 from __future__ import annotations
