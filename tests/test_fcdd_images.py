@@ -91,18 +91,9 @@ def test_shifted_images_are_crops_of_the_widened_ones():
     found, seen = shifted(images, generator(1, "shift")), set()
     wide = torch.nn.functional.pad(images, (2, 2, 2, 2))
     for image, whole in zip(found, wide, strict=True):
-        ways = [
-            (i, j, mirrored)
-            for i in range(5)
-            for j in range(5)
-            for mirrored in (False, True)
-            if torch.equal(
-                image,
-                (crop := whole[:, i : i + 5, j : j + 7]).flip(2)
-                if mirrored
-                else whole[:, i : i + 5, j : j + 7],
-            )
-        ]
+        crops = {(i, j): whole[:, i : i + 5, j : j + 7] for i in range(5) for j in range(5)}
+        ways = [(place, False) for place, crop in crops.items() if torch.equal(image, crop)]
+        ways += [(place, True) for place, crop in crops.items() if torch.equal(image, crop.flip(2))]
         assert len(ways) == 1
         seen.add(ways[0])
     assert len(seen) > 45  # Nearly all of the 50 there are.

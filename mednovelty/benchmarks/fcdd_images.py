@@ -1,4 +1,4 @@
-"""One class of Fashion-MNIST is normal, the nine others are novel: FCDD beside tables 3.1 and C.5 of the thesis.
+"""One class of Fashion-MNIST is normal, the others are novel: FCDD beside tables 3.1 and C.5 of the thesis.
 
     python -m mednovelty.benchmarks.fcdd_images FASHION CIFAR10 --classes 0 3 9
 
@@ -44,7 +44,7 @@ from mednovelty.methods.fcdd_scores import FCDDScore
 from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.metrics import Ranking, auroc
 from mednovelty.schedule import TrainSettings
-from mednovelty.seeds import generator, numpy_generator
+from mednovelty.seeds import numpy_generator
 from mednovelty.train import train
 
 PAPER = {

@@ -1,9 +1,9 @@
 """Images of one class as normals, and all classes to test on.
 
-Ruff 2021, sections 2.2.4 and 3.1.2, normalise an image's contrast: its mean is subtracted and it is divided by
-its mean magnitude; then all are scaled by the smallest and largest value of the normal class' training images
-to between 0 and 1: so do the released codes, the text of the first tells the second alone. Other images may
-lie beyond.
+Ruff 2021, sections 2.2.4 and 3.1.2, normalises an image's contrast: its mean is subtracted and it is divided
+by its mean magnitude; then all are scaled by the smallest and largest value of the normal class' training
+images to between 0 and 1: so do the released codes, the text of the first tells the second alone. Images of
+other classes may lie beyond.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Scale:
 
     @classmethod
     def of(cls, normals: Tensor) -> Scale:
-        """Return the smallest and the largest value of ``(n, D)`` images, once their contrast is normalised."""
+        """Return smallest and largest value of ``(n, D)`` images, once their contrast is normalised."""
         values = contrast_normalised(normals)
         return cls(values.min().item(), values.max().item())
 

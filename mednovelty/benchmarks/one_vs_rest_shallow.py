@@ -2,11 +2,11 @@
 
 All see the principal components that keep 95 % of the training images' variance, as in the thesis.
 
-    oc_svm                 gamma of 2^-10, ..., 2^-1 by the AUROC on a tenth of the test images, and the better
-                           nu of 0.01 and 0.1 by that on all of them: an oracle, as the thesis says itself
+    oc_svm                 gamma of 2^-10, ..., 2^-1 by the AUROC on a tenth of the test images, the better
+                           nu of 0.01 and 0.1 by that on all of them: labels choose, as in the thesis
     oc_svm_unlabelled      gamma 1 over the summed variance, nu 0.1: no label is looked at
     kde                    the bandwidth of 2^0.5, 2^1, ..., 2^5 with the highest likelihood, in 5 folds
-    kde_finer              the same from 2^-4 on: at 2^0.5 the thesis' range may end too early
+    kde_finer              the same from 2^-4 on: the likeliest of the thesis' range is its least
     isolation_forest       100 trees of 256 images
 """
 
