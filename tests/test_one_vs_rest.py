@@ -146,6 +146,22 @@ def test_the_oracle_is_told_labels_and_the_other_is_not(monkeypatch):
     )
 
 
+def test_the_oracle_takes_the_better_nu(monkeypatch):
+    def by(nus, seen):
+        monkeypatch.setattr(one_vs_rest_shallow, "NUS", nus)
+        scores, told = SHALLOW["oc_svm"](seen)
+        return auroc(Ranking.of(scores, seen.novel)), told["nu"]
+
+    better = set()
+    for seed in range(4):
+        seen = clouds(seed, shift=1.5)
+        each = {nu: by((nu,), seen)[0] for nu in (0.01, 0.1)}
+        found, nu = by((0.01, 0.1), seen)
+        assert found == max(each.values()) == each[nu]
+        better.add(nu)
+    assert better == {0.01, 0.1}  # Neither place is right by chance.
+
+
 def test_bandwidths_are_the_thesis_or_go_on_below():
     seen = clouds()
     assert SHALLOW["kde"](seen)[1]["bandwidth"] == pytest.approx(2**0.5)
