@@ -141,9 +141,8 @@ def test_the_oracle_is_told_labels_and_the_other_is_not(monkeypatch):
     # Labels turned round: the oracle chooses anew, the other gives the same scores.
     turned = Components(seen.training, seen.test, ~seen.novel, seen.seed)
     assert SHALLOW["oc_svm"](turned)[1] != told
-    np.testing.assert_array_equal(
-        SHALLOW["oc_svm_unlabelled"](turned)[0], SHALLOW["oc_svm_unlabelled"](seen)[0]
-    )
+    for name in ("oc_svm_unlabelled", "oc_svm_likely"):
+        np.testing.assert_array_equal(SHALLOW[name](turned)[0], SHALLOW[name](seen)[0])
 
 
 def test_the_oracle_takes_the_better_nu(monkeypatch):
@@ -169,3 +168,11 @@ def test_bandwidths_are_the_thesis_or_go_on_below():
     finer = SHALLOW["kde_finer"](seen)[1]
     assert finer["bandwidth"] < 1
     assert not finer["bandwidth_at_edge"]
+
+
+def test_the_likely_kernel_is_that_of_the_density():
+    seen = clouds()
+    width = SHALLOW["kde_finer"](seen)[1]["bandwidth"]
+    # exp(-gamma d^2) is exp(-d^2 / (2 h^2)) with the gamma that is told.
+    assert np.exp(-SHALLOW["oc_svm_likely"](seen)[1]["gamma"] * width**2) == pytest.approx(np.exp(-0.5))
+    assert SHALLOW["kde_finer"](seen)[0] is SHALLOW["kde_finer"](seen)[0]  # Made once.
