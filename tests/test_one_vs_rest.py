@@ -8,7 +8,7 @@ import torch
 from test_fashion_mnist import folder  # noqa: F401 - a fixture
 
 from mednovelty.benchmarks import one_vs_rest_shallow
-from mednovelty.benchmarks.one_class_images import one_class
+from mednovelty.benchmarks.one_class_images import contrast_normalised, one_class
 from mednovelty.benchmarks.one_vs_rest import (
     DETECTORS,
     PAPER_PERCENT,
@@ -103,18 +103,32 @@ def test_the_paper_has_all_digits():
 
 
 def test_components_are_the_fewest_that_keep_95_percent():
-    # Variances 90, 9, 0.9 and 0.1 along four axes, turned: two of them keep 99 %.
+    # Patterns without a mean that do not overlap; the first is so strong that all images have its contrast.
     random = np.random.default_rng(1)
-    axes = np.linalg.qr(random.normal(size=(7, 7)))[0][:, :4]
-    rows = (random.normal(size=(500, 4)) * np.sqrt([90, 9, 0.9, 0.1])) @ axes.T + 3
-    rows = torch.from_numpy(rows.astype(np.float32))
-    seen = Components.of(rows[:400], rows[400:], np.zeros(100, bool), 0)
-    assert seen.training.shape == (400, 2)
-    # Distances of what is left are those of the axes, and zero is the training images' mean.
-    torch.testing.assert_close(seen.training.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
-    spread = np.sort(seen.test.std(0))
-    assert 2.5 < spread[0] < 3.5
-    assert 8 < spread[1] < 11
+    pattern = np.kron(np.eye(3), [1, -1, 1, -1]) / 4  # Mean magnitude 1 if added up, a quarter each.
+    pattern[0] *= 100
+    weights = np.column_stack([random.choice([-1, 1], 500), random.normal(0, [5, 0.5], (500, 2))])
+    rows = torch.from_numpy((weights @ pattern + 3).astype(np.float32))
+    expected = contrast_normalised(rows)
+    seen = Components.of(expected[:400], expected[400:], np.zeros(100, bool), 0)
+    # Left out is the third, whose share of the variance is 1 % of the second's; the first has nearly all.
+    assert seen.training.shape == (400, 1)
+    torch.testing.assert_close(seen.training.mean(0), torch.zeros(1), atol=1e-4, rtol=0)
+    centred = expected[400:] - expected[:400].mean(0)
+    along = centred[:, :4].norm(dim=1)
+    torch.testing.assert_close(seen.test.abs()[:, 0], along, rtol=0.02, atol=0)
+
+
+def test_scaled_components_are_smaller_and_rank_alike(folder):  # noqa: F811
+    raw, scaled = (run_of(folder, scaled=value) for value in (False, True))
+    scale = raw.images.scale
+    ratio = raw.components.test.norm(dim=1) / scaled.components.test.norm(dim=1)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, scale.high - scale.low), rtol=1e-3, atol=0)
+    (one, one_told), (other, other_told) = (
+        SHALLOW["oc_svm_unlabelled"](run.components) for run in (raw, scaled)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-2)
+    assert one_told["gamma"] < other_told["gamma"]
 
 
 def test_shallow_methods_see_components_alone(folder):  # noqa: F811
@@ -141,8 +155,9 @@ def test_the_oracle_is_told_labels_and_the_other_is_not(monkeypatch):
     # Labels turned round: the oracle chooses anew, the other gives the same scores.
     turned = Components(seen.training, seen.test, ~seen.novel, seen.seed)
     assert SHALLOW["oc_svm"](turned)[1] != told
-    for name in ("oc_svm_unlabelled", "oc_svm_likely"):
-        np.testing.assert_array_equal(SHALLOW[name](turned)[0], SHALLOW[name](seen)[0])
+    np.testing.assert_array_equal(
+        SHALLOW["oc_svm_unlabelled"](turned)[0], SHALLOW["oc_svm_unlabelled"](seen)[0]
+    )
 
 
 def test_the_oracle_takes_the_better_nu(monkeypatch):
@@ -161,18 +176,8 @@ def test_the_oracle_takes_the_better_nu(monkeypatch):
     assert better == {0.01, 0.1}  # Neither place is right by chance.
 
 
-def test_bandwidths_are_the_thesis_or_go_on_below():
-    seen = clouds()
-    assert SHALLOW["kde"](seen)[1]["bandwidth"] == pytest.approx(2**0.5)
-    assert SHALLOW["kde"](seen)[1]["bandwidth_at_edge"]
-    finer = SHALLOW["kde_finer"](seen)[1]
-    assert finer["bandwidth"] < 1
-    assert not finer["bandwidth_at_edge"]
-
-
-def test_the_likely_kernel_is_that_of_the_density():
-    seen = clouds()
-    width = SHALLOW["kde_finer"](seen)[1]["bandwidth"]
-    # exp(-gamma d^2) is exp(-d^2 / (2 h^2)) with the gamma that is told.
-    assert np.exp(-SHALLOW["oc_svm_likely"](seen)[1]["gamma"] * width**2) == pytest.approx(np.exp(-0.5))
-    assert SHALLOW["kde_finer"](seen)[0] is SHALLOW["kde_finer"](seen)[0]  # Made once.
+def test_bandwidths_are_those_of_the_thesis():
+    told = SHALLOW["kde"](clouds())[1]
+    # Points a unit apart are likeliest by less than its least.
+    assert told["bandwidth"] == pytest.approx(2**0.5)
+    assert told["bandwidth_at_edge"]

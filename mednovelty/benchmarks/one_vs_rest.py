@@ -2,9 +2,9 @@
 
     python -m mednovelty.benchmarks.one_vs_rest FOLDER --classes 0 3 5 8 --epochs 150 --pretrain-epochs 350
 
-Ruff 2021, section 2.2.4; official training and test images, normalised as ``one_class_images`` says, for all
-methods alike. ``one_class`` and ``soft_boundary`` are Deep SVDD, ``ae`` is the autoencoder that both start
-from, scored by its reconstruction error; the shallow ones are told in ``one_vs_rest_shallow``.
+Ruff 2021, section 2.2.4; official training and test images, normalised as ``one_class_images`` says.
+``one_class`` and ``soft_boundary`` are Deep SVDD, ``ae`` is the autoencoder that both start from, by its
+reconstruction error; the shallow ones, and what they see, are told in ``one_vs_rest_shallow``.
 
 A third of the epochs at the learning rate, the others at a tenth of it; of the autoencoder's before, 5 of 7.
 A twentieth of the training images is held out: its loss chooses the epoch, where the thesis takes the last.
@@ -30,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from mednovelty.benchmarks.arguments import add_options, parser_of
-from mednovelty.benchmarks.one_class_images import OneClass, one_class, table_of
+from mednovelty.benchmarks.one_class_images import OneClass, contrast_normalised, one_class, table_of
 from mednovelty.benchmarks.one_vs_rest_shallow import SHALLOW, Components
 from mednovelty.curve import TrainingRecord
 from mednovelty.devices import chosen
@@ -53,8 +53,8 @@ PAPER_PERCENT = {
     "one_class": (98.0, 99.7, 91.7, 91.9, 94.9, 88.5, 98.3, 94.6, 93.9, 96.5),
 }
 """Table 2.1: AUROC by digit, means over 10 seeds."""
-VARIANTS = {"oc_svm_unlabelled": "oc_svm", "oc_svm_likely": "oc_svm", "kde_finer": "kde"}
-"""Detectors that the thesis does not have, and which of its own they stand beside."""
+VARIANTS = {"oc_svm_unlabelled": "oc_svm"}
+"""A detector that the thesis does not have, and which of its own it stands beside."""
 BATCH = 1000
 
 
@@ -74,6 +74,7 @@ class Options:
         warm_up: Its epochs with a radius of 0.
         slope: Of the leaky ReLU.
         images: At most as many training images; 0: all.
+        scaled: Whether the shallow methods see images between 0 and 1.
         device: Where networks are, as torch names it.
     """
 
@@ -88,6 +89,7 @@ class Options:
     warm_up: int = 10
     slope: float = 0.1
     images: int = 0
+    scaled: bool = False
     device: str = "cpu"
 
     def settings(self, objective: Any = "one_class") -> DeepSVDDSettings:
@@ -144,8 +146,10 @@ class Run:
     @cached_property
     def components(self) -> Components:
         """What the shallow methods see."""
-        training = torch.from_numpy(self.training.array())
-        return Components.of(training, self.test, self.images.novel, self.options.seed)
+        images = self.images
+        normalised = images.scale if self.options.scaled else contrast_normalised
+        training, test = normalised(images.training), normalised(images.test)
+        return Components.of(training, test, images.novel, self.options.seed)
 
     @torch.no_grad()
     def scored(self, score: Callable[[Tensor], Tensor]) -> np.ndarray:
@@ -275,8 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=DETECTORS, default=list(default.methods))
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
-    names = (field.name for field in fields(Options) if field.name not in ("methods", "classes"))
-    add_options(parser, default, names)
+    parser.add_argument("--scaled", action="store_true", help="of the shallow methods' images")
+    others = ("methods", "classes", "scaled")
+    add_options(parser, default, (field.name for field in fields(Options) if field.name not in others))
     return parser
 
 
