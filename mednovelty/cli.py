@@ -282,12 +282,26 @@ def evaluate(
     output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
     masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks by scan id, or manifest.")],
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the threshold's fifth.")] = 0,
+    clever_hans: Annotated[
+        bool,
+        typer.Option(
+            "--clever-hans",
+            help="Also AUROC less the cosine of relevance and lesion: are lesions looked at? See explain.",
+        ),
+    ] = False,
+    relevance: Annotated[
+        Path | None,
+        typer.Option(
+            "--relevance", help="With --clever-hans: where explain wrote; default: the same folder."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json), as_json))
+    where = (relevance or output) if clever_hans or relevance is not None else None
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where), as_json))
 
 
 @app.command()

@@ -258,13 +258,13 @@ def _refuse_absent(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
-    """Evaluate maps against lesion masks."""
+def evaluate(output: Path, masks: Path, seed: int, as_json: bool, relevance: Path | None = None) -> int:
+    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions."""
     from mednovelty.evaluation import EvaluateSettings
     from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
 
-    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed))
+    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed), relevance=relevance)
     written = [
         *evaluation.write(output / "evaluation"),
         *draw_evaluation(evaluation, output / "evaluation"),

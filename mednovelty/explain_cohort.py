@@ -65,7 +65,9 @@ class ExplainRun:
 
 
 def scores_to_explain(detector: Detector, asked: Sequence[str] | None, method: Method) -> tuple[str, ...]:
-    """Return the scores to explain: those asked for, else the first explainable of those it was fitted for.
+    """Return the scores to explain: those asked for, else the first that it was fitted for and that can be.
+
+    Of the latter, trivial baselines are none.
 
     Raises:
         SettingsError: One cannot be explained, or none can.
@@ -80,6 +82,8 @@ def scores_to_explain(detector: Detector, asked: Sequence[str] | None, method: M
             check_explainable(scoring, name, method)
         return tuple(names)
     for name in detector.settings.scores:
+        if describe(name, ())["trivial"]:
+            continue
         with contextlib.suppress(SettingsError):
             check_explainable(scoring, name, method)
             return (name,)
