@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from mednovelty.cli import app
 from mednovelty.errors import ScanError
-from mednovelty.explaining.tables import GradientRelevance
 from mednovelty.report.relevance import on_disc
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -193,8 +192,3 @@ def test_opposite_directions_are_one_place_and_areas_are_equal():
     assert radius.max() <= 1
     assert (radius < np.sqrt(0.5)).mean() == pytest.approx(0.5, abs=0.02)
     np.testing.assert_allclose(on_disc(np.array([[0, 1.0, 0], [0, 0.6, 0.8]])), [[0, 1], [0, 0.6 / 1.8**0.5]])
-
-
-def test_rows_know_their_volume():
-    names = [name for name in GradientRelevance.__slots__]
-    assert names[:3] == ["gradient", "volume", "bvalue_s_per_mm2"]
