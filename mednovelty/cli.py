@@ -234,7 +234,7 @@ def explain(
     score_names: Annotated[
         str | None,
         typer.Option(
-            "--score", help="Which score, or several, a,b; default: the first that can be explained."
+            "--score", help="Which score, or several, a,b; default: of the model, conserved if one is."
         ),
     ] = None,
     method: Annotated[

@@ -27,6 +27,7 @@ from mednovelty.mapping import describe
 from mednovelty.maps import NoveltyMap
 from mednovelty.output_folder import sole_writer, write_folder_facts
 from mednovelty.outputs import OutputNames, key_of, peak_mib, settings_of, settings_sha256, sidecar_of, told
+from mednovelty.plugins import plugin
 from mednovelty.report.relevance import draw_relevance
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
 from mednovelty.scan import Scan, Volume
@@ -65,9 +66,10 @@ class ExplainRun:
 
 
 def scores_to_explain(detector: Detector, asked: Sequence[str] | None, method: Method) -> tuple[str, ...]:
-    """Return the scores to explain: those asked for, else the first that it was fitted for and that can be.
+    """Return the scores to explain: those asked for, else one of those that the detector was fitted for.
 
-    Of the latter, trivial baselines are none.
+    Of the latter the first whose relevance is conserved, if there is one, else the first that can be
+    explained; those that look normals up come after those of the model.
 
     Raises:
         SettingsError: One cannot be explained, or none can.
@@ -81,12 +83,14 @@ def scores_to_explain(detector: Detector, asked: Sequence[str] | None, method: M
             _refuse_baseline(name, detector)
             check_explainable(scoring, name, method)
         return tuple(names)
-    for name in detector.settings.scores:
-        if describe(name, ())["trivial"]:
-            continue
-        with contextlib.suppress(SettingsError):
-            check_explainable(scoring, name, method)
-            return (name,)
+    modelled = [name for name in detector.settings.scores if name not in detector.contrast_baselines]
+    modelled.sort(key=lambda name: bool(getattr(plugin("scorers", name), "reference_parts", ())))
+    ways: tuple[Method, ...] = ("lrp", "auto") if method == "auto" else (method,)
+    for way in ways:
+        for name in modelled:
+            with contextlib.suppress(SettingsError):
+                check_explainable(scoring, name, way)
+                return (name,)
     raise SettingsError(
         f"none of {', '.join(detector.settings.scores)}, for which the detector was fitted, can be explained"
         f"{'' if method == 'auto' else f' by {method}'}; name another with --score"

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,8 @@ from cohorts import tiny_cohort, tiny_detector
 from typer.testing import CliRunner
 
 from mednovelty.cli import app
-from mednovelty.errors import ScanError
+from mednovelty.errors import ScanError, SettingsError
+from mednovelty.explain_cohort import scores_to_explain
 from mednovelty.report.relevance import on_disc
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -139,11 +141,22 @@ def test_masks_say_of_which_voxels_tables_tell(explained, again):
     )
 
 
-def test_without_a_name_the_first_score_that_can_be_is_explained(tmp_path):
-    # nearest_normal comes first and is a baseline; vae_regularizer is next.
-    result = explain(tmp_path / "out", "--method", "smoothgrad")
-    assert result.exit_code == 0, result.output
-    assert "explaining vae_regularizer" in result.output
+def test_without_a_name_a_score_of_the_model_is_explained():
+    detector, _ = tiny_detector()
+    assert detector.settings.scores[:2] == ("nearest_normal", "vae_regularizer")
+    # nearest_normal looks normals up; of vae_regularizer nothing is conserved.
+    assert scores_to_explain(detector, None, "auto") == ("reconstruction_error",)
+    assert scores_to_explain(detector, None, "smoothgrad") == ("vae_regularizer",)
+    assert scores_to_explain(with_scores(detector, "nearest_normal"), None, "auto") == ("nearest_normal",)
+    searches = with_scores(detector, "nearest_normal", "latent_euclidean")
+    with pytest.raises(
+        SettingsError, match=r"none of nearest_normal, latent_euclidean, .* explained by smoothgrad"
+    ):
+        scores_to_explain(searches, None, "smoothgrad")
+
+
+def with_scores(detector, *names):
+    return replace(detector, settings=replace(detector.settings, scores=names))
 
 
 def test_one_bad_scan_stops_nobody(tmp_path):
