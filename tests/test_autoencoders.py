@@ -366,7 +366,11 @@ def test_the_vae_of_nearest_latent_neighbours_has_a_preset_with_its_network_and_
             "slices",
             "preset 'paper': the method ae for images has released",
         ),
-        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has nln-released"),
+        (
+            {"preset": "released"},
+            "slices",
+            "preset 'released': the method image_vae for images has nln-released",
+        ),
     ],
 )
 def test_a_preset_that_is_not_there_is_named(tree, recipe, words):
