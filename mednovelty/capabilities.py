@@ -13,6 +13,8 @@
 ``heatmap``      ``heatmap(x)``, ``(B, *sides)``: how abnormal parts of        ``fcdd``
                  samples are; ``upsampled(maps)``, ``(B, *space)``: the same
                  of their voxels
+``contexts``     ``contexts``: context vectors over the latents of a scan's    ``cvdd``
+                 voxels, of which ``members(x)`` gives those
 ================ ============================================================= =====================
 
 A model offers what it has under these names. A method tells beforehand, as ``offers``, what its models will
@@ -42,6 +44,7 @@ WORDS = {
     "consistent": "a second encoder, which the method ae_con trains",
     "hypersphere": "a hypersphere around normal latents, which the methods deep_svdd, deep_sad and hsc train",
     "heatmap": "a map that the network itself gives, which the method fcdd trains",
+    "contexts": "context vectors over whole scans, which the method cvdd trains",
 }
 
 

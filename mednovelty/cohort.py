@@ -36,6 +36,7 @@ from mednovelty.outputs import (
     state_of,
 )
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
+from mednovelty.scan_table import write_scan_scores
 from mednovelty.scan import Volume
 from mednovelty.store import json_types
 
@@ -81,7 +82,7 @@ class _Run:
     def wanted(self, files: ScanFiles) -> list[str]:
         """Return the scores of a scan."""
         baselines = self.detector.baselines if self.settings.baselines else ()
-        return list(dict.fromkeys([*self.names, *baselines]))
+        return list(dict.fromkeys([*self.names, *self.detector.scan_scores, *baselines]))
 
     def facts(self) -> dict[str, Any]:
         """Return what the run's record tells besides outcomes."""
@@ -131,6 +132,7 @@ def score_cohort(
                 outcome = _score_one(run, files)
                 so_far = replace(so_far, outcomes=(*so_far.outcomes, outcome), unreached=so_far.unreached[1:])
                 log.info("%s: %s %s", outcome.id, outcome.status, outcome.message)
+            write_scan_scores(out, scans, detector.scan_scores)
             write_record(out, detector, so_far, run.facts())
         except BaseException as error:
             # What ended the run is what is raised, even if the disk refuses the record as well.
@@ -151,7 +153,8 @@ def check_run(detector: Detector, scans: ScanList, out: Path, settings: CohortSe
     if not detector.preprocessing:
         raise DetectorError("the detector was fitted on arrays and knows no scans; use score_voxels")
     names = tuple(detector.names_of(settings.scores))
-    detector.scoring().check([name for name in names if name not in detector.contrast_baselines])
+    no_scorers = (*detector.contrast_baselines, *detector.scan_scores)
+    detector.scoring().check([name for name in names if name not in no_scorers])
     if not len(scans):
         raise ScanError(f"{scans.root}: no scan was found to score", code="folder.no_scan")
     refuse_traps(out, scans)
@@ -216,6 +219,9 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
         # A contrast's own intensity needs no sample.
         facts["UnscoredVoxels"] = 0 if name in run.detector.contrast_baselines else unscored
         facts["MapSha256"] = sha256_of_file(place.map(name))
+        for image, volume in novelty.images.items():
+            write_map(place.image(name, image), volume)
+        facts["Images"] = {image: sha256_of_file(place.image(name, image)) for image in novelty.images}
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")
     return scan.n_voxels

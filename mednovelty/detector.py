@@ -12,16 +12,17 @@ import numpy as np
 import torch
 
 from mednovelty.calibration import Constants
-from mednovelty.capabilities import offered_by
+from mednovelty.capabilities import asked_by, offered_by
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
 from mednovelty.image_gathering import check_contrasts, gather_images
 from mednovelty.map_settings import MapSettings
-from mednovelty.mapping import RAW, Stages, describe, finished, raw_volume, settings_told, volumes_of
+from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
 from mednovelty.nn.precision import check_precision
+from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
 from mednovelty.protocols import Preprocessor
@@ -249,7 +250,8 @@ class Detector:
         names = self.names_of(scores)
         prepared, measured = self.prepare(scan)
         raw = [name for name in names if name in self.contrast_baselines]
-        modelled = [name for name in names if name not in raw]
+        of_scan = [name for name in names if name in self.scan_scores]
+        modelled = [name for name in names if name not in raw and name not in of_scan]
         stages, shares = Stages(scan, measured, prepared), Shares()
         volumes = {name: raw_volume(scan, name) for name in raw}
         fallbacks: list[str] = []
@@ -257,16 +259,20 @@ class Detector:
         found = volumes_of(scoring, self.view, stages, modelled, advance, shares.add)
         volumes |= finished(found, self.covered(scan), self.settings.maps, self.model)
         about = {name: self._about(name) | shares.of(name) for name in names}
-        return {
-            name: NoveltyMap(
-                name, volumes[name], scan.mask, about[name], tuple(fallbacks if name in found else ())
+        images: dict[str, dict[str, Any]] = {}
+        for name in of_scan:
+            volumes[name], images[name], about[name]["scan"] = judged(
+                scoring, self.view, stages, name, advance if not modelled else lambda n: None
             )
+        return {
+            name: NoveltyMap(name, volumes[name], scan.mask, about[name],
+                             tuple(fallbacks if name in found else ()), images.get(name, {}))
             for name in names
-        }
+        }  # fmt: skip
 
     def _about(self, name: str) -> dict[str, Any]:
         about = dict(describe(name, self.contrast_baselines))
-        if name not in self.contrast_baselines:
+        if name not in self.contrast_baselines and name not in self.scan_scores:
             about["settings"] = settings_told(name, self.settings.maps, self.model)
             if "knn" in getattr(plugin("scorers", name), "options", ()):
                 about["settings"]["knn"] = self.settings.knn
@@ -279,6 +285,13 @@ class Detector:
     def contrast_baselines(self) -> tuple[str, ...]:
         """The trivial baselines of a structural scan: each contrast's intensity, ``raw_FLAIR``."""
         return tuple(RAW + contrast for contrast in self.contrasts)
+
+    @cached_property
+    def scan_scores(self) -> tuple[str, ...]:
+        """Scores of whole scans that its model can give; they are always written."""
+        offers = offered_by(self.fitted.method)
+        kinds = {name: plugin("scan_scorers", name) for name in plugin_names("scan_scorers")}
+        return tuple(name for name, kind in kinds.items() if set(asked_by(kind)) <= set(offers))
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -314,7 +327,7 @@ class Detector:
         """Return the names of scores, groups spelled out, each once; None: those it was fitted for."""
         asked = (scores,) if isinstance(scores, str) else scores
         asked = list(asked or self.settings.scores)
-        own = [name for name in asked if name in self.contrast_baselines]
+        own = [name for name in asked if name in (*self.contrast_baselines, *self.scan_scores)]
         rest = [name for name in asked if name not in own]
         offers = offered_by(self.fitted.method)
         return [*own, *(resolve_names(rest, images=bool(self.contrasts), offers=offers) if rest else [])]

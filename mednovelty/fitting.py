@@ -305,6 +305,8 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     check_neighbours(training, validation, settings)
     how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device)
     best, choice = train_best(make_candidates(settings), how)
+    if hasattr(best.method, "finish"):
+        best.method.finish(best.model, training, validation, seed)
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
     reference = _draw_reference(best, training, parts, settings, seed, on_reference)

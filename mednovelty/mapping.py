@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,29 @@ def back(volume: Volume, scan: Stages) -> Volume:
     return volume.with_data(np.where(scan.given.mask, volume.data, np.float32(0)), volume.name)
 
 
+def judged(
+    scoring: Scoring, view: Any, scan: Stages, name: str, advance: Callable[[int], Any]
+) -> tuple[Volume, dict[str, Volume], Mapping[str, Any]]:
+    """Return a scan scorer's map, its further images by name, and what it says of the scan as a whole.
+
+    Arguments are as of ``volumes_of``; ``advance`` is told once.
+    """
+    scorer, count = plugin("scan_scorers", name)(scoring.model), view.count(scan.prepared)
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, count, scoring.batch_voxels):
+            block = view.cut(scan.prepared, start, min(start + scoring.batch_voxels, count))
+            yield torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+
+    def volume(values: np.ndarray, what: str) -> Volume:
+        return back(view.assemble(scan.prepared, values, f"{what} of {scan.given.id}"), scan)
+
+    found = scorer.judge(blocks)
+    advance(count)
+    images = {image: volume(values, image) for image, values in found.images.items()}
+    return volume(found.scores, name), images, found.told
+
+
 def raw_volume(scan: Scan, name: str) -> Volume:
     """Return a contrast's intensity as measured, ``(1, I, J, K)`` float32, 0 outside the mask."""
     channel = scan.contrasts.index(name.removeprefix(RAW))
@@ -151,6 +174,7 @@ __all__ = [
     "describe",
     "finished",
     "is_filtered",
+    "judged",
     "raw_volume",
     "settings_told",
     "volumes_of",

@@ -20,6 +20,7 @@ class NoveltyMap:
         volume: ``(1, I, J, K)`` float32.
         mask: ``(I, J, K)`` bool, where it was scored.
         about: What sidecars tell of the score: equation, paper, unit.
+        images: Further volumes on the same voxels that say why, by name, such as attention.
         fallbacks: In words what was done otherwise than asked, as when a device's memory ran out.
     """
 
@@ -28,6 +29,7 @@ class NoveltyMap:
     mask: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    images: dict[str, Volume] = field(default_factory=dict)
 
     @property
     def data(self) -> np.ndarray:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mednovelty.maps import NoveltyMap
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
-ENDINGS = ("_novelty.json", "_novelty.nii.gz")
-"""Of a scan's sidecars and maps; sidecars first, since a map without one counts as unfinished."""
+ENDINGS = ("_novelty.json", "_novelty.nii.gz", "_why.nii.gz")
+"""Of a scan's sidecars, maps and what says why; sidecars first, since a map without one counts as unfinished."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class OutputNames:
     def sidecar(self, score: str) -> Path:
         """What is told about that map; written last."""
         return self.folder / f"{self.stem}_desc-{score}_novelty.json"
+
+    def image(self, score: str, name: str) -> Path:
+        """A further image of a score that says why, such as ``attention-1``."""
+        return self.folder / f"{self.stem}_desc-{score}_{name}_why.nii.gz"
 
     @property
     def background(self) -> Path:
@@ -131,7 +135,7 @@ def state_of(place: OutputNames, wanted: Sequence[str], key: dict[str, str]) -> 
     known = [facts for facts in told_by.values() if facts is not None]
     if any(facts.get(field) != value for facts in known for field, value in key.items()):
         return "other"
-    whole = all(_is_whole(place.map(name), told_by.get(place.sidecar(name))) for name in wanted)
+    whole = all(_is_whole(place, name, told_by.get(place.sidecar(name))) for name in wanted)
     return "done" if whole and place.mask.is_file() and place.background.is_file() else "absent"
 
 
@@ -144,11 +148,20 @@ def told(sidecar: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else {}
 
 
-def _is_whole(path: Path, facts: dict[str, Any] | None) -> bool:
-    """Whether a map is the one that its sidecar tells of: one without is what an unfinished run leaves."""
-    if facts is None or path.is_symlink() or not path.is_file():
+def _is_whole(place: OutputNames, name: str, facts: dict[str, Any] | None) -> bool:
+    """Whether a map, and what says why, are those that its sidecar tells of.
+
+    A map without a sidecar is what an unfinished run leaves.
+    """
+    images = (facts or {}).get("Images", {})
+    if facts is None or not isinstance(images, dict):
         return False
-    return sha256_of_file(path) == facts.get("MapSha256")
+    hashes = {place.image(name, image): sha256 for image, sha256 in images.items()}
+    hashes[place.map(name)] = facts.get("MapSha256")
+    return all(
+        not path.is_symlink() and path.is_file() and sha256_of_file(path) == sha256
+        for path, sha256 in hashes.items()
+    )
 
 
 def sidecar_of(

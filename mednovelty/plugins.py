@@ -11,7 +11,7 @@ from typing import Any
 
 from mednovelty.errors import UnknownPluginError
 
-GROUPS = ("methods", "scorers", "preprocessors", "views", "neighbours", "readers")
+GROUPS = ("methods", "scorers", "scan_scorers", "preprocessors", "views", "neighbours", "readers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Generator, Tensor
@@ -98,7 +98,8 @@ class Method(Protocol):
     True where it cannot do without the first; ``defaults(images=...)``, settings of fitting that it asks for,
     as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies the
     learning rate of some weights: for opponents, whose losses are added up after what one of them must not
-    move was held fixed (``methods.adversarial_autoencoders``).
+    move was held fixed (``methods.adversarial_autoencoders``); and ``finish(model, training, validation, seed)``,
+    which adds to a trained model what needs whole scans.
 
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """
@@ -164,6 +165,32 @@ class Scorer(Protocol):
 
     def score(self, batch: Batch) -> Tensor:
         """Return ``(B,)`` scores, or ``(B, *space)``; no sample's score depends on another's."""
+
+
+class ScanJudgement(NamedTuple):
+    """What a ``ScanScorer`` finds of one scan of n voxels."""
+
+    scores: np.ndarray
+    """``(n,)`` float32: what each voxel adds; their mean is the scan's own score."""
+    images: Mapping[str, np.ndarray]
+    """Further ``(n,)`` maps that say why, by name."""
+    told: Mapping[str, Any]
+    """The scan's own scores, JSON types: at least ``overall`` and ``p_value`` among normal scans."""
+
+
+@runtime_checkable
+class ScanScorer(Protocol):
+    """Judges a scan as a whole. A voxel's part depends on all others: no ``Scorer`` could say it.
+
+    ``asks`` and ``unit`` are as of a ``Scorer``; it is made from the model alone.
+    """
+
+    level: ClassVar[Literal["scan"]]
+    asks: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str]
+
+    def judge(self, blocks: Callable[[], Iterable[Samples]]) -> ScanJudgement:
+        """Return what is found of a scan whose ``(n, C)`` voxels ``blocks`` gives, as often as it is called."""
 
 
 @runtime_checkable
@@ -249,6 +276,8 @@ __all__ = [
     "Preprocessor",
     "ProbabilisticAutoencoder",
     "Reader",
+    "ScanJudgement",
+    "ScanScorer",
     "Scorer",
     "SmoothedDecoder",
     "View",

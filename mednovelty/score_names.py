@@ -92,7 +92,7 @@ def reference_parts(names: Iterable[str]) -> set[str]:
 
 def describe_score(name: str) -> Mapping[str, Any]:
     """Return name, equation, paper and unit of a score, as sidecars tell them."""
-    kind = plugin("scorers", name)
+    kind = plugin("scan_scorers" if name in plugin_names("scan_scorers") else "scorers", name)
     address = f"{kind.__module__}:{kind.__qualname__}"
     paper, label = next((key for key, home in homes().items() if home == address), ("", ""))
     return {

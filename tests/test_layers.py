@@ -19,7 +19,7 @@ LAYERS = [
     "detector model_folder model_card record_checks",
     "voxel_fitting explaining",
     "evaluation outputs testing",
-    "output_folder run_record",
+    "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
     "console discovery commands fit_command explain_command demo",
     "cli",
@@ -111,6 +111,9 @@ def test_methods_import_each_other_only_where_they_share_a_model():
         "fcdd",
         "fcdd_settings",
         "fcdd_model",
+        "cvdd",
+        "cvdd_settings",
+        "cvdd_training",
     }
     found = []
     for path in (ROOT / "methods").glob("*.py"):
