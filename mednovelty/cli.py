@@ -5,6 +5,7 @@ Only what a command needs is imported when it runs, so that ``--help`` answers a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,12 @@ main = app
 
 Folder = Annotated[
     Path, typer.Argument(help="BIDS tree, plain folder, one image or a data manifest (.toml).")
+]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER", help="As for check; or reports: text files, reports/*.txt, or a folder of them."
+    ),
 ]
 BrainMasks = Annotated[Path | None, typer.Option("--brain-masks", help="Folder of brain masks, by scan id.")]
 Contrasts = Annotated[
@@ -98,7 +105,7 @@ def check(
 
 @app.command()
 def fit(
-    folder: Folder,
+    folders: Folders,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
     recipe: Annotated[str, typer.Option(help="What scans are: qspace, slices or patches.")] = "qspace",
     method: Annotated[
@@ -132,6 +139,10 @@ def fit(
             "--masks", help="Lesion masks: left out, or for deep_sad and hsc shown as abnormal voxels."
         ),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option("--embeddings", help="Of reports: word vectors, a text file with a line a word."),
+    ] = None,
     fold: Fold = None,
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
@@ -141,8 +152,8 @@ def fit(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Train a detector on healthy scans."""
-    from mednovelty import fit_command
+    """Train a detector on healthy scans, or on reports of healthy people (--method cvdd)."""
+    from mednovelty import fit_command, words_commands
 
     def fit_scans() -> int:
         over = fit_command.overrides(
@@ -156,7 +167,7 @@ def fit(
             preset=preset,
         )
         request = fit_command.FitRequest(
-            folder=folder,
+            folder=folders[0],
             output=output,
             recipe=recipe,
             seed=seed,
@@ -171,6 +182,8 @@ def fit(
             device=device,
             threads=threads,
             as_json=as_json,
+            reports=tuple(words_commands.reports_among(folders)),
+            embeddings=embeddings,
         )
         return fit_command.fit(request)
 
@@ -180,7 +193,7 @@ def fit(
 @app.command()
 def score(
     model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
-    folder: Folder,
+    folders: Folders,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the maps go.")],
     scores: Scores = None,
     draws: Annotated[
@@ -202,11 +215,15 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Write novelty maps of every scan; scans that are done already are left alone."""
-    from mednovelty import commands
+    from mednovelty import commands, words_commands
+
+    def score_scans() -> int:
+        reports = tuple(words_commands.reports_among(folders))
+        return commands.score(replace(request, reports=reports))
 
     request = commands.ScoreRequest(
         model=model,
-        folder=folder,
+        folder=folders[0],
         output=output,
         scores=scores,
         draws=draws,
@@ -221,7 +238,7 @@ def score(
         as_json=as_json,
         plot_sphere=plot_sphere,
     )
-    _end(console.run(lambda: commands.score(request), as_json))
+    _end(console.run(score_scans, as_json))
 
 
 @app.command()

@@ -58,6 +58,8 @@ class ScoreRequest:
     threads: int | None = None
     as_json: bool = False
     plot_sphere: bool = False
+    reports: tuple[Path, ...] = ()
+    """Text files in place of scans; see ``words_commands``."""
 
 
 def check(request: CheckRequest) -> int:
@@ -108,6 +110,10 @@ def _kind_to_check(request: CheckRequest) -> Kind:
 
 def score(request: ScoreRequest) -> int:
     """Score a folder of scans."""
+    from mednovelty.words_commands import is_detector_of_reports, score_reports
+
+    if is_detector_of_reports(request.model):
+        return score_reports(request)
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of

@@ -44,6 +44,9 @@ class FitRequest:
     device: str = "auto"
     threads: int | None = None
     as_json: bool = False
+    reports: tuple[Path, ...] = ()
+    """Text files in place of scans; see ``words_commands``."""
+    embeddings: Path | None = None
 
 
 def overrides(  # noqa: PLR0913 - an option is an argument
@@ -112,6 +115,12 @@ def _net(text: str) -> dict[str, Any]:
 
 def fit(request: FitRequest) -> int:
     """Train a detector and write its folder; return the exit code."""
+    if request.reports:
+        from mednovelty.words_commands import fit_reports
+
+        return fit_reports(request)
+    if request.embeddings is not None:
+        raise SettingsError("--embeddings: word vectors are for reports (*.txt), and these are scans")
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen

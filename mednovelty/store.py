@@ -143,13 +143,14 @@ class DetectorRecord(_Strict):
         return math.prod(self.shape)
 
 
-def write(folder: Path, record: DetectorRecord, files: Mapping[str, Mapping[str, Tensor]]) -> str:
+def write(folder: Path, record: Any, files: Mapping[str, Mapping[str, Tensor]], name: str = RECORD) -> str:
     """Write a detector; ``detector.json`` comes last, so that a folder with it is whole.
 
     Args:
         folder: Made if absent.
-        record: All but the tensors.
+        record: All but the tensors, such as a ``DetectorRecord``.
         files: ``WEIGHTS``, ``REFERENCE`` and ``SEARCHES``: tensors by name.
+        name: Of the record's file.
 
     Returns:
         The detector's sha256: that of its ``detector.json``, which holds those of the other files.
@@ -159,16 +160,16 @@ def write(folder: Path, record: DetectorRecord, files: Mapping[str, Mapping[str,
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     hashes = {}
-    for name, tensors in files.items():
+    for file, tensors in files.items():
         data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        write_bytes_atomic(folder / name, data)
-        hashes[name] = hashlib.sha256(data).hexdigest()
+        write_bytes_atomic(folder / file, data)
+        hashes[file] = hashlib.sha256(data).hexdigest()
     text = record.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n"
-    write_text_atomic(folder / RECORD, text)
+    write_text_atomic(folder / name, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -179,18 +180,28 @@ def read(folder: Path) -> tuple[DetectorRecord, dict[str, dict[str, Tensor]], st
         DetectorError: Nothing there, damaged, or written by a newer version.
     """
     path = folder / RECORD
+    content, sha256 = read_json(path, "detector")
+    record = _validated(path, content)
+    files = {name: read_tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE, SEARCHES)}
+    return record, files, sha256
+
+
+def read_json(path: Path, what: str) -> tuple[Any, str]:
+    """Return what a record's file says, and its sha256.
+
+    Raises:
+        DetectorError: It is not there, too large, or no JSON of finite numbers.
+    """
     try:
         if not path.is_file():
-            raise DetectorError(f"{folder}: no detector here: {RECORD} is missing")
+            raise DetectorError(f"{path.parent}: no {what} here: {path.name} is missing")
         if path.stat().st_size > LARGEST_RECORD_BYTES:
             raise DetectorError(f"{path}: {path.stat().st_size} bytes are too many for a record of settings")
         text = path.read_bytes()
         content = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise DetectorError(f"{path}: not readable as JSON: {one_line(error)}") from error
-    record = _validated(path, content)
-    files = {name: _tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE, SEARCHES)}
-    return record, files, hashlib.sha256(text).hexdigest()
+    return content, hashlib.sha256(text).hexdigest()
 
 
 def one_line(error: BaseException) -> str:
@@ -231,7 +242,16 @@ def _validated(path: Path, content: Any) -> DetectorRecord:
         raise DetectorError(f"{path}: not a detector's record: {words}") from error
 
 
-def _tensors(path: Path, hashes: dict[str, str]) -> dict[str, Tensor]:
+def read_tensors(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors of a file by name.
+
+    Args:
+        path: The file.
+        hashes: sha256 by file name, as the record tells them.
+
+    Raises:
+        DetectorError: Damaged, or with values that are not finite.
+    """
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != hashes.get(path.name):

@@ -17,11 +17,11 @@ LAYERS = [
     "fitting recipes",
     "gathering image_gathering mapping",
     "detector model_folder model_card record_checks",
-    "voxel_fitting explaining",
+    "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
-    "console discovery commands fit_command explain_command demo",
+    "console discovery commands fit_command explain_command words_commands demo",
     "cli",
     "__main__",
 ]
