@@ -36,8 +36,8 @@ from mednovelty.outputs import (
     state_of,
 )
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
-from mednovelty.scan_table import write_scan_scores
 from mednovelty.scan import Volume
+from mednovelty.scan_table import write_scan_scores
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:

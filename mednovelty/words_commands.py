@@ -53,8 +53,8 @@ def fit_reports(request: FitRequest) -> int:
         ScanError: No report can be used.
         OutputError: A detector is there already, or the folder cannot be written.
     """
-    from mednovelty.settings import overlaid, read_toml, tree_of
     from mednovelty.settings import checked as made
+    from mednovelty.settings import overlaid, read_toml, tree_of
     from mednovelty.words.detector import ReportDetector, ReportSettings
 
     tree: dict[str, Any] = {"method": "", "method_settings": tree_of(ReportSettings())}

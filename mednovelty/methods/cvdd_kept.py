@@ -12,7 +12,7 @@ from mednovelty.methods.cvdd_training import CrossFitted
 
 
 class KeptContexts(nn.Module):
-    """Fitted contexts as buffers, whose sizes follow from the settings: nothing that steps of a VAE would move.
+    """Fitted contexts as buffers, whose sizes follow from the settings; steps of a VAE do not move them.
 
     Args:
         width: d, of a bag's members.

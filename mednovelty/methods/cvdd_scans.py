@@ -1,4 +1,4 @@
-"""Context vectors over the voxels of whole scans: a VAE gives each voxel its latents, a scan is the bag of them.
+"""Context vectors over the voxels of whole scans: a VAE gives each its latents, a scan is the bag of them.
 
 Ruff 2021, section 3.2, on bags that the thesis does not have. The VAE is trained as ever, voxel by voxel
 (Vasilev et al. 2018), and then contexts are learnt from ``bag`` voxels of each scan, held-out scans among
@@ -72,8 +72,8 @@ class CVDDMethod:
         """
         if len(shape) != 1:
             raise SettingsError(
-                "the method cvdd sees a scan as a bag of voxels, and takes diffusion scans or arrays of voxels; "
-                "for slices and windows choose another, such as image_vae"
+                "the method cvdd sees a scan as a bag of voxels, and takes diffusion scans or arrays of "
+                "voxels; for slices and windows choose another, such as image_vae"
             )
         return ContextVAE(shape[0], self.settings)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mednovelty.errors import SettingsError
@@ -170,7 +170,7 @@ def cross_fitted(
 
 @torch.no_grad()
 def in_order_of(network: ContextVectors, whole: ContextVectors) -> ContextVectors:
-    """Return a network with its heads in the order of another's, each at that whose context is the most alike."""
+    """Return a network with its heads in the order of another's, each beside the context most alike."""
     from scipy.optimize import linear_sum_assignment
 
     alike = normalize(whole.contexts, dim=1) @ normalize(network.contexts, dim=1).T

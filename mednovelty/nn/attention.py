@@ -1,4 +1,4 @@
-"""Multi-head self-attention over a bag of vectors: each head gives every member a weight, and they sum to 1."""
+"""Multi-head self-attention over a bag of vectors: each head weighs all members, by weights that sum to 1."""
 
 from __future__ import annotations
 
