@@ -109,11 +109,13 @@ def _kind_to_check(request: CheckRequest) -> Kind:
 
 
 def score(request: ScoreRequest) -> int:
-    """Score a folder of scans."""
+    """Score a folder of scans, or reports."""
     from mednovelty.words_commands import is_detector_of_reports, score_reports
 
-    if is_detector_of_reports(request.model):
-        return score_reports(request)
+    return score_reports(request) if is_detector_of_reports(request.model) else _score_scans(request)
+
+
+def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of

@@ -121,6 +121,10 @@ def fit(request: FitRequest) -> int:
         return fit_reports(request)
     if request.embeddings is not None:
         raise SettingsError("--embeddings: word vectors are for reports (*.txt), and these are scans")
+    return _fit_scans(request)
+
+
+def _fit_scans(request: FitRequest) -> int:
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
 ENDINGS = ("_novelty.json", "_novelty.nii.gz", "_why.nii.gz")
-"""Of a scan's sidecars, maps and what says why; sidecars first, since a map without one counts as unfinished."""
+"""Of a scan's sidecars, maps and what says why; sidecars first: a map without one counts as unfinished."""
 
 
 @dataclass(frozen=True)

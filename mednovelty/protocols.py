@@ -98,8 +98,8 @@ class Method(Protocol):
     True where it cannot do without the first; ``defaults(images=...)``, settings of fitting that it asks for,
     as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies the
     learning rate of some weights: for opponents, whose losses are added up after what one of them must not
-    move was held fixed (``methods.adversarial_autoencoders``); and ``finish(model, training, validation, seed)``,
-    which adds to a trained model what needs whole scans.
+    move was held fixed (``methods.adversarial_autoencoders``); and
+    ``finish(model, training, validation, seed)``, which adds to a trained model what needs whole scans.
 
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """
@@ -190,7 +190,7 @@ class ScanScorer(Protocol):
     unit: ClassVar[str]
 
     def judge(self, blocks: Callable[[], Iterable[Samples]]) -> ScanJudgement:
-        """Return what is found of a scan whose ``(n, C)`` voxels ``blocks`` gives, as often as it is called."""
+        """Return what is found of a scan; ``blocks`` gives its ``(n, C)`` voxels whenever it is called."""
 
 
 @runtime_checkable

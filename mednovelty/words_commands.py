@@ -32,7 +32,8 @@ def reports_among(paths: Sequence[Path]) -> list[Path]:
     found = report_files(paths)
     if not found and len(paths) > 1:
         raise SettingsError(
-            f"{len(paths)} paths, of which not all are reports (*.txt); of scans give one folder, image or manifest"
+            f"{len(paths)} paths, of which not all are reports (*.txt); of scans give one folder, image or "
+            "manifest"
         )
     return found
 
@@ -69,8 +70,13 @@ def fit_reports(request: FitRequest) -> int:
     reports, failures = _read(request.reports)
     if not reports:
         raise ScanError(f"no report can be used: {failures[0]['message']}", code="cohort.empty")
-    detector = ReportDetector.fit(reports, embeddings=request.embeddings, settings=settings, seed=request.seed,
-                                  say=lambda words: log.info("%s", words))  # fmt: skip
+    detector = ReportDetector.fit(
+        reports,
+        embeddings=request.embeddings,
+        settings=settings,
+        seed=request.seed,
+        say=lambda words: log.info("%s", words),
+    )
     detector = detector.save(request.output)
     console.tell_alike(detector.notes)
     log.info("%s", detector.verdict())

@@ -45,7 +45,7 @@ def cosine_distance(u: Tensor, v: Tensor) -> Tensor:
 
 @equation("ruff2021_thesis", "Eq. (3.11)")
 def context_weights(distances: Tensor, alpha: float) -> Tensor:
-    """Return ``(B, r)`` weights that sum to 1: all alike at alpha 0, the nearest context alone at infinity."""
+    """Return ``(B, r)`` weights that sum to 1: all alike at alpha 0, the nearest alone at infinity."""
     return (-alpha * distances).softmax(dim=-1)
 
 

@@ -215,15 +215,15 @@ class ReportDetector:
         fitted = _contexts(folder, record, settings, vectors)
         tops = tuple(map(tuple, record.top_words))
         seen = tuple((report.id, report.sha256) for report in record.reports)
-        return cls(WordVectors(tuple(record.words), vectors, record.source), fitted, settings, record.seed, seen,
-                   tuple(record.notes), tops, sha256)  # fmt: skip
+        words = WordVectors(tuple(record.words), vectors, record.source)
+        return cls(words, fitted, settings, record.seed, seen, tuple(record.notes), tops, sha256)
 
     def verdict(self) -> str:
         """Return in words what was fitted."""
         scores = self.fitted.normals.mean(1)
         told = f"{len(self.fitted.whole.contexts)} contexts of {len(self.reports)} reports; " + (
-            f"each judged by contexts that never saw it, they score {scores.min():.4g} to {scores.max():.4g}, "
-            f"and no p-value of a report can be below {1 / (len(scores) + 1):.2g}"
+            f"each judged by contexts that never saw it, they score {scores.min():.4g} to "
+            f"{scores.max():.4g}, and no p-value of a report can be below {1 / (len(scores) + 1):.2g}"
             if len(scores)
             else "too few to compare a report with: all p-values are 1"
         )

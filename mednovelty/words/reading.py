@@ -12,7 +12,7 @@ from mednovelty.io.guard import GuardedFile, shown
 
 LARGEST_BYTES = 16 << 20
 """No report is longer; a file that is, is something else."""
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def words_of(text: str) -> tuple[str, ...]:
         >>> words_of("No T2-bright lesion; 3 mm, patient's left.")
         ('no', 't', 'bright', 'lesion', 'mm', "patient's", 'left')
     """
-    return tuple(word.lower().replace("’", "'") for word in WORD.findall(text))
+    return tuple(word.lower().replace("\u2019", "'") for word in WORD.findall(text))
 
 
 def read_report(path: Path) -> Report:
@@ -56,8 +56,8 @@ def read_report(path: Path) -> Report:
     try:
         words = words_of(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ScanError(f"{shown(path)}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8",
-                        code="report.encoding") from error  # fmt: skip
+        raise ScanError(f"{shown(path)}: not UTF-8 text: {error.reason} at byte {error.start}; save it "
+                        "as UTF-8", code="report.encoding") from error  # fmt: skip
     if not words:
         raise ScanError(f"{shown(path)}: there is no word in it", code="report.empty")
     return Report(path.name.removesuffix(".txt"), words, sha256)

@@ -1,11 +1,11 @@
 """A vector for each word: from a text file, or from which words stand near each other in the reports.
 
-A file has a line a word, ``word v1 v2 ...``, as GloVe and fastText publish them, and may begin with word2vec's
-line of two numbers, how many words and how wide.
+A file has a line a word, ``word v1 v2 ...``, as GloVe and fastText publish them, and may begin with the line
+of two numbers that word2vec writes, how many words and how wide.
 
 Without a file: positive pointwise mutual information of words within a window, contexts smoothed by the
 power 0.75, and the truncated singular value decomposition of that matrix, ``U sqrt(S)`` (Levy, Goldberg and
-Dagan, "Improving Distributional Similarity with Lessons Learned from Word Embeddings", 2015, sections 2 and 3).
+Dagan, "Improving Distributional Similarity with Lessons Learned from Word Embeddings", 2015, sections 2, 3).
 It is small and knows only these reports.
 """
 
@@ -81,8 +81,8 @@ def read_vectors(path: Path, wanted: Iterable[str], most: int) -> WordVectors:
         if len(numbers) > width and not _is_number(numbers[0]):
             continue  # A few files have entries of several words.
         if len(numbers) != width or width > WIDEST:
-            raise ScanError(f"{path.name}: line {number + 1} has {len(numbers)} numbers, where the first has {width} "
-                            f"(at most {WIDEST})", code="vectors.width")  # fmt: skip
+            raise ScanError(f"{path.name}: line {number + 1} has {len(numbers)} numbers, where the first has "
+                            f"{width} (at most {WIDEST})", code="vectors.width")  # fmt: skip
         key = word.lower()
         if key not in rows and (number < most or key in own):
             rows[key] = _numbers(path, number, numbers)
@@ -98,8 +98,8 @@ def _lines(path: Path) -> Iterable[tuple[str, list[bytes]]]:
         while block := file.read(1 << 20):
             *lines, rest = (rest + block).split(b"\n")
             if len(rest) > LONGEST_LINE:
-                raise ScanError(f"{file.name}: line {number + len(lines) + 1} is longer than {LONGEST_LINE} bytes; "
-                                "is it a text of word vectors?", code="vectors.line")  # fmt: skip
+                raise ScanError(f"{file.name}: line {number + len(lines) + 1} is longer than {LONGEST_LINE} "
+                                "bytes; is it a text of word vectors?", code="vectors.line")  # fmt: skip
             for line in lines:
                 number += 1
                 if line.strip():
@@ -189,7 +189,7 @@ def ppmi(reports: Sequence[Sequence[int]], words: int, window: int) -> np.ndarra
 
 
 def _leading(matrix: np.ndarray, width: int) -> np.ndarray:
-    """Return ``U sqrt(S)`` of the first singular vectors, ``(V, d)`` float32, the sign of each made certain."""
+    """Return ``U sqrt(S)`` of the first singular vectors, ``(V, d)`` float32, each with a certain sign."""
     from scipy.sparse.linalg import svds
 
     start = np.ones(len(matrix)) / math.sqrt(len(matrix))
