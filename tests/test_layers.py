@@ -112,6 +112,7 @@ def test_methods_import_each_other_only_where_they_share_a_model():
         "fcdd_settings",
         "fcdd_model",
         "cvdd",
+        "cvdd_kept",
         "cvdd_settings",
         "cvdd_training",
     }
