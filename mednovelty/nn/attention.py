@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from mednovelty.papers import equation
 
+
+@equation("ruff2021_thesis", "Eq. (3.2)")
 class SelfAttention(nn.Module):
-    """``A = softmax(tanh(H W1) W2)``, the softmax over the members of each bag; no biases.
+    """Multi-head self-attention, ``A = softmax(tanh(H W1) W2)``, over the members of each bag; no biases.
 
     Args:
         width: d, of a member.
