@@ -8,8 +8,8 @@ Ruff, "Deep One-Class Learning", 2021, section 3.1; A = sqrt(phi(x)^2 + 1) - 1, 
 U is A drawn back onto the image (``nn.receptive_field``), M is 1 where an anomaly is. Means are over all
 pixels, so a small anomaly has a small argument of the logarithm. The weights' decay is Adam's.
 
-Where no sample is labelled, anomalies are planted in the samples of each batch, with a probability of .5 each
-(``nn.planted_anomalies``). In the released code, all samples of a batch whose labels are one and the same,
+Anomalies are planted in the samples of each batch (``nn.planted_anomalies``), so many that half of them are
+abnormal, labelled anomalies and outliers included: where these are half of it, none. In the released code, all samples of a batch whose labels are one and the same,
 be they all anomalies, have the normals' loss; here each sample has that of its own label. Its pixel loss
 takes all of an image with planted anomalies as abnormal (``truth=whole``); here their places are known. The
 early layers of its largest network come from ImageNet; here all are trained.
@@ -31,7 +31,7 @@ from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd_model import FCDDModel, Labelled
 from mednovelty.methods.fcdd_settings import FCDDSettings, defaults
 from mednovelty.methods.hypersphere import SEMI_LABELS, outside
-from mednovelty.nn.planted_anomalies import planted
+from mednovelty.nn.planted_anomalies import chance, planted
 from mednovelty.papers import equation
 from mednovelty.types import SampleScores, VoxelScores
 
@@ -56,6 +56,11 @@ class FCDDMethod:
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
+
+    @property
+    def truth_maps(self) -> bool:
+        """Whether it is to be told where in a sample an anomaly is."""
+        return self.settings.loss == "pixel"
 
     def build(self, shape: Sequence[int]) -> FCDDModel:
         """Return the network for samples of a shape; ``start`` or a file sets its weights.
@@ -87,11 +92,11 @@ class FCDDMethod:
                 f"all {abnormal} training samples are labelled anomalies; there is no normal one to learn "
                 "from"
             )
-        if self.settings.anomalies == "none" and not abnormal:
+        if self.settings.anomalies == "none" and not abnormal and normals.outliers is None:
             raise SettingsError(
                 "anomalies='none', and no training sample is labelled as abnormal: a network that sees "
                 "normal samples alone learns a constant; set anomalies='confetti' or 'lesions', or give "
-                "labels"
+                "labels or outliers"
             )
         model.network.initialise(generator)
 
@@ -109,7 +114,8 @@ class FCDDMethod:
         """
         samples = model.split(x)
         if self.settings.anomalies != "none":
-            chosen = torch.rand(len(x), generator=generator, device=generator.device) < self.settings.share
+            drawn = torch.rand(len(x), generator=generator, device=generator.device)
+            chosen = drawn < chance(samples.labels, self.settings.share)
             samples = self.with_planted(model, samples, chosen.to(x.device), generator)
         return {"loss": self.losses(model, model.heatmap(samples.x), samples).mean()}
 
@@ -156,6 +162,7 @@ class FCDDMethod:
         said = {
             "anomalies": self.settings.anomalies,
             "labelled_anomalies": count_labels(model, training)[1],
+            **({} if training.outliers is None else {"outliers": len(training.outliers)}),
             "receptive_field": field.size,
             "stride": field.stride,
             "sigma": float(model.sigma),
