@@ -30,9 +30,7 @@ class AnnotationSettings:
 
     def __post_init__(self) -> None:
         if self.lesions not in ("label", "leave_out"):
-            raise SettingsError(
-                f"annotations.lesions={self.lesions!r} is neither 'label' nor 'leave_out'"
-            )
+            raise SettingsError(f"annotations.lesions={self.lesions!r} is neither 'label' nor 'leave_out'")
         if self.labelled_voxels is not None and self.labelled_voxels < 1:
             raise SettingsError(
                 f"annotations.labelled_voxels must be at least 1, got {self.labelled_voxels}; to label none, "

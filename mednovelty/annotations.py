@@ -120,7 +120,12 @@ class Annotations:
                 (``labels.contradictory``).
         """
         lesion = None if self.lesion_of is None else self.lesion_of(scan)
-        if lesion is not None and self.shows(scan.id) and self.labels is not None and not (lesion & scan.mask).any():
+        if (
+            lesion is not None
+            and self.shows(scan.id)
+            and self.labels is not None
+            and not (lesion & scan.mask).any()
+        ):
             raise ScanError(f"{scan.id}: is labelled as anomalous, and its mask has no lesion in the brain; "
                             "correct one of them", code="labels.contradictory")  # fmt: skip
         if lesion is not None and self.semi and self.label_of(scan.id) == 1 and (lesion & scan.mask).any():
@@ -152,7 +157,7 @@ class Annotations:
         return np.column_stack([*parts, labels]) if self.labelled else samples
 
     def drawn(self, scan: str, lesion: np.ndarray) -> np.ndarray:
-        """Return which of a scan's voxels are labelled as abnormal, ``(n,)`` bool, of ``(n,)`` in its lesion."""
+        """Return which voxels are labelled as abnormal, ``(n,)`` bool, of those in a lesion, ``(n,)``."""
         most, places = self.settings.labelled_voxels, np.flatnonzero(lesion)
         if most is None or len(places) <= most:
             return lesion
@@ -165,8 +170,10 @@ class Annotations:
         label = self.label_of(scan)
         if self.labels is None or (not self.labels.classes and not label):
             return ""
-        return self.labels.classes[label] if self.labels.classes else next(
-            word for word, value in WORDS.items() if value == label
+        return (
+            self.labels.classes[label]
+            if self.labels.classes
+            else next(word for word, value in WORDS.items() if value == label)
         )
 
 
@@ -189,8 +196,8 @@ def labels_in(entries: Mapping[str, Entry], ids: Sequence[str], settings: FitSet
         return _classes(entries, ids, method.settings.classes, table)
     if not getattr(method, "semi_labels", ()):
         raise SettingsError(
-            f"{table}: the method {settings.method} takes no labels: it learns from normal samples alone, and "
-            f"none are told apart; {SEMI} learn from scans labelled as normal, anomalous or unlabelled, "
+            f"{table}: the method {settings.method} takes no labels: it learns from normal samples alone; "
+            f"{SEMI} learn from scans labelled as normal, anomalous or unlabelled, "
             "hyperspherical from classes",
             code="labels.method",
         )
@@ -214,8 +221,8 @@ def _classes(entries: Mapping[str, Entry], ids: Sequence[str], wanted: int, tabl
     if bare:
         more = f" and {len(bare) - 1} more have" if len(bare) > 1 else " has"
         raise ScanError(
-            f"{table}: {bare[0]}{more} no class; the method hyperspherical brings each class to a pole of its "
-            "own and needs one of every scan",
+            f"{table}: {bare[0]}{more} no class; the method hyperspherical brings each class to its own "
+            "pole and needs one of every scan",
             code="labels.missing",
         )
     names = tuple(sorted({entries[id].label for id in ids}))
@@ -269,8 +276,11 @@ def with_what_is_known(settings: FitSettings, known: Annotations, *, images: boo
 def _check_synthetic(own: Any, *, images: bool) -> None:
     kind = getattr(own, "anomalies", "none")
     if kind == "diffusion" and images:
-        raise SettingsError("method_settings.anomalies=diffusion is of q-space voxels; slices and windows have "
-                            "confetti and lesions", code="anomalies.kind")  # fmt: skip
+        raise SettingsError(
+            "method_settings.anomalies=diffusion is of q-space voxels; slices and windows have confetti, "
+            "lesions",
+            code="anomalies.kind",
+        )
     if kind in ("confetti", "lesions") and not images and hasattr(own, "network_for"):
         raise SettingsError(f"method_settings.anomalies={kind} is of slices and windows; q-space voxels have "
                             "diffusion", code="anomalies.kind")  # fmt: skip

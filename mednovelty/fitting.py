@@ -373,8 +373,8 @@ def _check_anomalies(training: VoxelCache, settings: FitSettings) -> None:
     if not labelled or not (training.array()[:, -1] < 0).any():
         raise SettingsError(
             f"the method {settings.method} tells normal from abnormal samples and learns nothing from normal "
-            "ones alone, and none here is labelled as abnormal; fit scans with --masks of lesions, --labels or "
-            "--outliers, have anomalies planted (method_settings.anomalies), give fit_voxels labels, or "
+            "ones alone, and none here is labelled as abnormal; fit scans with --masks of lesions, --labels "
+            "or --outliers, have anomalies planted (method_settings.anomalies), give fit_voxels labels, or "
             "choose deep_svdd"
         )
 

@@ -99,8 +99,8 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         known: Lesions, labels, outliers; None: nothing is known of any scan.
 
     Raises:
-        ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or a
-            scan is said to be anomalous and no mask says where (``labels.where``).
+        ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or
+            a scan is said to be anomalous and no mask says where (``labels.where``).
     """
     known = known or Annotations()
     listed = list(scans)
@@ -224,7 +224,9 @@ class _Gathering:
         if prepared.n_voxels > healthy.n_voxels:
             count, in_all = int((labels[used] < 0).sum()), prepared.n_voxels - healthy.n_voxels
             told = f"{count} voxels of its lesion are labelled as abnormal"
-            self.notes.append(f"{scan.id}: {told}" + (f", {in_all - count} left out" if count < in_all else ""))
+            self.notes.append(
+                f"{scan.id}: {told}" + (f", {in_all - count} left out" if count < in_all else "")
+            )
         self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, "training", told))
         if role == "validation":
             self.asked.add(scan.id)
@@ -284,8 +286,8 @@ def _refuse_anomalous_scans(known: Annotations, listed: list[Any]) -> None:
     names = [name_of(files) for files in listed if known.semi and known.label_of(name_of(files)) == -1]
     if names and not known.shows_any:
         raise ScanError(
-            f"{names[0]}: is labelled as anomalous, but most of its voxels are not; say which are with masks of "
-            "lesions (and annotations.lesions=label), or give scans that are abnormal throughout as outliers",
+            f"{names[0]}: is labelled as anomalous, but most of its voxels are not; say which are with "
+            "masks of lesions (and annotations.lesions=label), or give scans that are abnormal throughout as outliers",
             code="labels.where",
         )
 

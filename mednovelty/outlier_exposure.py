@@ -4,8 +4,8 @@ Ruff, "Deep One-Class Learning", 2021, section 2.3.3: a method that learns from 
 samples from anywhere else, such as photographs, as many in each batch as normal ones. The released code of
 hypersphere classification does so; that of FCDD replaces each sample with a probability of .5.
 
-An epoch goes through the normals once. Outliers are drawn without replacement until all were seen, in an order
-of their own in each epoch; all that is told of a table but its batches is told of its normals.
+An epoch goes through the normals once. Outliers are drawn without replacement until all were seen, in an
+order of their own in each epoch; all that is told of a table but its batches is told of its normals.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Samples that are no normal ones: from scans that are abnormal throughout, or from pictures of anything.
 
-Scans go through what normal scans go through, and each of their samples is an outlier. Pictures are for slices
-alone: grey, the same in all contrasts, through the same preprocessing as a scan of a single slice whose mask
-is all of it, and then brought to the size of the samples, stretched where their sides differ in proportion.
+Scans go through what normal scans go through, and each of their samples is an outlier. Pictures are for
+slices alone: grey, the same in all contrasts, through the same preprocessing as a scan of a single slice
+whose mask is all of it, and then brought to the size of the samples, stretched where sides differ.
 
 A part is held out as of the scans, whole scans or pictures, so that validation sees outliers that training
 did not. In the table the held-out outliers lie before all scans and the others after them.
@@ -146,9 +146,7 @@ class Exposure:
                 self._names[role].append(name)
                 self._counts[role] += sum(map(len, blocks))
 
-    def _rows(
-        self, files: Any, rows_of: Callable[[Any], np.ndarray], notes: list[str]
-    ) -> np.ndarray | None:
+    def _rows(self, files: Any, rows_of: Callable[[Any], np.ndarray], notes: list[str]) -> np.ndarray | None:
         """Return the rows of one outlier; None where it cannot be used, which is told."""
         name = getattr(files, "id", None) or shown(files)
         try:
@@ -198,8 +196,8 @@ def find_outliers(
         scans = ()
     if scans:
         raise ScanError(
-            f"{folder}: holds {len(pictures)} pictures and {len(scans)} scans; give a folder of either, so that "
-            "no preview is taken for an outlier",
+            f"{folder}: holds {len(pictures)} pictures and {len(scans)} scans; give a folder of either, so "
+            "that no preview is taken for an outlier",
             code="outliers.folder",
         )
     if view != "slice":

@@ -46,7 +46,7 @@ class Acquisition:
 
     Attributes:
         bvalues_s_per_mm2: ``(C,)``.
-        divisors: ``(C,)``: a row of the table is a voxel's signals, times any factor of that voxel, over these.
+        divisors: ``(C,)``: a row is a voxel's signals, times any factor of that voxel, over these.
     """
 
     bvalues_s_per_mm2: tuple[float, ...]

@@ -233,7 +233,9 @@ def test_lesions_are_labelled_for_methods_that_learn_from_them_and_never_held_ou
         return lesion_in(scan) if scan.id == marked else None
 
     for seed in range(6):
-        with gathered(scans, settings, seed, known=Annotations.of(settings, seed, lesion_of=lesion_of)) as voxels:
+        with gathered(
+            scans, settings, seed, known=Annotations.of(settings, seed, lesion_of=lesion_of)
+        ) as voxels:
             found = roles(voxels)
             assert found[marked] == "training"
             assert sum(role == "validation" for role in found.values()) == 1

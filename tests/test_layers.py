@@ -9,7 +9,8 @@ LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
-    "io preprocess views nn neighbours reference voxel_cache outlier_exposure coreset checkpoint curve schedule",
+    "io preprocess views nn neighbours reference voxel_cache outlier_exposure coreset checkpoint "
+    "curve schedule",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
@@ -22,7 +23,7 @@ LAYERS = [
     "evaluation outputs testing",
     "output_folder run_record",
     "cohort report benchmarks",
-    "console discovery commands fit_command demo",
+    "console discovery commands fit_knowledge fit_command demo",
     "cli",
     "__main__",
 ]

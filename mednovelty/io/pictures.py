@@ -13,8 +13,8 @@ from mednovelty.errors import ScanError
 from mednovelty.io.guard import GuardedFile, shown
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm")
-LARGEST_BYTES, LARGEST_PIXELS, MOST_FRAMES = 256 << 20, 1 << 26, 4096
-"""Of a file, of a picture, and pictures of a file; what is larger is no picture to be shown at 64 pixels."""
+LARGEST_BYTES, LARGEST_PIXELS = 256 << 20, 1 << 26
+"""Of a file, and of all pictures in it; what is larger is not made to be shown at 64 pixels."""
 COLOURS = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in grey, ITU-R BT.601."""
 
@@ -36,23 +36,27 @@ def read_picture(path: Path) -> list[np.ndarray]:
         path: With one picture, or several, as TIFF may have.
 
     Raises:
-        ScanError: Absent, too large, damaged or of a kind that cannot be read (``picture.damaged``), or all of
-            one value (``picture.constant``).
+        ScanError: Absent, too large, damaged or of a kind that cannot be read (``picture.damaged``), or
+            all of one value (``picture.constant``).
     """
     from PIL import Image, ImageSequence
 
     with GuardedFile(path) as file:
         if file.size > LARGEST_BYTES:
-            raise ScanError(f"{file.name}: {file.size} bytes are too many for a picture", code="picture.large")
+            raise ScanError(
+                f"{file.name}: {file.size} bytes are too many for a picture", code="picture.large"
+            )
         content = b"".join(iter(lambda: file.read(1 << 20), b""))
-    found = []
+    found: list[np.ndarray] = []
+    pixels = 0
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-            warnings.simplefilter("error")  # What is cut off or huge is told by a warning alone.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             for frame in ImageSequence.Iterator(image):
-                if frame.width * frame.height > LARGEST_PIXELS or len(found) >= MOST_FRAMES:
-                    raise ScanError(f"{shown(path)}: {frame.width} x {frame.height} pixels, picture "
-                                    f"{len(found) + 1} of the file, are too many", code="picture.large")  # fmt: skip
+                pixels += frame.width * frame.height
+                if pixels > LARGEST_PIXELS:
+                    what = f"more than {LARGEST_PIXELS} pixels, with picture {len(found) + 1}"
+                    raise ScanError(f"{shown(path)}: {what}; give smaller ones", code="picture.large")
                 found.append(_grey(frame))
     except (ScanError, MemoryError):
         raise

@@ -9,10 +9,11 @@ U is A drawn back onto the image (``nn.receptive_field``), M is 1 where an anoma
 pixels, so a small anomaly has a small argument of the logarithm. The weights' decay is Adam's.
 
 Anomalies are planted in the samples of each batch (``nn.planted_anomalies``), so many that half of them are
-abnormal, labelled anomalies and outliers included: where these are half of it, none. In the released code, all samples of a batch whose labels are one and the same,
-be they all anomalies, have the normals' loss; here each sample has that of its own label. Its pixel loss
-takes all of an image with planted anomalies as abnormal (``truth=whole``); here their places are known. The
-early layers of its largest network come from ImageNet; here all are trained.
+abnormal, labelled anomalies and outliers included: where these are half of it, none. In the released code,
+all samples of a batch whose labels are one and the same, be they all anomalies, have the normals' loss; here
+each sample has that of its own label. Its pixel loss takes all of an image with planted anomalies as abnormal
+(``truth=whole``); here their places are known. The early layers of its largest network come from ImageNet;
+here all are trained.
 
 Samples are rows ``(B, D)``. They may end with a label, ``(B, D + 1)``: 0 for none, 1 for a normal, -1 for an
 anomaly; before it may stand a map of the anomaly, ``(B, D + V + 1)``.

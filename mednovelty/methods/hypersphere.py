@@ -15,8 +15,8 @@ away from 0, which zero weights reach, to 0.1 or -0.1; exact zeros, which that c
 code finds c with labelled anomalies. R is 0 at first and then the 1 - nu quantile of the distances, which
 minimises Eq. (2.10).
 
-Where settings ask for it, anomalies are planted in the samples of each batch, so many that a share of them are
-abnormal, labelled anomalies and outliers included.
+Where settings ask for it, anomalies are planted in the samples of each batch, so many that a share of them
+are abnormal, labelled anomalies and outliers included.
 
 Samples are rows ``(B, D)``. For ``deep_sad`` and ``hsc`` they may end with a label, ``(B, D + 1)``: 0 for
 none, 1 for a normal, -1 for an anomaly.
@@ -160,7 +160,7 @@ class _HypersphereMethod:
     def both(
         self, model: Hypersphere, x: Tensor, labels: Tensor | None, generator: Generator
     ) -> list[tuple[Tensor, Tensor | None]]:
-        """Return samples with labels and, where anomalies are planted, the normal ones again with one each."""
+        """Return samples and labels and, where anomalies are planted, the normal ones again with one each."""
         if not self.plants:
             return [(x, labels)]
         normal = x if labels is None else x[labels >= 0]

@@ -26,8 +26,8 @@ def assess(
     ``spread`` is the root mean squared distance of held-out latents from their mean, ``spread_at_start``
     the same of training samples before training, ``centre`` the distance from the centre to 0. The network
     has collapsed where the spread is below a thousandth of the larger of the other two.
-    ``labelled_anomalies`` counts those trained with, ``outliers`` those shown beside them; ``auroc`` is that of
-    held-out samples against held-out outliers and labelled anomalies, and the same samples with anomalies
+    ``labelled_anomalies`` counts those trained with, ``outliers`` those shown beside them; ``auroc`` is that
+    of held-out samples against held-out outliers and labelled anomalies, and the same samples with anomalies
     planted in them, where there are such. ``outside`` is the share of held-out samples beyond a
     soft boundary; ``pretraining`` tells the autoencoder's error before and after.
 
@@ -61,7 +61,7 @@ def assess(
     if outliers:
         found["outliers"] = outliers
     if method.plants:
-        found["anomalies"] = settings.anomalies
+        found["anomalies"] = method.settings.anomalies
     auroc = _told_apart(model, method, validation, generator)
     if auroc is not None:
         found["auroc"] = auroc
@@ -79,7 +79,9 @@ def assess(
     return found
 
 
-def _verdict(model: Hypersphere, numbers: dict[str, float], score: float, anomalies: bool) -> tuple[bool, str]:
+def _verdict(
+    model: Hypersphere, numbers: dict[str, float], score: float, anomalies: bool
+) -> tuple[bool, str]:
     """Return whether all samples are mapped alike, or will be, and what to say of it."""
     spread, scale = numbers["spread"], max(numbers["spread_at_start"], numbers["centre"])
     if not spread > COLLAPSED * scale:

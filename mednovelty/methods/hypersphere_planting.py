@@ -30,24 +30,24 @@ def learn_acquisition(model: Hypersphere, settings: Any, rows: Any) -> None:
     kind, voxels = getattr(settings, "anomalies", "none"), len(model.shape) == 1
     if kind in KINDS and (kind == "diffusion") != voxels:
         raise SettingsError(
-            f"method_settings.anomalies={kind} cannot be planted in samples of shape {model.shape}: diffusion "
-            "is of q-space voxels, confetti and lesions of slices and windows",
+            f"method_settings.anomalies={kind} cannot be planted in samples of shape {model.shape}: "
+            "diffusion is of q-space voxels, confetti and lesions of slices and windows",
             code="anomalies.kind",
         )
     if kind != "diffusion":
         return
     if rows.acquisition is None:
         raise SettingsError(
-            "method_settings.anomalies=diffusion: the b-values of these voxels, or what they were divided by, "
-            "are not known; it needs diffusion scans whose preprocessors change no channel by itself (none "
+            "method_settings.anomalies=diffusion: the b-values of these voxels, or what they were "
+            "divided by, are not known; it needs diffusion scans whose preprocessors change no channel by itself (none "
             "but resample), or set it to none and give labels",
             code="anomalies.acquisition",
         )
     bvalues = torch.tensor(rows.acquisition.bvalues_s_per_mm2)
     if not (bvalues <= B0_S_PER_MM2).any():
         raise SettingsError(
-            "method_settings.anomalies=diffusion: there is no volume at b = 0, of which a compartment's signal "
-            "is a share; set it to none and give labels",
+            "method_settings.anomalies=diffusion: there is no volume at b = 0, of which a compartment's "
+            "signal is a share; set it to none and give labels",
             code="anomalies.acquisition",
         )
     model.bvalues.copy_(bvalues)

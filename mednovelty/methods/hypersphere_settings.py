@@ -168,11 +168,11 @@ class PlantingSettings(HypersphereSettings):
 
     Args:
         anomalies: What is planted in training samples: ``diffusion``, in q-space voxels, freer or more
-            restricted diffusion (``nn.planted_diffusion``); ``confetti`` or ``lesions``, in slices and windows
-            (``nn.planted_anomalies``); ``none``; ``auto``: ``none`` where labels, lesions or outliers are
-            given, else ``diffusion`` or ``confetti``.
-        share: Of a batch, how many are to be anomalies: with this probability one is planted in a sample, anew
-            each time it is seen; labelled anomalies and outliers of the batch count.
+            restricted diffusion (``nn.planted_diffusion``); ``confetti`` or ``lesions``, in slices
+            and windows (``nn.planted_anomalies``); ``none``; ``auto``: ``none`` where labels, lesions or
+            outliers are given, else ``diffusion`` or ``confetti``.
+        share: Of a batch, how many are to be anomalies: with this probability one is planted in a sample,
+            anew each time it is seen; labelled anomalies and outliers of the batch count.
         background: What samples show outside of the scan, as the view's ``background``; lesions are not
             planted there.
     """

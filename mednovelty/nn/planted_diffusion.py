@@ -5,12 +5,11 @@ A random fraction f of a voxel's water is exchanged for an isotropic compartment
     S(b) = S(0) ((1 - f) S(b) / S(0) + f exp(-b D)) = (1 - f) S(b) + f S(0) exp(-b D)
 
 f is between 0.1 and 0.9, D between 0.2e-3 and 3.0e-3 mm^2/s (free water at 37 degrees), both uniform; S(0) is
-the mean of the voxel's signals at b = 0, which the exchange changes only by bringing them together. Directions
-play no part: the compartment is isotropic.
+the mean of the voxel's signals at b = 0. Directions play no part: the compartment is isotropic.
 
 It is computed on signals as measured, up to one factor a voxel: rows are multiplied by what their channels
-were divided by, and divided by it again afterwards. A factor of the voxel's own, as of a scan's mean intensity
-or of its b = 0, drops out: the formula is linear in the voxel's signals.
+were divided by, and divided by it again afterwards. A factor of the voxel's own, as its scan's mean intensity
+or its signal at b = 0, drops out: the formula is linear in the voxel's signals.
 """
 
 from __future__ import annotations
