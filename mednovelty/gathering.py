@@ -286,8 +286,9 @@ def _refuse_anomalous_scans(known: Annotations, listed: list[Any]) -> None:
     names = [name_of(files) for files in listed if known.semi and known.label_of(name_of(files)) == -1]
     if names and not known.shows_any:
         raise ScanError(
-            f"{names[0]}: is labelled as anomalous, but most of its voxels are not; say which are with "
-            "masks of lesions (and annotations.lesions=label), or give scans that are abnormal throughout as outliers",
+            f"{names[0]}: is labelled as anomalous, but most of its voxels are not; say which "
+            "are with masks of lesions (and annotations.lesions=label), or give scans that are abnormal "
+            "throughout as outliers",
             code="labels.where",
         )
 

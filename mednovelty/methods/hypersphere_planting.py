@@ -39,8 +39,8 @@ def learn_acquisition(model: Hypersphere, settings: Any, rows: Any) -> None:
     if rows.acquisition is None:
         raise SettingsError(
             "method_settings.anomalies=diffusion: the b-values of these voxels, or what they were "
-            "divided by, are not known; it needs diffusion scans whose preprocessors change no channel by itself (none "
-            "but resample), or set it to none and give labels",
+            "divided by, are not known; it needs diffusion scans whose preprocessors change no channel by "
+            "itself (none but resample), or set it to none and give labels",
             code="anomalies.acquisition",
         )
     bvalues = torch.tensor(rows.acquisition.bvalues_s_per_mm2)
