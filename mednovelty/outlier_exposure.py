@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -27,6 +28,7 @@ class Exposed(VoxelCache):
         own: The normals, and whatever is labelled among them; nothing is copied.
         outliers: Rows as wide as those, each with its label.
         share: Of a batch, how much are outliers, between 0 and 1.
+        repeated: Whether these are no outliers, but rows of ``own`` that are to be seen more often.
 
     Attributes:
         own: As given.
@@ -36,7 +38,9 @@ class Exposed(VoxelCache):
         SettingsError: Rows of other widths.
     """
 
-    def __init__(self, own: VoxelCache, outliers: VoxelCache, share: float = 0.5) -> None:
+    def __init__(
+        self, own: VoxelCache, outliers: VoxelCache, share: float = 0.5, *, repeated: bool = False
+    ) -> None:
         super().__init__(own.channels, shape=own.shape)
         if outliers.channels != own.channels:
             raise SettingsError(
@@ -45,7 +49,12 @@ class Exposed(VoxelCache):
         self._table, self._on_disk = own._read(), own._on_disk
         self._rows, self._before, self.scans = own._rows, own._before, own.scans
         self.acquisition = own.acquisition
-        self.own, self.outliers, self.share = own, outliers, share
+        self.own, self.outliers, self.share, self.repeated = own, outliers, share, repeated
+
+    @property
+    def n_outliers(self) -> int:
+        """How many outliers there are; rows that are repeated are none."""
+        return 0 if self.repeated or self.outliers is None else len(self.outliers)
 
     def batches(self, batch_size: int, generator: Generator, *, limit: int | None = None) -> Iterator[Tensor]:
         """Yield ``(b, C)`` batches of normals, each once and in random order, with outliers after them.
@@ -70,6 +79,21 @@ class Exposed(VoxelCache):
         return super().fingerprint() | {"outliers": self.outliers.fingerprint(), "share": self.share}
 
 
+def with_more_labelled(rows: VoxelCache, share: float) -> VoxelCache:
+    """Return rows that end with a label, their anomalies repeated until they are a share of each batch.
+
+    Args:
+        rows: Labelled; without an anomaly they are returned as they are.
+        share: Between 0 and 1.
+    """
+    places = np.flatnonzero(rows.array()[:, -1] < 0)
+    if not len(places):
+        return rows
+    table = VoxelCache(rows.channels, shape=rows.shape)
+    table.append("labelled anomalies", rows.take(places))
+    return Exposed(rows, table, share, repeated=True)
+
+
 class _Drawn:
     """Rows of a table in random order, from the start again when all were drawn."""
 
@@ -87,4 +111,4 @@ class _Drawn:
         return torch.from_numpy(self._table.take(chosen.numpy()))
 
 
-__all__ = ["Exposed"]
+__all__ = ["Exposed", "with_more_labelled"]

@@ -30,7 +30,7 @@ from mednovelty.errors import (
 from mednovelty.interpolation import interpolation
 from mednovelty.io.guard import shown
 from mednovelty.io.pictures import picture_files, read_picture
-from mednovelty.outlier_exposure import Exposed
+from mednovelty.outlier_exposure import Exposed, with_more_labelled
 from mednovelty.scan import Scan, Volume
 from mednovelty.seeds import numpy_generator
 from mednovelty.voxel_cache import VoxelCache
@@ -61,12 +61,14 @@ class Exposure:
         held_out: Scans, their files, or ``Pictures``, for validation.
         training: The same, to train on.
         share: Of a batch.
+        labelled_share: Of a batch, where there are labelled anomalies and no outliers; 0: as they come.
         on_scan: Told ``(id, message)`` of each that cannot be used.
     """
 
     held_out: tuple[Any, ...] = ()
     training: tuple[Any, ...] = ()
     share: float = 0.5
+    labelled_share: float = 0.0
     on_scan: Callable[[str, str], Any] = lambda name, message: None
     _names: dict[str, list[str]] = field(default_factory=lambda: {"held out": [], "training": []})
     _counts: dict[str, int] = field(default_factory=lambda: {"held out": 0, "training": 0})
@@ -87,7 +89,9 @@ class Exposure:
         order = numpy_generator(seed, "outliers").permutation(len(listed))
         count = min(len(listed) - 1, max(1, round(fraction * len(listed)))) if len(listed) > 1 else 0
         chosen = [listed[i] for i in order]
-        return cls(_grouped(chosen[:count]), _grouped(chosen[count:]), known.settings.outlier_share, on_scan)
+        settings, labelled = known.settings, known.settings.labelled_share if known.labelled else 0.0
+        groups = _grouped(chosen[:count]), _grouped(chosen[count:])
+        return cls(*groups, settings.outlier_share, labelled if known.semi else 0.0, on_scan)
 
     def hold_out(self, table: VoxelCache, rows_of: Callable[[Any], np.ndarray], notes: list[str]) -> None:
         """Begin a table with the outliers that are held out.
@@ -132,6 +136,8 @@ class Exposure:
             validation = table.part([*self._names["held out"], *own[:held_out]])
         if self._names["training"]:
             training = Exposed(training, table.part(self._names["training"]), self.share)
+        elif self.labelled_share:
+            training = with_more_labelled(training, self.labelled_share)
         return training, validation, notes
 
     def _fill(

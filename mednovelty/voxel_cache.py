@@ -123,6 +123,11 @@ class VoxelCache:
         self.close()
 
     @property
+    def n_outliers(self) -> int:
+        """How many outliers its batches are mixed with."""
+        return 0
+
+    @property
     def on_disk(self) -> bool:
         """Whether the rows lie in a file."""
         return self._on_disk

@@ -263,6 +263,7 @@ def test_synthetic_anomalies_stand_in_where_nothing_is_known():
         ({"lesions": "show"}, "annotations.lesions='show' is neither"),
         ({"labelled_voxels": 0}, "labelled_voxels must be at least 1, got 0; to label none"),
         ({"abnormal_share": 0.0}, "annotations.abnormal_share must lie between 0 and 1"),
+        ({"labelled_share": -0.1}, "annotations.labelled_share must be at least 0 and below 1, got -0.1"),
         ({"outlier_share": 1.0}, "annotations.outlier_share must lie between 0 and 1"),
     ],
 )

@@ -16,7 +16,7 @@ from mednovelty.image_gathering import gather_images
 from mednovelty.io.pictures import picture_files, read_picture
 from mednovelty.io.scan_folder import scan_folder
 from mednovelty.model_folder import fit_settings
-from mednovelty.outlier_exposure import Exposed
+from mednovelty.outlier_exposure import Exposed, with_more_labelled
 from mednovelty.outlier_sources import find_outliers, picture_samples, resized
 from mednovelty.preprocess.zscore import ZScore
 from mednovelty.voxel_cache import VoxelCache
@@ -197,3 +197,15 @@ def test_pictures_are_for_slices_and_folders_hold_one_kind(tmp_path):
         find_outliers(tmp_path, "structural", "slice", lambda folder: (1, 2))
     with pytest.raises(ScanError, match="not a folder"):
         find_outliers(tmp_path / "none", "structural", "slice", lambda folder: ())
+
+
+def test_labelled_anomalies_are_repeated_until_they_are_a_share_of_each_batch():
+    rows = np.column_stack([np.arange(400.0), np.where(np.arange(400) % 100 == 7, -1, 0)])
+    table = with_more_labelled(VoxelCache.from_array(rows), 0.2)
+    found = list(table.batches(50, torch.Generator().manual_seed(0)))
+    assert all(abs(int((x[:, -1] < 0).sum()) - 10) <= 2 for x in found)
+    normals = torch.cat([x[x[:, -1] == 0] for x in found])
+    assert len(normals) == len(normals.unique(dim=0)) == 396
+    assert table.n_outliers == 0
+    plain = VoxelCache.from_array(rows[:7])
+    assert with_more_labelled(plain, 0.2) is plain

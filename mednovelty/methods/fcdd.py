@@ -163,7 +163,7 @@ class FCDDMethod:
         said = {
             "anomalies": self.settings.anomalies,
             "labelled_anomalies": count_labels(model, training)[1],
-            **({} if training.outliers is None else {"outliers": len(training.outliers)}),
+            **({} if training.n_outliers == 0 else {"outliers": training.n_outliers}),
             "receptive_field": field.size,
             "stride": field.stride,
             "sigma": float(model.sigma),

@@ -47,7 +47,7 @@ def assess(
     }
     scores = torch.cat([model.hypersphere(z) for z in model.latents_of(validation)]).double()
     anomalies = _anomalies(model, training)
-    outliers = 0 if training.outliers is None else len(training.outliers)
+    outliers = training.n_outliers
     told = bool(anomalies or outliers or method.plants)
     collapsed, verdict = _verdict(model, numbers, scores.mean().item(), told)
     found: dict[str, Any] = {
