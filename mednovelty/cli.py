@@ -239,16 +239,83 @@ def score(
 
 
 @app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where relevance goes; may be the folder of score's maps.")
+    ],
+    score_names: Annotated[
+        str | None,
+        typer.Option(
+            "--score", help="Which score, or several, a,b; default: of the model, conserved if one is."
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="lrp: relevance through the layers of a score; gradient-x-input; smoothgrad; auto: lrp "
+            "where there is one, else gradient-x-input."
+        ),
+    ] = "auto",
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Masks by scan id: of which voxels tables tell, as of lesions."),
+    ] = None,
+    fold: Fold = None,
+    brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write why scores are what they are: maps of relevance, of diffusion scans over gradients and shells."""
+    from mednovelty import explain_command
+
+    request = explain_command.ExplainRequest(
+        model=model,
+        folder=folder,
+        output=output,
+        score=score_names,
+        method=method,
+        masks=masks,
+        fold=fold,
+        brain_masks=brain_masks,
+        mask_maker=mask_maker,
+        overwrite=overwrite,
+        device=device,
+        threads=threads,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: explain_command.explain(request), as_json))
+
+
+@app.command()
 def evaluate(
     output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
     masks: Annotated[Path, typer.Option("--masks", help="Folder of lesion masks by scan id, or manifest.")],
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the threshold's fifth.")] = 0,
+    clever_hans: Annotated[
+        bool,
+        typer.Option(
+            "--clever-hans",
+            help="Also AUROC less the cosine of relevance and lesion: are lesions looked at? See explain.",
+        ),
+    ] = False,
+    relevance: Annotated[
+        Path | None,
+        typer.Option(
+            "--relevance", help="With --clever-hans: where explain wrote; default: the same folder."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
-    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json), as_json))
+    where = (relevance or output) if clever_hans or relevance is not None else None
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where), as_json))
 
 
 @app.command()

@@ -19,11 +19,9 @@ import numpy as np
 
 from mednovelty.errors import (
     DetectorError,
-    MedNoveltyError,
     OutputError,
     ScanError,
     StoppedError,
-    failure_message,
 )
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.output_folder import refuse_traps, sole_writer, write_folder_facts
@@ -37,7 +35,7 @@ from mednovelty.outputs import (
     sidecar_of,
     state_of,
 )
-from mednovelty.run_record import EXISTS, CohortResult, Outcome, write_record
+from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
 from mednovelty.scan import Volume
 from mednovelty.store import json_types
 
@@ -178,7 +176,7 @@ def _score_one(run: _Run, files: ScanFiles) -> Outcome:
     except (OutputError, StoppedError):
         raise
     except Exception as error:  # Whatever is wrong with one scan must not stop the others.
-        return _failure(files, error, time.monotonic() - start)
+        return failure_of(files, error, time.monotonic() - start)
     return Outcome(
         files.id, "done", source=str(files.image), n_voxels=n_voxels, seconds=time.monotonic() - start
     )
@@ -192,15 +190,6 @@ def _state(run: _Run, files: ScanFiles, place: OutputNames) -> str:
         return "absent"
     key = key_of(run.detector, files, run.options, input_sha256(files))
     return state_of(place, run.wanted(files), key)
-
-
-def _failure(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
-    message = failure_message(error, str(files.image))
-    if not isinstance(error, MedNoveltyError | OSError | MemoryError):
-        message += "; the log has the details"
-        log.debug("%s", files.id, exc_info=error)
-    code = error.code if isinstance(error, ScanError) else type(error).__name__
-    return Outcome(files.id, "failed", message, code, str(files.image), seconds=seconds)
 
 
 def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: bool) -> int:

@@ -17,6 +17,7 @@ from mednovelty.text import printable
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
+    from mednovelty.explain_command import ExplainRequest
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles, ScanList
     from mednovelty.run_record import CohortResult
@@ -109,31 +110,14 @@ def score(request: ScoreRequest) -> int:
     """Score a folder of scans."""
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
-    from mednovelty.fit_command import find_scans_of, names_of
-    from mednovelty.io.folds import of_fold
-    from mednovelty.io.read_scan import with_mask_maker
+    from mednovelty.fit_command import names_of
 
     detector = Detector.load(request.model).to(request.device)
     if request.assignments:
         detector = detector.with_scoring(parse_assignments(request.assignments), where="--set")
     if request.draws is not None:
         detector = detector.with_draws(request.draws)
-    options = detector.reading
-    if request.mask_maker is not None:
-        options = with_mask_maker(options, request.mask_maker)
-    _refuse_absent(request.folder)
-    scans = find_scans_of(
-        "structural" if detector.contrasts else "dwi",
-        request.folder,
-        detector.contrasts,
-        request.brain_masks,
-    )
-    scans, fold = of_fold(scans, request.fold)
-    scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
-    if fold:
-        log.info("%s", fold.words)
-        _refuse_trained_on(detector, scans, request.model)
-    console.say_skipped(scans)
+    scans, options = scans_to_score(detector, request)
     names = () if request.scores is None else tuple(names_of(request.scores))
     settings = CohortSettings(names, request.overwrite)
     # Before the log is kept there, which makes the folder.
@@ -159,6 +143,39 @@ def score(request: ScoreRequest) -> int:
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
     return result.exit_code
+
+
+def scans_to_score(
+    detector: Detector, request: ScoreRequest | ExplainRequest
+) -> tuple[ScanList, ReadOptions]:
+    """Return the scans of a request that are for a detector, those of a fold's test where there are folds.
+
+    Raises:
+        DetectorError: It was fitted with one that a fold tests.
+        ScanError: No scan is there.
+        SettingsError: See ``find_scans_of``.
+    """
+    from mednovelty.fit_command import find_scans_of
+    from mednovelty.io.folds import of_fold
+    from mednovelty.io.read_scan import with_mask_maker
+
+    options = detector.reading
+    if request.mask_maker is not None:
+        options = with_mask_maker(options, request.mask_maker)
+    _refuse_absent(request.folder)
+    scans = find_scans_of(
+        "structural" if detector.contrasts else "dwi",
+        request.folder,
+        detector.contrasts,
+        request.brain_masks,
+    )
+    scans, fold = of_fold(scans, request.fold)
+    scans = scans.with_roles("test") if any(scan.role for scan in scans) else scans
+    if fold:
+        log.info("%s", fold.words)
+        _refuse_trained_on(detector, scans, request.model)
+    console.say_skipped(scans)
+    return scans, options
 
 
 def _refuse_undrawable(detector: Detector) -> None:
@@ -241,13 +258,13 @@ def _refuse_absent(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def evaluate(output: Path, masks: Path, seed: int, as_json: bool) -> int:
-    """Evaluate maps against lesion masks."""
+def evaluate(output: Path, masks: Path, seed: int, as_json: bool, relevance: Path | None = None) -> int:
+    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions."""
     from mednovelty.evaluation import EvaluateSettings
     from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
 
-    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed))
+    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed), relevance=relevance)
     written = [
         *evaluation.write(output / "evaluation"),
         *draw_evaluation(evaluation, output / "evaluation"),

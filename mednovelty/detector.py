@@ -447,9 +447,12 @@ def reading(settings: FitSettings) -> ReadOptions:
 
 
 def _refuse_size(settings: FitSettings, channels: int) -> None:
-    """Raise where the network cannot take images of the view's size, before scans are read."""
+    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
     with torch.device("meta"):  # No memory is taken.
-        make_method(settings).build(tuple(make_view(settings).shape(channels)))
+        method = make_method(settings)
+        model = method.build(tuple(make_view(settings).shape(channels)))
+        if hasattr(method, "check_ready"):
+            method.check_ready(model)
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:

@@ -90,7 +90,7 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     return tree
 
 
-def names_of(scores: str) -> list[str]:
+def names_of(scores: str, option: str = "--scores") -> list[str]:
     """Return the names in ``"a,b"``.
 
     Raises:
@@ -98,7 +98,8 @@ def names_of(scores: str) -> list[str]:
     """
     names = [name.strip() for name in scores.split(",") if name.strip()]
     if not names:
-        raise SettingsError(f"--scores {scores!r} names no score; leave it out, or ask for all")
+        otherwise = ", or ask for all" if option == "--scores" else ""
+        raise SettingsError(f"{option} {scores!r} names no score; leave it out{otherwise}")
     return names
 
 
@@ -223,12 +224,9 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = T
     Raises:
         ScanError: There is no such folder, or a scan has two masks.
     """
-    from mednovelty.evaluation.files import find_masks, manifest_masks
-    from mednovelty.io.manifest import read_manifest
     from mednovelty.io.mask import read_on_grid
 
-    is_manifest = masks.suffix == ".toml" and not masks.is_dir()
-    found, _ = manifest_masks(read_manifest(masks), ids) if is_manifest else find_masks(masks, ids, besides)
+    found = masks_by_id(masks, ids, besides)
 
     def lesion_of(scan: Scan) -> Any:
         if scan.id not in found and not each:
@@ -239,6 +237,20 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = T
         return read_on_grid(found[scan.id], scan.grid, scan.id)[0] > 0.5
 
     return lesion_of
+
+
+def masks_by_id(masks: Path, ids: Sequence[str], besides: Path) -> dict[str, Path]:
+    """Return lesion masks by scan id, from a folder of masks or a data manifest.
+
+    Raises:
+        ScanError: There is no such folder, or a scan has two masks.
+    """
+    from mednovelty.evaluation.files import find_masks, manifest_masks
+    from mednovelty.io.manifest import read_manifest
+
+    if masks.suffix == ".toml" and not masks.is_dir():
+        return manifest_masks(read_manifest(masks), ids)[0]
+    return find_masks(masks, ids, besides)[0]
 
 
 def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:

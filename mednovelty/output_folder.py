@@ -25,7 +25,8 @@ log = logging.getLogger("mednovelty")
 
 DESCRIPTION, IGNORED = "dataset_description.json", ".bidsignore"
 BIDSIGNORE = (
-    "*_novelty.nii.gz\n*_novelty.json\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\nlogs\nevaluation\n"
+    "*_novelty.nii.gz\n*_novelty.json\n*_relevance*\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\n"
+    "explain.json\nexplain-failures.tsv\nlogs\nevaluation\n"
 )
 
 

@@ -127,28 +127,28 @@ def key_of(detector: Detector, files: ScanFiles, options: ReadOptions, image_sha
 
 def state_of(place: OutputNames, wanted: Sequence[str], key: dict[str, str]) -> str:
     """Return ``done``, ``absent``, or ``other``: there are maps, of any score, made from something else."""
-    told = {path: _told(path) for path in place.sidecars()}
-    known = [facts for facts in told.values() if facts is not None]
+    told_by = {path: told(path) for path in place.sidecars()}
+    known = [facts for facts in told_by.values() if facts is not None]
     if any(facts.get(field) != value for facts in known for field, value in key.items()):
         return "other"
-    whole = all(_is_whole(place.map(name), told.get(place.sidecar(name))) for name in wanted)
+    whole = all(_is_whole(place.map(name), told_by.get(place.sidecar(name))) for name in wanted)
     return "done" if whole and place.mask.is_file() and place.background.is_file() else "absent"
 
 
-def _told(sidecar: Path) -> dict[str, Any] | None:
+def told(sidecar: Path) -> dict[str, Any] | None:
     """Return what a sidecar tells; None where it cannot be read, as after a crash."""
     try:
-        told = json.loads(sidecar.read_text(encoding="utf-8"))
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
-def _is_whole(path: Path, told: dict[str, Any] | None) -> bool:
+def _is_whole(path: Path, facts: dict[str, Any] | None) -> bool:
     """Whether a map is the one that its sidecar tells of: one without is what an unfinished run leaves."""
-    if told is None or path.is_symlink() or not path.is_file():
+    if facts is None or path.is_symlink() or not path.is_file():
         return False
-    return sha256_of_file(path) == told.get("MapSha256")
+    return sha256_of_file(path) == facts.get("MapSha256")
 
 
 def sidecar_of(

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError
+from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.outputs import command_line, environment, peak_mib
 from mednovelty.store import json_types
@@ -20,6 +21,9 @@ from mednovelty.text import cell
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
+    from mednovelty.io.scan_folder import ScanFiles
+
+log = logging.getLogger("mednovelty")
 
 EXISTS = "output.exists"
 """Code of a scan whose maps stand already: by another detector, with other settings or of another file."""
@@ -73,14 +77,27 @@ class CohortResult:
         return OutputError.exit_code if all_exist else ScanError.exit_code
 
 
-def write_record(out: Path, detector: Detector, result: CohortResult, facts: dict[str, Any]) -> None:
-    """Write ``failures.tsv`` and ``run.json``.
+def failure_of(files: ScanFiles, error: Exception, seconds: float) -> Outcome:
+    """Return what an error has made of a scan; the log has the details of what nobody expected."""
+    message = failure_message(error, str(files.image))
+    if not isinstance(error, MedNoveltyError | OSError | MemoryError):
+        message += "; the log has the details"
+        log.debug("%s", files.id, exc_info=error)
+    code = error.code if isinstance(error, ScanError) else type(error).__name__
+    return Outcome(files.id, "failed", message, code, str(files.image), seconds=seconds)
+
+
+def write_record(
+    out: Path, detector: Detector, result: CohortResult, facts: dict[str, Any], name: str = "run"
+) -> None:
+    """Write ``failures.tsv`` and ``run.json``, or, by another name, ``<name>-failures.tsv`` and its JSON.
 
     Args:
         out: The folder of the maps.
         detector: What scored.
         result: What became of the scans.
         facts: What else ``run.json`` tells.
+        name: Of what was done.
 
     Raises:
         OutputError: One of them cannot be written.
@@ -102,8 +119,9 @@ def write_record(out: Path, detector: Detector, result: CohortResult, facts: dic
     }
     rows = [[o.id, o.code, o.message, o.source] for o in result.failures]
     table = [["scan", "code", "message", "file"], *rows]
-    write_text_atomic(out / "failures.tsv", "".join("\t".join(map(cell, row)) + "\n" for row in table))
-    write_text_atomic(out / "run.json", json.dumps(json_types(run), indent=2) + "\n")
+    failures = "failures.tsv" if name == "run" else f"{name}-failures.tsv"
+    write_text_atomic(out / failures, "".join("\t".join(map(cell, row)) + "\n" for row in table))
+    write_text_atomic(out / f"{name}.json", json.dumps(json_types(run), indent=2) + "\n")
 
 
 def _exit_code_of(error: BaseException) -> int:
@@ -112,4 +130,4 @@ def _exit_code_of(error: BaseException) -> int:
     return error.exit_code if isinstance(error, MedNoveltyError) else MedNoveltyError.exit_code
 
 
-__all__ = ["EXISTS", "CohortResult", "Outcome", "write_record"]
+__all__ = ["EXISTS", "CohortResult", "Outcome", "failure_of", "write_record"]

@@ -29,6 +29,7 @@ from mednovelty.methods.autoencoder_settings import (
     AEResSettings,
     AutoencoderSettings,
 )
+from mednovelty.methods.image_vae_settings import NLN_RELEASED
 from mednovelty.methods.vae_scores import LatentBhattacharyya, VAERegularizer
 from mednovelty.model_folder import fit_settings, record_of
 from mednovelty.nn.point import Point
@@ -207,6 +208,35 @@ def test_an_autoencoder_without_opponent_learns_and_says_how_well():
     assert "no more than the mean sample" in before["verdict"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "old"),
+    [
+        (AEResMethod, AEResSettings, {"adversarial_weight": 1.0, "discriminator_rate": 1.0}),
+        (AEConMethod, AEConSettings, {"discriminator_rate": 1.0}),
+    ],
+)
+def test_by_default_the_opponent_does_not_drown_the_reconstruction(kind, settings, old):
+    found = {}
+    for name, more in (("default", {}), ("equal rates", old)):
+        method = kind(settings(network="lenet", filters=(6, 8, 10), latent=4, output="sigmoid", **more))
+        model = method.build((1, 12, 12))
+        data, held_out = (VoxelCache(144, shape=(1, 12, 12)) for _ in range(2))
+        data.append("squares", squares(192, 0)), held_out.append("squares", squares(64, 1))
+        how = TrainSettings(batch_size=16, min_steps=1, learning_rate=3e-3, max_epochs=8, patience=9)
+        rows = train(method, model, data, held_out, how, seed=0).rows
+        found[name] = rows[-1].validation["reconstruction"] / rows[0].validation["reconstruction"]
+    assert found["default"] < 0.5
+    assert found["default"] < 0.7 * found["equal rates"]
+
+
+def squares(n, seed):
+    random = np.random.default_rng(seed)
+    images = np.zeros((n, 12, 12), np.float32)
+    for image, (row, column, side) in zip(images, random.integers([1, 1, 3], [6, 6, 6], (n, 3)), strict=True):
+        image[row : row + side, column : column + side] = 1
+    return images.reshape(n, 144)
+
+
 def test_explained_is_1_less_errors_over_variation():
     method = AEMethod(AutoencoderSettings(hidden=(4,), latent=2))
     model = started(method)
@@ -313,6 +343,16 @@ def test_a_preset_is_laid_over_the_defaults_and_under_what_is_asked_for(method, 
     assert set(again.preprocessor_settings) == {"unit_range", "clip"}
 
 
+def test_the_vae_of_nearest_latent_neighbours_has_a_preset_with_its_network_and_rate():
+    asked = {"method": "image_vae", "preset": "nln-released"}
+    found = fit_settings(asked, where="here", recipe="slices")
+    assert found.method_settings == NLN_RELEASED
+    assert (found.train.batch_size, found.train.learning_rate, found.train.max_epochs) == (1024, 1e-3, 50)
+    assert (found.preprocessors, found.nln.alpha) == (("unit_range",), 0.6)
+    # A Gaussian of standard deviation c is as curved as -log of a share at a half: 1/c^2 = 1/(p (1 - p)).
+    assert 1 / NLN_RELEASED.c**2 == 1 / (0.5 * 0.5)
+
+
 @pytest.mark.parametrize(
     ("tree", "recipe", "words"),
     [
@@ -326,7 +366,7 @@ def test_a_preset_is_laid_over_the_defaults_and_under_what_is_asked_for(method, 
             "slices",
             "preset 'paper': the method ae for images has released",
         ),
-        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has none"),
+        ({"preset": "released"}, "slices", "preset 'released': the method image_vae for images has nln-released"),
     ],
 )
 def test_a_preset_that_is_not_there_is_named(tree, recipe, words):

@@ -10,17 +10,16 @@ import torch
 from cohorts import tiny_cohort, tiny_detector
 from small_images import detector_of, scan_of
 
+from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, GeometryError, OutputError, ScanError, SettingsError
 from mednovelty.explaining import explain
-from mednovelty.explaining.scans import (
-    GradientRelevance,
-    explain_scan,
-    most_novel,
-    of_shells,
-    write_relevance,
-)
+from mednovelty.explaining.files import write_relevance
+from mednovelty.explaining.scans import explain_scan, most_novel
+from mednovelty.explaining.tables import GradientRelevance, of_shells
 from mednovelty.fitting import FitSettings
 from mednovelty.io.read_scan import read_scan
+from mednovelty.io.scan_folder import scan_folder
+from mednovelty.model_folder import fit_settings
 from mednovelty.voxel_fitting import fit_voxels
 
 SCORE = "reconstruction_error"
@@ -109,7 +108,7 @@ def test_maps_of_images_are_their_scores(recipe):
 
 
 def test_shells_are_sums_over_their_gradients():
-    rows = [GradientRelevance(i, b, 0, 0, 0, s, m, h) for i, (b, s, m, h) in enumerate(
+    rows = [GradientRelevance(i, 3 - i, b, 0, 0, 0, s, m, h) for i, (b, s, m, h) in enumerate(
         [(5, 0, 1.0, 0.0), (995, 1000, 2.0, -3.0), (1003, 1000, 4.0, 1.0), (2000, 2000, -3.0, 0.0)]
     )]  # fmt: skip
     none, one, two = of_shells(rows)
@@ -128,10 +127,10 @@ def test_the_most_novel_are_among_those_chosen():
 
 
 def test_files_say_what_was_found(detector, scan, found, tmp_path):
-    image, gradients, shells, about = write_relevance(found, tmp_path)
+    image, volumes, gradients, shells, about = write_relevance(found, tmp_path)
     start = "sub-p01_desc-reconstruction_error_relevance"
-    written = [path.name.removeprefix(start) for path in (image, gradients, shells, about)]
-    assert written == [".nii.gz", "-gradients.tsv", "-shells.tsv", ".json"]
+    written = [path.name.removeprefix(start) for path in (image, volumes, gradients, shells, about)]
+    assert written == [".nii.gz", "-gradients.nii.gz", "-gradients.tsv", "-shells.tsv", ".json"]
     read = nib.load(image)
     np.testing.assert_array_equal(np.asarray(read.dataobj), found.volume.data[0])
     np.testing.assert_allclose(read.affine, scan.grid.affine, atol=1e-5)
@@ -143,10 +142,63 @@ def test_files_say_what_was_found(detector, scan, found, tmp_path):
     shell_rows = list(csv.DictReader(shells.open(), delimiter="\t"))
     assert sum(float(row["share"]) for row in shell_rows) == pytest.approx(1)
     assert sum(int(row["gradients"]) for row in shell_rows) == scan.n_channels
-    told = json.loads(about.read_text())
+    whole = json.loads(about.read_text())
+    assert whole["ScanId"] == scan.id
+    told = whole["Relevance"]
     assert told["rule"] == found.rule
     assert told["score"] == SCORE
     assert told["conserves"] is True
+    assert told["constant"] == 0
+    assert told["mean_score"] == pytest.approx(by_hand(detector, scan).sum(1).mean(), rel=1e-5)
+    assert told["mean_relevance"] == pytest.approx(told["mean_score"], rel=1e-5)
+
+
+def test_volumes_are_the_scans_own_in_the_order_of_its_file(detector, scan, found, tmp_path):
+    values = by_hand(detector, scan)
+    order = np.random.default_rng(4).permutation(scan.n_channels)
+    # Which b=0 is which is told by their order alone.
+    without = scan.gradients.bvals[order] < 50
+    order[without] = np.sort(order[without])
+    turned = scan.take(order, gradients_in(scan, order))
+    told = explain_scan(detector, turned, SCORE)
+    # Channel i of the turned scan is gradient order[i] of the scan.
+    assert len(told.by_gradient) == scan.n_channels
+    own = detector.scheme.order_of(scan.gradients, scan.id)
+    for volume, source in enumerate(order):
+        column = int(np.flatnonzero(own == source)[0])
+        assert next(row for row in told.gradients if row.volume == volume).gradient == column
+        np.testing.assert_allclose(
+            in_mask(told.by_gradient[volume], scan), values[:, column], rtol=1e-4, atol=1e-6
+        )
+    path = next(path for path in write_relevance(told, tmp_path) if "gradients.nii" in path.name)
+    read = nib.load(path)
+    assert read.shape == (*scan.mask.shape, scan.n_channels)
+    np.testing.assert_allclose(read.affine, scan.grid.affine, atol=1e-5)
+    written = np.asarray(read.dataobj)
+    np.testing.assert_array_equal(written[..., 3], told.by_gradient[3].data[0])
+    np.testing.assert_allclose(written.sum(-1), told.volume.data[0], rtol=1e-4, atol=1e-5)
+    assert not written[~scan.mask].any()
+
+
+def test_what_no_input_has_to_do_with_is_told(scan, tmp_path):
+    controls = scan_folder(tiny_cohort().controls, brain_masks=tiny_cohort().brains)
+    tree = {"method": "kde", "method_settings": {"samples": 50, "bandwidth": 0.4}, "train": {"max_epochs": 0}}
+    detector = Detector.fit(controls, settings=fit_settings(tree, where="test"))
+    found = explain_scan(detector, scan, "outlier_score")
+    told = json.loads(write_relevance(found, tmp_path)[-1].read_text())["Relevance"]
+    # The height of a kernel, -log of its density at its centre.
+    height = scan.n_channels * (np.log(0.4) + 0.5 * np.log(2 * np.pi))
+    assert told["constant"] == pytest.approx(height, rel=1e-5)
+    mean = detector.score(scan, "outlier_score")["outlier_score"].data[scan.mask].astype(float).mean()
+    assert told["mean_score"] == pytest.approx(mean, rel=1e-4)
+    assert told["mean_relevance"] == pytest.approx(mean - height, rel=1e-4)
+    assert abs(told["lost"]) < 1e-3 * abs(mean)
+
+
+def gradients_in(scan, order):
+    from dipy.core.gradients import gradient_table
+
+    return gradient_table(scan.gradients.bvals[order], bvecs=scan.gradients.bvecs[order])
 
 
 def test_what_cannot_be_done_is_said(detector, scan, found, tmp_path):

@@ -22,8 +22,8 @@ LAYERS = [
     "voxel_fitting explaining",
     "evaluation outputs testing",
     "output_folder run_record",
-    "cohort report benchmarks",
-    "console discovery commands fit_knowledge fit_command demo",
+    "cohort report explain_cohort benchmarks",
+    "console discovery commands fit_knowledge fit_command explain_command demo",
     "cli",
     "__main__",
 ]

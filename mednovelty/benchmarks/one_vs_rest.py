@@ -1,16 +1,15 @@
-"""One class of MNIST is normal, the nine others are novel: Deep SVDD beside Table 2.1 of the thesis.
+"""One class of MNIST is normal, the nine others are novel: the methods of Table 2.1 of the thesis, beside it.
 
     python -m mednovelty.benchmarks.one_vs_rest FOLDER --classes 0 3 5 8 --epochs 150 --pretrain-epochs 350
 
-Ruff 2021, section 2.2.4; official training and test images. Each image is normalised by its own contrast (its
-mean is subtracted and it is divided by its mean magnitude), then all are scaled by the smallest and largest
-value of the normal class' training images to between 0 and 1: so does the released code, the text tells the
-second alone. Test images may lie beyond.
+Ruff 2021, section 2.2.4; official training and test images, normalised as ``one_class_images`` says.
+``one_class`` and ``soft_boundary`` are Deep SVDD, ``ae`` is the autoencoder that both start from, by its
+reconstruction error; the shallow ones, and what they see, are told in ``one_vs_rest_shallow``.
 
 A third of the epochs at the learning rate, the others at a tenth of it; of the autoencoder's before, 5 of 7.
 A twentieth of the training images is held out: its loss chooses the epoch, where the thesis takes the last.
 
-``ae`` is the autoencoder alone, scored by its reconstruction error. AUROC over all test images. Prints JSON.
+AUROC over all test images. Prints JSON, and a table on stderr.
 """
 
 from __future__ import annotations
@@ -18,27 +17,31 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from mednovelty.benchmarks.arguments import add_options, parser_of, runs_of
-from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.benchmarks.arguments import add_options, parser_of
+from mednovelty.benchmarks.one_class_images import OneClass, contrast_normalised, one_class, table_of
+from mednovelty.benchmarks.one_vs_rest_shallow import SHALLOW, Components
+from mednovelty.curve import TrainingRecord
 from mednovelty.devices import chosen
 from mednovelty.methods.hypersphere import DeepSVDDMethod, DeepSVDDSettings
+from mednovelty.methods.hypersphere_model import Hypersphere
 from mednovelty.methods.hypersphere_pretraining import Pretrained, PretrainingMethod
 from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.metrics import Ranking, auroc
 from mednovelty.schedule import TrainSettings
-from mednovelty.seeds import generator, numpy_generator
+from mednovelty.seeds import generator
 from mednovelty.train import train
-from mednovelty.voxel_cache import VoxelCache
 
 PAPER_PERCENT = {
     "oc_svm": (98.6, 99.5, 82.5, 88.1, 94.9, 77.1, 96.5, 93.7, 88.9, 93.1),
@@ -50,6 +53,8 @@ PAPER_PERCENT = {
     "one_class": (98.0, 99.7, 91.7, 91.9, 94.9, 88.5, 98.3, 94.6, 93.9, 96.5),
 }
 """Table 2.1: AUROC by digit, means over 10 seeds."""
+VARIANTS = {"oc_svm_unlabelled": "oc_svm"}
+"""A detector that the thesis does not have, and which of its own it stands beside."""
 BATCH = 1000
 
 
@@ -62,17 +67,18 @@ class Options:
         classes: Which digits are normal, one after the other.
         seed: Of everything random.
         epochs: Of Deep SVDD.
-        pretrain_epochs: Of the autoencoder before it; 0: none.
+        pretrain_epochs: Of the autoencoder, also of that before Deep SVDD; 0: Deep SVDD starts without.
         learning_rate: Adam's, of both.
         batch: Images a step, in both.
         nu: Of the soft boundary; the better of 0.01 and 0.1 by the test set in the thesis.
         warm_up: Its epochs with a radius of 0.
         slope: Of the leaky ReLU.
         images: At most as many training images; 0: all.
-        device: Where, as torch names it.
+        scaled: Whether the shallow methods see images between 0 and 1.
+        device: Where networks are, as torch names it.
     """
 
-    methods: tuple[str, ...] = ("one_class", "soft_boundary")
+    methods: tuple[str, ...] = ("one_class", "soft_boundary", "ae", *SHALLOW)
     classes: tuple[int, ...] = tuple(range(10))
     seed: int = 0
     epochs: int = 150
@@ -83,6 +89,7 @@ class Options:
     warm_up: int = 10
     slope: float = 0.1
     images: int = 0
+    scaled: bool = False
     device: str = "cpu"
 
     def settings(self, objective: Any = "one_class") -> DeepSVDDSettings:
@@ -93,8 +100,6 @@ class Options:
             warm_up=self.warm_up,
             slope=self.slope,
             pretrain_epochs=self.pretrain_epochs,
-            pretrain_rate=self.learning_rate,
-            pretrain_batch=self.batch,
             pretrain_output="sigmoid",
         )
 
@@ -111,101 +116,116 @@ class Options:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """``(n, 784)`` float32 each, and ``(m,)`` bool: which test images are novel."""
-
-    training: VoxelCache
-    held_out: VoxelCache
-    test: np.ndarray
-    novel: np.ndarray
-
-
-Detector = Callable[[Images, Options], tuple[np.ndarray, dict[str, Any]]]
-"""Gives ``(m,)`` scores of the test images, higher for novel ones, and what else there is to tell."""
-
-
-def images_of(folder: Path, label: int, options: Options) -> Images:
-    """Return the images of one training.
+class Run:
+    """One class' images, and what several detectors of it need; each is made once, when it is asked for.
 
     Args:
-        folder: Of the four IDX files.
-        label: The normal class.
-        options: Seed and number of images are used.
+        images: Of the class.
+        options: As given.
     """
-    images, labels = labelled_images(folder, "train")
-    test, truth = labelled_images(folder, "t10k")
-    normal = contrast_normalised(images[labels == label])
-    low, high = normal.min(), normal.max()
-    order = numpy_generator(options.seed, "images").permutation(len(normal))[: options.images or None]
-    rows = (normal - low) / (high - low)
-    held, shape = max(len(order) // 20, 2), (1, *images.shape[1:])
-    return Images(
-        _cache(rows[order[held:]], shape),
-        _cache(rows[order[:held]], shape),
-        (contrast_normalised(test) - low) / (high - low),
-        truth != label,
-    )
+
+    def __init__(self, images: OneClass, options: Options) -> None:
+        self.images, self.options = images, options
+        self.test = images.scale(images.test)
+        tables = (images.training, images.held_out)
+        self.training, self.held_out = (table_of(images.scale(rows), images.shape) for rows in tables)
+
+    @cached_property
+    def autoencoder(self) -> tuple[Pretrained, TrainingRecord]:
+        """The autoencoder, trained, and how that went."""
+        settings = self.options.settings()
+        model = DeepSVDDMethod(settings).build(self.images.shape)
+        model.encoder.initialise(generator(self.options.seed, "encoder"))
+        network = Pretrained(model, settings).to(chosen(self.options.device))
+        how = self.options.training(self.options.pretrain_epochs, 5 / 7)
+        method = PretrainingMethod(model, settings)
+        with torch.enable_grad():  # Whoever starts from it may have switched derivatives off.
+            record = train(method, network, self.training, self.held_out, how, seed=self.options.seed)
+        return network, record
+
+    @cached_property
+    def components(self) -> Components:
+        """What the shallow methods see."""
+        images = self.images
+        normalised = images.scale if self.options.scaled else contrast_normalised
+        training, test = normalised(images.training), normalised(images.test)
+        return Components.of(training, test, images.novel, self.options.seed)
+
+    @torch.no_grad()
+    def scored(self, score: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Return ``(m,)`` scores of the test images, ``BATCH`` at a time."""
+        parts = self.test.to(chosen(self.options.device)).split(BATCH)
+        return torch.cat([score(x).cpu() for x in parts]).numpy()
 
 
-def contrast_normalised(images: np.ndarray) -> np.ndarray:
-    """Return ``(n, D)`` float32: of each image its mean subtracted, divided by its mean magnitude then."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    rows -= rows.mean(1, keepdims=True)
-    return rows / np.maximum(np.abs(rows).mean(1, keepdims=True), np.float32(1e-6))
+class StartedDeepSVDD(DeepSVDDMethod):
+    """Deep SVDD that starts from an autoencoder that there is already.
+
+    Args:
+        run: Whose autoencoder.
+        objective: ``one_class`` or ``soft_boundary``.
+    """
+
+    def __init__(self, run: Run, objective: str) -> None:
+        super().__init__(run.options.settings(objective))
+        self.run = run
+
+    def pretrained(self, model: Hypersphere, normals: Any, generator: Generator) -> Tensor:
+        """Copy the weights; return the error on held-out images before and after, ``(2,)``."""
+        network, record = self.run.autoencoder
+        model.encoder.load_state_dict(network.encoder.state_dict())
+        return torch.tensor([record.losses[0], min(record.losses)], device=model.pretraining.device)
+
+
+Detector = Callable[[Run], tuple[np.ndarray, dict[str, Any]]]
+"""Gives ``(m,)`` scores of the test images, higher for novel ones, and what else there is to tell."""
 
 
 def deep_svdd(objective: str) -> Detector:
     """Return Deep SVDD with an objective as a detector."""
 
-    def detect(images: Images, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
-        method = DeepSVDDMethod(options.settings(objective))
-        model = method.build(images.training.shape).to(chosen(options.device))
+    def detect(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
+        options, method = run.options, StartedDeepSVDD(run, objective)
+        model = method.build(run.images.shape).to(chosen(options.device))
         how = options.training(options.epochs, 1 / 3)
-        record = train(method, model, images.training, images.held_out, how, seed=options.seed)
-        said = method.assess(model, images.training, images.held_out, generator(0, "assess"))
-        scores = _scored(images, options, lambda x: model.hypersphere(model.encode(x).mean))
+        record = train(method, model, run.training, run.held_out, how, seed=options.seed)
+        said = method.assess(model, run.training, run.held_out, generator(0, "assess"))
+        scores = run.scored(lambda x: model.hypersphere(model.encode(x).mean))
         return scores, {"best_epoch": record.best_epoch, "verdict": said["verdict"]}
 
     return detect
 
 
-def autoencoder(images: Images, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
-    """Detect by the reconstruction error of the autoencoder that Deep SVDD starts from."""
-    model = DeepSVDDMethod(options.settings()).build(images.training.shape)
-    model.encoder.initialise(generator(options.seed, "encoder"))
-    network = Pretrained(model, options.settings()).to(chosen(options.device))
-    how = options.training(options.pretrain_epochs, 5 / 7)
-    method = PretrainingMethod(model, options.settings())
-    record = train(method, network, images.training, images.held_out, how, seed=options.seed)
-    scores = _scored(images, options, lambda x: (network(x) - x).square().sum(1))
-    return scores, {"best_epoch": record.best_epoch}
+def by_reconstruction(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
+    """Detect by the autoencoder's squared error."""
+    network, record = run.autoencoder
+    scores = run.scored(lambda x: (network(x) - x).square().sum(1))
+    return scores, {"best_epoch": record.best_epoch, "held_out_error": min(record.losses)}
+
+
+def shallow(name: str) -> Detector:
+    """Return a shallow method as a detector."""
+    return lambda run: SHALLOW[name](run.components)
 
 
 DETECTORS: dict[str, Detector] = {
     "one_class": deep_svdd("one_class"),
     "soft_boundary": deep_svdd("soft_boundary"),
-    "ae": autoencoder,
+    "ae": by_reconstruction,
+    **{name: shallow(name) for name in SHALLOW},
 }
 
 
-@torch.no_grad()
-def _scored(images: Images, options: Options, score: Callable[[Tensor], Tensor]) -> np.ndarray:
-    parts = torch.from_numpy(images.test).to(chosen(options.device)).split(BATCH)
-    return torch.cat([score(x).cpu() for x in parts]).numpy()
-
-
-def measure(folder: Path, name: str, label: int, options: Options) -> dict[str, Any]:
-    """Train one detector on one class, score the test images, and return the AUROC."""
+def measure(run: Run, name: str, label: int) -> dict[str, Any]:
+    """Train one detector on a class, score the test images, and return the AUROC."""
     started = time.perf_counter()
-    images = images_of(folder, label, options)
-    scores, told = DETECTORS[name](images, options)
+    scores, told = DETECTORS[name](run)
     return {
         "method": name,
         "class": label,
-        "images": len(images.training),
-        "auroc_percent": 100 * auroc(Ranking.of(scores, images.novel)),
-        "paper_percent": PAPER_PERCENT[name][label],
+        "images": len(run.training),
+        "auroc_percent": 100 * auroc(Ranking.of(scores, run.images.novel)),
+        "paper_percent": PAPER_PERCENT[VARIANTS.get(name, name)][label],
         **told,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -222,15 +242,34 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return a row a method and a column a class as Markdown; in brackets the paper's."""
+    classes = list(dict.fromkeys(run["class"] for run in runs))
+    lines = [
+        "| method | " + " | ".join(map(str, [*classes, "mean"])) + " |",
+        "| --- " * (len(classes) + 2) + "|",
+    ]
+    for name, means in summary(runs).items():
+        own = [run for run in runs if run["method"] == name]
+        cells = [f"{run['auroc_percent']:.1f} ({run['paper_percent']:.1f})" for run in [*own, means]]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the numbers."""
-    given = _parser().parse_args(argv)
-    folder = given.__dict__.pop("folder")
-    lists = {name: tuple(getattr(given, name)) for name in ("methods", "classes")}
-    options = Options(**{**vars(given), **lists})
-    runs = runs_of(measure, folder, options)
+    given = vars(_parser().parse_args(argv))
+    folder = given.pop("folder")
+    options = Options(**{**given, **{name: tuple(given[name]) for name in ("methods", "classes")}})
+    runs = []
+    for label in options.classes:
+        run = Run(one_class(folder, label, seed=options.seed, most=options.images), options)
+        for name in options.methods:
+            runs.append(measure(run, name, label))
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     result = {"summary": summary(runs), "runs": runs}
     print(json.dumps(result, indent=2))
+    print(table(runs), file=sys.stderr)
     return result
 
 
@@ -240,15 +279,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=DETECTORS, default=list(default.methods))
     parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
-    names = (field.name for field in fields(Options) if field.name not in ("methods", "classes"))
-    add_options(parser, default, names)
+    parser.add_argument("--scaled", action="store_true", help="of the shallow methods' images")
+    others = ("methods", "classes", "scaled")
+    add_options(parser, default, (field.name for field in fields(Options) if field.name not in others))
     return parser
-
-
-def _cache(rows: np.ndarray, shape: tuple[int, ...]) -> VoxelCache:
-    cache = VoxelCache(rows.shape[1], shape=shape)
-    cache.append("images", rows)
-    return cache
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 ``to_json``   ``{"scans": {id: {score: {metric: number}}}, "mean": {score: {metric: number}}, ...}``
 ``write``     ``evaluation.json``, ``evaluation.csv`` (one row a scan and score), ``evaluation.md``,
               ``slices.tsv`` and ``lesions.tsv``
-``table``     for the terminal, by mean AUROC, the trivial baselines set apart
+``table``     for the terminal, by mean AUROC, the trivial baselines set apart; Clever Hans scores, if any
 ``verdicts``  which scores beat the best trivial baseline and which lose to it, a sentence a metric
 """
 
@@ -24,6 +24,7 @@ from mednovelty.errors import OutputError, SettingsError
 from mednovelty.evaluation.files import ScoredScan, axis_number, patient_of
 from mednovelty.evaluation.lesions import POINTS, Detection
 from mednovelty.evaluation.listing import lesions_tsv, slices_tsv
+from mednovelty.evaluation.right_reason import Reason
 from mednovelty.evaluation.slices import SliceScores
 from mednovelty.evaluation.tables import markdown, tables
 from mednovelty.evaluation.verdicts import BASELINE_PREFIX, comparisons, pooled_verdicts, standings, verdicts
@@ -142,6 +143,7 @@ class Evaluation:
         scans_without_mask: Ids.
         masks_without_scan: File names.
         sources: Scan id to its maps and its lesion mask.
+        reasons: Score to its Clever Hans score, where relevance was asked for.
     """
 
     scans: dict[str, dict[str, Row]]
@@ -155,6 +157,7 @@ class Evaluation:
     scans_without_mask: tuple[str, ...] = ()
     masks_without_scan: tuple[str, ...] = ()
     sources: dict[str, tuple[ScoredScan, Path]] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
     mean: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,6 +211,7 @@ class Evaluation:
             "dice_fifth": self.fifth,
             "thresholds": {score: found.thresholds for score, found in self.rated.items()},
             "threshold_points": POINTS,
+            "clever_hans": {score: reason.to_dict() for score, reason in self.reasons.items()},
             "settings": asdict(self.settings),
             "metrics": METRICS,
         })  # fmt: skip
@@ -254,7 +258,7 @@ class Evaluation:
         return list(written)
 
     def table(self) -> Group:
-        """Return three tables for the terminal: means over scans; all pooled and by slice; by lesion."""
+        """Return tables for the terminal: means over scans; all pooled and by slice; by lesion; reasons."""
         from rich.console import Group
 
         return Group(*tables(self))

@@ -10,13 +10,20 @@ import numpy as np
 from mednovelty.errors import ScanError
 from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks, manifest_masks
 from mednovelty.evaluation.result import EvaluateSettings, Evaluation
+from mednovelty.evaluation.right_reason import Reason, reasons
 from mednovelty.evaluation.study import Study
 from mednovelty.evaluation.truth import Truth, read_truth
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import read_manifest
 
 
-def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings | None = None) -> Evaluation:
+def evaluate(
+    out: str | Path,
+    masks: str | Path,
+    *,
+    settings: EvaluateSettings | None = None,
+    relevance: str | Path | None = None,
+) -> Evaluation:
     """Compare the maps of a score run with lesion masks, inside each scan's brain mask.
 
     Args:
@@ -24,12 +31,13 @@ def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings |
         masks: The folder of lesion masks, whose names tell which scan each belongs to; or a data manifest
             (``*.toml``), which says where each lies.
         settings: Seed and bootstrap.
+        relevance: The folder that ``explain`` wrote to, for Clever Hans scores; None: without them.
 
     A scan whose masks cannot be used, and a map that cannot, is left out with a warning.
 
     Raises:
         ScanError: No maps, no mask for any scan, or no scan with masks and a map that can be used; where
-            only one thing was wrong, its own error (``GeometryError`` for other voxels).
+            only one thing was wrong, its own error (``GeometryError`` for other voxels). No relevance.
         SettingsError: The manifest is wrong, or names no lesion masks.
     """
     settings, out, masks = settings or EvaluateSettings(), Path(out), Path(masks)
@@ -42,6 +50,10 @@ def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings |
     rated = {score: found for score, found in rated.items() if found.rows}
     if not rated:
         raise _nothing_left(out, errors)
+    why: dict[str, Reason] = {}
+    if relevance is not None:
+        why, told = reasons(Path(relevance), study.truths, rated, settings.diseased_voxels)
+        warnings += told
     without = tuple(id for id in found if id not in owned)
     unknown = tuple(shown(path) for path in strangers)
     return Evaluation(
@@ -60,6 +72,7 @@ def evaluate(out: str | Path, masks: str | Path, *, settings: EvaluateSettings |
         warnings=(*warnings, *study.warnings(), *_left_out(without, unknown)),
         scans_without_mask=without,
         masks_without_scan=unknown,
+        reasons=why,
         sources={truth.id: (truth.files, owned[truth.id]) for truth in study.truths},
     )
 

@@ -1,7 +1,8 @@
 """An evaluation as tables: for the terminal, and as Markdown.
 
 The first table has the means over scans, the second all scans pooled and slice by slice, the third lesion by
-lesion. Each fits a terminal of 100 columns; in a narrower one cells are folded, never cut.
+lesion; a fourth, where relevance is at hand, Clever Hans scores.
+Each fits a terminal of 100 columns; in a narrower one cells are folded, never cut.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ POINT_HEADS = {
     "fpr_1_in_100": "found, FP: 1 % flagged",
     "fpr_1_in_1000": "found, FP: 0.1 % flagged",
 }
+REASON_HEADS = ("slice mean AUROC", "cosine", "cosine, even", "Clever Hans")
 MOST_NAMED_PATIENTS = 12
 LONGEST_NAME = 22
 """Of a score, in characters, that is kept in one piece in narrow terminals."""
@@ -63,6 +65,7 @@ def tables(found: Evaluation) -> list[Table]:
         for head in heads:
             table.add_column(head, justify="right", overflow="fold")
         for group, style in zip(found.ranked(), ("", "yellow"), strict=True):
+            group = [score for score in group if score in cells]
             for score in group:
                 texts = [Text("\n".join(lines)) for lines in cells[score]]
                 table.add_row(Text(printable(score)), *texts, style=style, end_section=score == group[-1])
@@ -76,7 +79,7 @@ def markdown(found: Evaluation) -> str:
     scores, baselines = found.ranked()
     for title, heads, cells, caption in _parts(found):
         lines = [f"**{_escaped(title)}**", "", _row(["score", *heads]), _row(["---"] * (1 + len(heads)))]
-        for score in (*scores, *baselines):
+        for score in (score for score in (*scores, *baselines) if score in cells):
             name = f"`{_escaped(score)}`" + (" (trivial)" if score in baselines else "")
             lines.append(_row([name, *(" ".join(_in_brackets(cell)) for cell in cells[score])]))
         blocks.append("\n".join([*lines, "", *(f"* {_escaped(line)}" for line in caption)]))
@@ -95,7 +98,7 @@ def _parts(found: Evaluation) -> list[_Part]:
     second = {score: [_with_interval(row, metric) for metric in POOLED_HEADS] for score, row in rows.items()}
     third = {score: [_lesion_cell(row, point) for point in POINTS] for score, row in rows.items()}
     lesions = sum(len(lesions) for lesions in found.lesions.values())
-    return [
+    parts = [
         (_mean_title(found), list(MEAN_HEADS.values()), first, verdicts(found)),
         (_pooled_title(found), list(POOLED_HEADS.values()), second, pooled_verdicts(found)),
         (
@@ -105,6 +108,28 @@ def _parts(found: Evaluation) -> list[_Part]:
             _what_thresholds_are(found),
         ),
     ]
+    return [*parts, *([_reasons(found)] if found.reasons else [])]
+
+
+def _reasons(found: Evaluation) -> _Part:
+    """Return the table of Clever Hans scores."""
+    cells = {
+        score: [
+            [f"{reason.found.auroc:.3f}"],
+            [f"{reason.found.cosine:.3f}"],
+            [f"{reason.even:.3f}"],
+            [f"{reason.found.value:.3f}", *(["flagged"] if reason.found.flagged else [])],
+        ]
+        for score, reason in found.reasons.items()
+    }
+    above = next(iter(found.reasons.values())).found.threshold
+    told = [
+        "AUROC of slices by their mean score, less the cosine of relevance and lesion in diseased slices; "
+        f"flagged above {above:g}. Even: the cosine of relevance that is the same everywhere in the brain."
+    ]
+    told += [f"{score}: {why.found.words()}" for score, why in found.reasons.items() if why.found.flagged]
+    n = max(reason.slices for reason in found.reasons.values())
+    return f"Clever Hans scores: {n:,} diseased slices", list(REASON_HEADS), cells, told
 
 
 def _mean_title(found: Evaluation) -> str:

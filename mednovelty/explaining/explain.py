@@ -72,6 +72,28 @@ def explain(
     return Relevance(values, found.score.detach(), found.constant.detach(), found.rule, conserves)
 
 
+def check_explainable(scoring: Scoring, score: str, method: Method = "auto") -> None:
+    """Refuse a score that cannot be explained, or not so, before any scan is read.
+
+    Raises:
+        UnknownPluginError: There is no scorer of that name.
+        SettingsError: See ``explain``; whether derivatives are finite is only known of samples.
+    """
+    scoring.check([score])
+    by_layers = method in ("auto", "lrp") and neuralised(scoring, score) is not None
+    if method == "lrp" and not by_layers:
+        raise SettingsError(_no_layers(scoring, score))
+    if not by_layers:
+        differentiable(scoring, score)
+
+
+def _no_layers(scoring: Scoring, score: str) -> str:
+    return (
+        f"{score} of {type(scoring.model).__name__} is not written as a network that relevance goes back "
+        "through; use method='gradient_x_input', 'smoothgrad' or 'auto'"
+    )
+
+
 def _found(
     scoring: Scoring, x: Tensor, score: str, method: Method, settings: ExplainSettings
 ) -> tuple[Explained, bool]:
@@ -81,11 +103,7 @@ def _found(
             found = by_layers(scoring, x, settings.rules)
         return replace(found, rule=f"lrp: {found.rule}"), True
     if method == "lrp":
-        who = type(scoring.model).__name__
-        raise SettingsError(
-            f"{score} of {who} is not written as a network that relevance goes back through; use "
-            "method='gradient_x_input', 'smoothgrad' or 'auto'"
-        )
+        raise SettingsError(_no_layers(scoring, score))
     of, nothing = differentiable(scoring, score), x.new_zeros(len(x))
     if method == "smoothgrad":
         values, scores = smooth_gradient(of, x, settings.copies, score)
@@ -140,4 +158,12 @@ def _baseline(settings: ExplainSettings, x: Tensor) -> Tensor:
     return baseline
 
 
-__all__ = ["METHODS", "ExplainSettings", "Method", "checked_samples", "explain", "scoring_of"]
+__all__ = [
+    "METHODS",
+    "ExplainSettings",
+    "Method",
+    "check_explainable",
+    "checked_samples",
+    "explain",
+    "scoring_of",
+]

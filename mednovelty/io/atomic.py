@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mednovelty.errors import OutputError
@@ -20,14 +20,16 @@ TEMPORARY_PREFIX = ".writing-"
 
 
 def write_bytes_atomic(
-    path: str | Path, content: bytes | memoryview, check: Callable[[Path], None] | None = None
+    path: str | Path,
+    content: bytes | memoryview | Iterable[bytes],
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a file that is whole or not there.
 
     Args:
         path: The final name; a link of that name is replaced, its target stays as it is. The folder
             must exist.
-        content: All of it.
+        content: All of it, or its parts in order, which need not be in memory together; then give ``check``.
         check: Called with the temporary file before it gets the name; what it raises stops the
             writing. Without it the bytes are read back and compared.
 
@@ -61,10 +63,11 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
-def _write_new(path: Path, content: bytes | memoryview) -> None:
+def _write_new(path: Path, content: bytes | memoryview | Iterable[bytes]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        for part in [content] if isinstance(content, bytes | memoryview) else content:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

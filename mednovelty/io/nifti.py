@@ -6,6 +6,8 @@ patients' names. The same map gives the same bytes, so that a hash tells whether
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -92,7 +94,7 @@ def write_map(
     """
     path = Path(path)
     data = _as_stored(volume, np.dtype(dtype), path)
-    header = _header(data, volume.affine, description)
+    header = _header(data.dtype, data.shape, volume.affine, description)
     header["cal_min"], header["cal_max"] = cal_min or 0.0, cal_max or 0.0
     content = header.binaryblock + bytes(4) + data.tobytes(order="F")
     if path.name.endswith(".gz"):
@@ -100,6 +102,53 @@ def write_map(
 
         content = igzip.compress(content, _LEVEL, mtime=0)
     write_bytes_atomic(path, content, lambda written: _check_read_back(written, data, volume.affine, path))
+
+
+def write_volumes(
+    path: str | Path,
+    volumes: Sequence[Volume],
+    *,
+    cal_min: float | None = None,
+    cal_max: float | None = None,
+    description: str = "",
+) -> None:
+    """Write 3-D volumes of one grid as a 4-D NIfTI-1 of float32, one in memory at a time; see ``write_map``.
+
+    Args:
+        path: Ends in ``.nii.gz``.
+        volumes: Each ``(1, I, J, K)``; each is asked for twice or three times.
+        cal_min: Lower end of the range that viewers show first.
+        cal_max: Upper end of it.
+        description: At most 79 ASCII characters, for the header's ``descrip``.
+
+    Raises:
+        OutputError: It cannot be written, or does not read back the same.
+    """
+    from isal import isal_zlib
+
+    path, first = Path(path), volumes[0]
+    header = _header(np.dtype("<f4"), (*first.grid.shape, len(volumes)), first.affine, description)
+    header["cal_min"], header["cal_max"] = cal_min or 0.0, cal_max or 0.0
+    sums: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        packing = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
+        yield packing.compress(header.binaryblock + bytes(4))
+        for volume in volumes:
+            stored = _as_stored(volume, np.dtype(np.float32), path).tobytes(order="F")
+            sums.append(zlib.crc32(stored))
+            yield packing.compress(stored)
+        yield packing.flush()
+
+    def check(written: Path) -> None:
+        source = NiftiReader.open(written)
+        same = source.grid.shape == first.grid.shape and source.n_channels == len(volumes)
+        same = same and np.abs(source.grid.affine - first.affine).max() <= AFFINE_TOLERANCE_MM
+        found = [zlib.crc32(volume.tobytes(order="F")) for volume in source.volumes()]
+        if not same or found != sums:
+            raise OutputError(_damaged(path))
+
+    write_bytes_atomic(path, parts(), check)
 
 
 def _as_stored(volume: Volume, dtype: np.dtype[Any], path: Path) -> np.ndarray:
@@ -111,14 +160,14 @@ def _as_stored(volume: Volume, dtype: np.dtype[Any], path: Path) -> np.ndarray:
     return data[0] if data.shape[0] == 1 else np.moveaxis(data, 0, -1)
 
 
-def _header(data: np.ndarray, affine: np.ndarray, description: str) -> Any:
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...], affine: np.ndarray, description: str) -> Any:
     from nibabel.nifti1 import Nifti1Header
 
     check_affine(affine, "the affine to be written")
     header = Nifti1Header(endianness="<")
-    header.set_data_dtype(data.dtype)
-    header.set_data_shape(data.shape)
-    header.set_xyzt_units("mm", "sec" if data.ndim == 4 else None)
+    header.set_data_dtype(dtype)
+    header.set_data_shape(shape)
+    header.set_xyzt_units("mm", "sec" if len(shape) == 4 else None)
     header.set_sform(affine, _SCANNER)
     header.set_qform(affine, _SCANNER)
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
@@ -137,4 +186,8 @@ def _check_read_back(written: Path, data: np.ndarray, affine: np.ndarray, path: 
         # Compared as bytes: NaN is not equal to itself.
         same = same and volume.tobytes(order="F") == voxels[..., channel].tobytes(order="F")
     if not same:
-        raise OutputError(f"{shown(path)}: what was read back is not what was written; is the disk damaged?")
+        raise OutputError(_damaged(path))
+
+
+def _damaged(path: Path) -> str:
+    return f"{shown(path)}: what was read back is not what was written; is the disk damaged?"

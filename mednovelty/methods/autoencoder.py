@@ -26,8 +26,6 @@ from torch.nn.functional import binary_cross_entropy
 from mednovelty.errors import SettingsError
 from mednovelty.methods.autoencoder_settings import (
     OWN_SCORES,
-    VOXEL_AE_RES,
-    AEResSettings,
     AutoencoderSettings,
     defaults,
     presets,
@@ -126,8 +124,7 @@ class AEMethod:
         """Return settings of fitting, as a tree, where they are not everybody's."""
         tree = defaults(images=images)
         own = [name for what, name in OWN_SCORES.items() if what in cls.offers]
-        more = {} if images or cls.Settings is not AEResSettings else {"method_settings": VOXEL_AE_RES}
-        return tree | {"scores": [*tree["scores"], *own]} | more
+        return tree | {"scores": [*tree["scores"], *own]}
 
     @classmethod
     def presets(cls, *, images: bool) -> dict[str, dict[str, Any]]:

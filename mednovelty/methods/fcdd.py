@@ -13,7 +13,7 @@ abnormal, labelled anomalies and outliers included: where these are half of it, 
 all samples of a batch whose labels are one and the same, be they all anomalies, have the normals' loss; here
 each sample has that of its own label. Its pixel loss takes all of an image with planted anomalies as abnormal
 (``truth=whole``); here their places are known. The early layers of its largest network come from ImageNet;
-here all are trained.
+here, too, where a file of them is given (``weights``), and all are trained where none is.
 
 Samples are rows ``(B, D)``. They may end with a label, ``(B, D + 1)``: 0 for none, 1 for a normal, -1 for an
 anomaly; before it may stand a map of the anomaly, ``(B, D + V + 1)``.
@@ -33,6 +33,7 @@ from mednovelty.methods.fcdd_model import FCDDModel, Labelled
 from mednovelty.methods.fcdd_settings import FCDDSettings, defaults
 from mednovelty.methods.hypersphere import SEMI_LABELS, outside
 from mednovelty.nn.planted_anomalies import chance, planted
+from mednovelty.nn.pretrained import check_file, read_into
 from mednovelty.papers import equation
 from mednovelty.types import SampleScores, VoxelScores
 
@@ -72,12 +73,22 @@ class FCDDMethod:
         return FCDDModel(shape, self.settings)
 
     def parameter_groups(self, model: FCDDModel) -> list[dict[str, Any]]:
-        """Return all weights, which decay."""
-        return [{"params": list(model.parameters()), "weight_decay": self.settings.weight_decay}]
+        """Return all weights that are trained, which decay."""
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        return [{"params": trained, "weight_decay": self.settings.weight_decay}]
+
+    def check_ready(self, model: FCDDModel) -> None:
+        """Refuse what ``start`` would, before any scan is read.
+
+        Raises:
+            SettingsError: The file of weights is not there, or of another network.
+        """
+        if self.settings.weights:
+            check_file(self.settings.weights, model.network.layers)
 
     @torch.no_grad()
     def start(self, model: FCDDModel, normals: Any, generator: Generator) -> None:
-        """Draw the weights.
+        """Draw the weights, and read those that a file has; black and white are percentiles of the normals.
 
         Args:
             model: From ``build``.
@@ -85,7 +96,8 @@ class FCDDMethod:
             generator: On the CPU.
 
         Raises:
-            SettingsError: A label is none; or all samples are anomalies, or none is and none is planted.
+            SettingsError: A label is none; or all samples are anomalies, or none is and none is planted; or
+                the file of weights does not fit.
         """
         normal, abnormal = count_labels(model, normals)
         if not normal:
@@ -100,6 +112,11 @@ class FCDDMethod:
                 "labels or outliers"
             )
         model.network.initialise(generator)
+        if self.settings.weights:
+            read_into(self.settings.weights, model.network.layers)
+            low, high = contrast_ends(model, normals)
+            model.low.copy_(low)
+            model.high.copy_(high)
 
     def loss(self, model: FCDDModel, x: Tensor, epoch: int, generator: Generator) -> dict[str, Tensor]:
         """Return ``loss``, the mean over the batch.
@@ -223,6 +240,20 @@ def pixel_losses(maps: VoxelScores, truth: Tensor) -> SampleScores:
     """
     inside = outside(mean_of(maps * truth))
     return mean_of(maps * (1 - truth)) + torch.where(truth.flatten(1).any(1), inside, 0.0)
+
+
+def contrast_ends(model: FCDDModel, normals: Any) -> tuple[Tensor, Tensor]:
+    """Return ``(C,)`` percentiles 0.5 and 99.5 of contrasts, over evenly chosen rows of a ``VoxelCache``.
+
+    Raises:
+        SettingsError: A contrast does not vary.
+    """
+    chosen = np.unique(np.linspace(0, len(normals) - 1, ASSESSED).astype(np.int64))
+    images = normals.take(chosen)[:, : model.channels].reshape(len(chosen), model.shape[0], -1)
+    low, high = (torch.from_numpy(np.percentile(images, q, axis=(0, 2))).float() for q in (0.5, 99.5))
+    if not (high > low).all():
+        raise SettingsError("weights: a contrast of the training samples does not vary")
+    return low, high
 
 
 def mean_of(maps: VoxelScores) -> SampleScores:

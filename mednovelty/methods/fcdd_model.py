@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd_settings import FCDDSettings
 from mednovelty.methods.hypersphere_model import pseudo_huber
 from mednovelty.nn.fully_convolutional import FullyConvolutional
+from mednovelty.nn.pretrained import CHANNELS, FROZEN, as_imagenet
 from mednovelty.nn.receptive_field import upsampled
 from mednovelty.types import Samples, VoxelScores
 
@@ -39,18 +41,34 @@ class FCDDModel(nn.Module):
         channels: D, values a sample has.
         latents: 0: it has none.
         sigma: With which maps are drawn back onto images, in pixels.
+        pretrained: Whether the network's first layers are those of ImageNet; then ``low`` and ``high``, one a
+            contrast, are what is black and white.
 
     Raises:
         SettingsError: The network cannot take samples of that shape.
     """
 
     latents = 0
+    low: Tensor
+    high: Tensor
 
     def __init__(self, shape: Sequence[int], settings: FCDDSettings) -> None:
         super().__init__()
         self.shape, self.channels = tuple(shape), math.prod(shape)
         self.sigma = settings.sigma_for(shape)
-        self.network = FullyConvolutional(self.shape, settings.network_for(shape), settings.filters)
+        self.pretrained, name = bool(settings.weights), settings.network_for(shape)
+        if not self.pretrained:
+            self.network = FullyConvolutional(self.shape, name, settings.filters)
+            return
+        if len(shape) != 3 or shape[0] not in (1, CHANNELS):
+            raise SettingsError(
+                f"weights={settings.weights!r} are of a network for images (3, H, W), grey or in colours: "
+                f"samples of shape {self.shape} are not slices of 1 or 3 contrasts; choose contrasts, or "
+                "leave weights out"
+            )
+        self.network = FullyConvolutional((CHANNELS, *shape[1:]), name, frozen=FROZEN)
+        self.register_buffer("low", torch.zeros(shape[0]))
+        self.register_buffer("high", torch.ones(shape[0]))
 
     def heatmap(self, x: Samples) -> VoxelScores:
         """Return A, ``(B, *sides)``, of ``(B, D)`` samples: one number an output of the network.
@@ -58,7 +76,10 @@ class FCDDModel(nn.Module):
         ``A = sqrt(phi(x)^2 + 1) - 1``, 0 where phi is.
         """
         # Under autocast the output is in half precision, in which squares overflow.
-        output = self.network(x.unflatten(1, self.shape)).to(x.dtype)
+        images = x.unflatten(1, self.shape)
+        if self.pretrained:
+            images = as_imagenet(images, self.low, self.high)
+        output = self.network(images).to(x.dtype)
         return pseudo_huber(output[:, None])
 
     def upsampled(self, maps: VoxelScores) -> VoxelScores:

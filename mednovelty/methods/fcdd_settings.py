@@ -21,6 +21,9 @@ class FCDDSettings:
     Args:
         network: One of ``nn.fully_convolutional``, or ``auto``: the one made for images of about that size.
         filters: Of its convolutions but the last; none: the network's own, of windows a quarter of them.
+        weights: File of VGG-11 with batch norms as trained on ImageNet, see ``nn.pretrained``; the network is
+            then ``vgg11``, for slices of one or three contrasts, and its layers up to the third pooling stay
+            as they are. Only read when fitting. None: nothing is read.
         sigma: Of the Gaussian by which an output spreads over the image, in pixels; None: the network's own.
         loss: ``image``: of the mean of the map, Eq. (3.1); ``pixel``: of the map drawn back onto the image,
             against where the anomalies are.
@@ -38,6 +41,7 @@ class FCDDSettings:
 
     network: Literal["auto", "cnn28", "cnn32", "cnn128", "vgg11"] = "auto"
     filters: tuple[int, ...] = ()
+    weights: str = ""
     sigma: float | None = None
     loss: Literal["image", "pixel"] = "image"
     anomalies: Literal["confetti", "lesions", "none"] = "confetti"
@@ -57,6 +61,11 @@ class FCDDSettings:
             raise SettingsError(
                 f"filters={self.filters}: at most {MOST_LAYERS} layers of 1 to {MOST_UNITS} filters are taken"
             )
+        if self.weights and (self.filters or self.network not in ("auto", "vgg11")):
+            raise SettingsError(
+                f"weights={self.weights!r} are those of vgg11 with its own filters; leave out "
+                f"network={self.network!r} and filters"
+            )
         if self.sigma is not None:
             check_between(self, "sigma", 0.01, 1e4)
         if not 0 < self.share < 1:
@@ -70,6 +79,8 @@ class FCDDSettings:
 
     def network_for(self, shape: Sequence[int]) -> str:
         """Return which network samples of a shape, ``(C, *space)``, get."""
+        if self.weights:
+            return "vgg11"
         return layout_for(shape[1:] or (1,)) if self.network == "auto" else self.network
 
     def sigma_for(self, shape: Sequence[int]) -> float:

@@ -99,11 +99,15 @@ class _HypersphereMethod:
             model.shift.copy_(torch.from_numpy(shift))
             model.spread.copy_(torch.from_numpy(spread))
         if self.settings.pretrain_epochs:
-            model.pretraining.copy_(pretrain(model, self.settings, normals, generator))
+            model.pretraining.copy_(self.pretrained(model, normals, generator))
         model.eval()
         mean, width = model.moments(normals)
         model.at_start.copy_(width)
         model.centre.copy_(away_from_zero(mean) if self.settings.centred else torch.zeros_like(mean))
+
+    def pretrained(self, model: Hypersphere, normals: Any, generator: Generator) -> Tensor:
+        """Train the encoder as an autoencoder's; return its mean squared error before and after, ``(2,)``."""
+        return pretrain(model, self.settings, normals, generator)
 
     def loss(self, model: Hypersphere, x: Tensor, epoch: int, generator: Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``distance``, means over the batch; ``distance`` is d, or h.

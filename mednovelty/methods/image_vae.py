@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Independent, Normal
 
-from mednovelty.methods.image_vae_settings import FASHION_MNIST, PAPER_TRAINING, ImageVAESettings
+from mednovelty.methods.image_vae_settings import FASHION_MNIST, PAPER_TRAINING, ImageVAESettings, presets
 from mednovelty.nn.augmentation import augmented, with_holes
 from mednovelty.nn.conv import ConvDecoder, ConvEncoder
 from mednovelty.nn.dense import MLP
@@ -133,6 +133,7 @@ class ImageVAEMethod:
     Settings: ClassVar[type] = ImageVAESettings
     training: ClassVar[Any] = PAPER_TRAINING
     """The ``TrainSettings`` to train it with, as the paper states them."""
+    presets = staticmethod(presets)
 
     def __init__(self, settings: ImageVAESettings | None = None) -> None:
         self.settings = settings or ImageVAESettings()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from mednovelty.errors import SettingsError
 from mednovelty.nn.augmentation import Augmentation
@@ -138,5 +138,27 @@ class ImageVAESettings:
 FASHION_MNIST = ImageVAESettings(network="dense", hidden=(400,), latent=20, output="sigmoid")
 """The paper's fully connected network for 28 x 28 images: 784-400-20-400-784, as its code has it."""
 
+NLN_RELEASED = ImageVAESettings(
+    network="lenet", filters=(32, 32, 32), latent=32, output="sigmoid", c=0.5, kl_weight=784 / 1024
+)
+"""The VAE of the code of Mesarcik et al. 2021, but for its likelihood: binary cross-entropy there, 1024 times
+its mean over 784 pixels; here a Gaussian, which every score of a VAE needs, with c = 1/2, as curved as the
+cross-entropy is at a half."""
 
-__all__ = ["FASHION_MNIST", "PAPER_TRAINING", "ImageVAESettings"]
+
+def presets(*, images: bool) -> dict[str, dict[str, Any]]:
+    """Return trees of settings by name, of slices and windows; for voxels there are none.
+
+    ``nln-released`` is ``NLN_RELEASED``, trained in batches of 1024 by Adam at 1e-3 for 50 epochs.
+    """
+    rates = {"batch_size": 1024, "min_steps": 1, "learning_rate": 1e-3, "max_epochs": 50, "patience": 50}
+    tree = {
+        "method_settings": asdict(NLN_RELEASED),
+        "train": {**rates, "plateau_patience": 50, "gradient_clip": None},
+        "preprocessors": ["unit_range"],
+        "nln": {"alpha": 0.6},
+    }
+    return {"nln-released": tree} if images else {}
+
+
+__all__ = ["FASHION_MNIST", "NLN_RELEASED", "PAPER_TRAINING", "ImageVAESettings", "presets"]

@@ -104,6 +104,7 @@ class FullyConvolutional(nn.Module):
         shape: ``(C, *space)``.
         name: Of the layout.
         filters: Of its convolutions but the last; none: the layout's, of windows a quarter of them.
+        frozen: How many of the first layers stay as they are, whatever is trained; their batch norms, too.
 
     Attributes:
         sides: Of the maps.
@@ -114,7 +115,7 @@ class FullyConvolutional(nn.Module):
             another number of layers.
     """
 
-    def __init__(self, shape: Sequence[int], name: str, filters: Sequence[int] = ()) -> None:
+    def __init__(self, shape: Sequence[int], name: str, filters: Sequence[int] = (), frozen: int = 0) -> None:
         super().__init__()
         axes, layout = len(shape) - 1, LAYOUTS[name]
         if axes not in CONVOLUTIONS:
@@ -128,7 +129,7 @@ class FullyConvolutional(nn.Module):
                 f"filters={tuple(filters)}: the network {name} has {len(standard)} convolutions before "
                 "its last"
             )
-        self.slope = layout.slope
+        self.slope, self.frozen = layout.slope, frozen
         self.layers = nn.Sequential(*_layers(shape[0], axes, layout, list(filters or standard)))
         self.fields = receptive_fields(self.layers, axes)
         self.sides = output_sides(self.layers, shape[1:])
@@ -137,6 +138,14 @@ class FullyConvolutional(nn.Module):
                 f"an image of {' x '.join(map(str, shape[1:]))} is too small for the network {name}, which "
                 f"divides sides by {self.fields[0].stride}; cut larger images"
             )
+
+        self.layers[:frozen].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FullyConvolutional:
+        """Set the mode; frozen layers stay in evaluation mode: in the released code their norms do not."""
+        super().train(mode)
+        self.layers[: self.frozen].eval()
+        return self
 
     def initialise(self, generator: Generator) -> None:
         """Draw all weights; batch norms forget what they have seen. The generator is on the CPU."""
