@@ -136,7 +136,19 @@ def fit(
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", help="Lesion masks: left out, or for deep_sad and hsc shown as abnormal voxels."
+            "--masks", help="Lesion masks: left out, or for deep-sad, hsc and fcdd shown as abnormal."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", help="Table of scans or subjects: normal, anomalous, unlabelled; or classes."
+        ),
+    ] = None,
+    outliers: Annotated[
+        Path | None,
+        typer.Option(
+            "--outliers", help="Scans or pictures that deep-sad, hsc and fcdd are to tell from normal ones."
         ),
     ] = None,
     embeddings: Annotated[
@@ -176,6 +188,8 @@ def fit(
             brain_masks=brain_masks,
             contrasts=contrasts,
             masks=masks,
+            labels=labels,
+            outliers=outliers,
             fold=fold,
             resume=resume,
             overwrite=overwrite,

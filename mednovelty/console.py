@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mednovelty.errors import MedNoveltyError, ScanError, StoppedError
+from mednovelty.errors import MedNoveltyError, ScanError, SettingsError, StoppedError
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
@@ -100,7 +100,7 @@ def run(command: Callable[[], int | None], as_json: bool = False) -> int:
         log.error("mednovelty: %s", error)
         if as_json:
             told = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
-            print_json(told | ({"code": error.code} if isinstance(error, ScanError) else {}))
+            print_json(told | ({"code": error.code} if isinstance(error, ScanError | SettingsError) else {}))
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone; what was to be written is written.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
 from mednovelty.devices import chosen
@@ -81,6 +82,8 @@ class Detector:
         recipe: str = "qspace",
         contrasts: Sequence[str] | None = None,
         lesions: Callable[[Scan], np.ndarray | None] | None = None,
+        labels: Labels | None = None,
+        outliers: Sequence[Any] = (),
         seed: int = 0,
         settings: FitSettings | None = None,
         options: ReadOptions | None = None,
@@ -99,8 +102,10 @@ class Detector:
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
             recipe: ``qspace``, ``slices`` or ``patches``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
-            lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out. Of
-                diffusion scans ``deep_sad`` and ``hsc`` get the lesion's voxels, labelled as abnormal.
+            lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out, or,
+                for ``deep_sad``, ``hsc`` and ``fcdd``, labelled as abnormal (see ``annotations``).
+            labels: What scans are said to be, by id.
+            outliers: Scans, their files, or paths of pictures that such methods are to tell from normal ones.
             seed: Same seed, same scans, same machine: same bits.
             settings: Network, training, reference; None: the recipe's defaults.
             options: How scans are read; None: the defaults, with the ``structural_mask`` of the settings.
@@ -129,8 +134,10 @@ class Detector:
         if kind == "structural":
             _refuse_size(settings, len(contrasts or ()) or 1)
         listed = _listed(scans, kind, contrasts)
+        known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
+        settings = with_what_is_known(settings, known, images=kind == "structural")
         with gather(
-            listed, settings, seed, options=options, folder=folder, on_scan=on_scan, lesion_of=lesions
+            listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
             settings.maps.signs_of(gathered.contrasts)  # Known wrong before hours of training.
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,

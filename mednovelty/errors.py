@@ -27,9 +27,18 @@ class MedNoveltyError(Exception):
 
 
 class SettingsError(MedNoveltyError, ValueError):
-    """A setting or an argument is wrong."""
+    """A setting or an argument is wrong.
+
+    Args:
+        message: Which, what is wrong with it, and what to do.
+        code: Stable name of the problem, ``family.problem``, of those that scripts may ask for.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *, code: str = "settings.wrong") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UnknownPluginError(SettingsError, LookupError):

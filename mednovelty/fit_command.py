@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.fit_knowledge import labels_of, outliers_of
 from mednovelty.io.folds import of_fold
 from mednovelty.settings import parse_assignments, read_toml
 
@@ -38,6 +40,8 @@ class FitRequest:
     brain_masks: Path | None = None
     contrasts: str | None = None
     masks: Path | None = None
+    labels: Path | None = None
+    outliers: Path | None = None
     fold: int | None = None
     resume: bool = False
     overwrite: bool = False
@@ -113,7 +117,7 @@ def _net(text: str) -> dict[str, Any]:
     return {"hidden": list(NETS[latent]), "latent": latent}
 
 
-def fit(request: FitRequest) -> int:
+def fit(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
     """Train a detector and write its folder; return the exit code."""
     if request.reports:
         from mednovelty.words_commands import fit_reports
@@ -139,14 +143,19 @@ def _fit_scans(request: FitRequest) -> int:
     where = str(request.settings or "--set")
     settings = fit_settings(*layers, request.overrides or {}, where=where, recipe=request.recipe)
     scans = find_scans_of(recipe.scans, request.folder, request.contrasts, request.brain_masks)
+    every = scans
     scans, fold = of_fold(scans, request.fold)
     kept_out = sum(files.role == "test" for files in scans)
     scans = scans.with_roles("normal", "validation")
     console.say_skipped(scans)
     _refuse_folder_of_scans(scans, request.output)
     ids, masks = [files.id for files in scans], request.masks
-    labels = recipe.scans == "dwi" and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
-    lesions = None if masks is None else lesions_in(masks, ids, request.output, each=not labels)
+    shown = settings.annotations.lesions == "label"
+    shown = shown and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
+    lesions = None if masks is None else lesions_in(masks, ids, request.output, each=not shown)
+    labels = labels_of(request.labels, every, ids, settings)
+    find = partial(find_scans_of, recipe.scans, contrasts=request.contrasts, brain_masks=None)
+    outliers = outliers_of(request.outliers, recipe, scans, settings, find)
     _make_writable(request.output)
     console.set_threads(request.threads)
     failures: list[dict[str, str]] = []
@@ -167,6 +176,8 @@ def _fit_scans(request: FitRequest) -> int:
             scans,
             recipe=request.recipe,
             lesions=lesions,
+            labels=labels,
+            outliers=outliers,
             seed=request.seed,
             settings=settings,
             folder=request.output,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mednovelty.annotation_settings import AnnotationSettings
 from mednovelty.batch import Batch, sample_shape
 from mednovelty.calibration import Constants, measured_constants, with_terms
 from mednovelty.candidates import Training, train_best
@@ -89,6 +90,7 @@ class FitSettings:
         maps: How maps of slices and windows are smoothed, and what is done to finished maps.
         nln: The scores by nearest latent neighbours: how many, and how their terms are weighed.
         knn: Over how many nearest normals ``hyperspherical_knn`` averages, 1 to 1,000.
+        annotations: What is made of lesion masks, labels and outliers.
         cache_bytes: Training samples beyond this lie in a memory-mapped file.
     """
 
@@ -115,6 +117,7 @@ class FitSettings:
     maps: MapSettings = field(default_factory=MapSettings)
     nln: NLNSettings = field(default_factory=NLNSettings)
     knn: int = 3
+    annotations: AnnotationSettings = field(default_factory=AnnotationSettings)
     cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
@@ -366,11 +369,15 @@ def _check_anomalies(training: VoxelCache, settings: FitSettings) -> None:
     if not getattr(plugin("methods", settings.method), "needs_anomalies", False):
         return
     labelled = training.channels > math.prod(training.shape)
+    planted = getattr(make_method(settings).settings, "anomalies", "none") not in ("none", "auto")
+    if planted or training.outliers is not None:
+        return
     if not labelled or not (training.array()[:, -1] < 0).any():
         raise SettingsError(
             f"the method {settings.method} tells normal from abnormal samples and learns nothing from normal "
-            "ones alone, and none here is labelled as abnormal; fit diffusion scans with --masks of lesions, "
-            "or fit_voxels with labels, or choose deep_svdd"
+            "ones alone, and none here is labelled as abnormal; fit scans with --masks of lesions, --labels "
+            "or --outliers, have anomalies planted (method_settings.anomalies), give fit_voxels labels, or "
+            "choose deep_svdd"
         )
 
 

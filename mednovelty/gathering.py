@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
+from mednovelty.annotations import Annotations
 from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
 from mednovelty.fitting import FitSettings, make_steps
+from mednovelty.outlier_sources import Exposure
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
 from mednovelty.preprocess.qspace import GradientScheme
@@ -25,7 +27,7 @@ from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
-from mednovelty.voxel_cache import VoxelCache
+from mednovelty.voxel_cache import Acquisition, VoxelCache
 
 if TYPE_CHECKING:
     from dipy.core.gradients import GradientTable
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mednovelty")
 Role = Literal["training", "validation"]
+SCALING = ("resample",)
+"""Preprocessors after which a voxel's channels are still in the proportions in which they were measured."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class SeenScan:
     sha256: str
     n_voxels: int
     role: Role
+    annotation: str = ""
+    """What was known of it, in words."""
 
 
 @dataclass
@@ -75,7 +81,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     options: ReadOptions | None = None,
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
-    lesion_of: Callable[[Scan], np.ndarray | None] | None = None,
+    known: Annotations | None = None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
@@ -90,43 +96,55 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         options: How scans are read.
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
-        lesion_of: Gives each scan's lesion, ``(I, J, K)`` bool, to leave out; methods with ``semi_labels``
-            get its voxels, labelled. None: there is none.
+        known: Lesions, labels, outliers; None: nothing is known of any scan.
 
     Raises:
-        ScanError: No scan can be used, or an id occurs twice.
+        ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or
+            a scan is said to be anomalous and no mask says where (``labels.where``).
     """
+    known = known or Annotations()
     listed = list(scans)
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
-    labels = lesion_of is not None and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
-    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, labels)
+    _refuse_anomalous_scans(known, listed)
+    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, known)
+    gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
+    gather.read = lambda files: scan_of(files, options)
+    add_known(validation_first(listed, seed), gather, on_scan)
+    return gather.finish()
+
+
+def add_known(listed: Iterable[Any], gather: Any, on_scan: Callable[[str, str], Any]) -> None:
+    """Read scans one after another and add each with its lesion; those that are anomalous come last.
+
+    Args:
+        listed: Scans or their files, in the order in which they are held out.
+        gather: Has ``read``, ``add``, ``known`` and ``notes``.
+        on_scan: Told ``(scan id, message)`` of each.
+    """
     waiting: list[_Annotated] = []
 
     def add(files: Any) -> None:
-        scan, role = scan_of(files, options), getattr(files, "role", None)
-        lesion = None if lesion_of is None else lesion_of(scan)
-        if lesion is None or not labels:
-            gather.add(scan if lesion is None else scan.without(lesion), role)
-        elif role != "validation" and (lesion & scan.mask).any():
+        scan, role = gather.read(files), getattr(files, "role", None)
+        lesion = gather.known.lesion(scan)
+        if role != "validation" and gather.known.is_anomalous(scan, lesion):
             waiting.append(_Annotated(scan.id, scan, role, lesion))
         else:
             gather.add(scan, role, lesion)
 
-    add_each(validation_first(listed, seed), add, gather.notes, on_scan)
-    # The first are held out: those with lesions, of which there are few, are to be trained on.
+    add_each(listed, add, gather.notes, on_scan)
+    # The first are held out: those with anomalies, of which there are few, are to be trained on.
     add_each(waiting, lambda late: gather.add(late.scan, late.role, late.lesion), gather.notes,
              lambda name, message: on_scan(name, message) if message else None)  # fmt: skip
-    return gather.finish()
 
 
 class _Annotated(NamedTuple):
-    """A scan with a lesion whose voxels are labelled."""
+    """A scan with anomalies that are labelled."""
 
     id: str
     scan: Scan
     role: str | None
-    lesion: np.ndarray
+    lesion: np.ndarray | None
 
 
 def add_each(
@@ -156,15 +174,18 @@ def add_each(
 class _Gathering:
     """The table while it fills."""
 
+    exposure: Exposure
+    read: Callable[[Any], Scan]
+
     def __init__(
         self,
         settings: FitSettings,
         folder: Path | None,
         scheme: GradientScheme | None,
         asks: bool,
-        labels: bool,
+        known: Annotations,
     ) -> None:
-        self.settings, self.labels = settings, labels
+        self.settings, self.known = settings, known
         self.folder = folder
         self.scheme = scheme
         mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
@@ -180,32 +201,33 @@ class _Gathering:
         self.notes: list[str] = []
 
     def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None = None) -> None:
-        """Preprocess a scan and keep its voxels, those of a lesion, ``(I, J, K)`` bool, with their label."""
-        if scan.gradients is None or self.scheme is None:
-            raise ScanError(f"{scan.id}: has no gradients; the recipe 'qspace' needs diffusion scans",
-                            code="gradients.missing")  # fmt: skip
+        """Preprocess a scan and keep its voxels: those of a lesion, ``(I, J, K)`` bool, as far as known."""
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same file, byte for byte, as {same}; it is used once",
                             code="cohort.duplicate")  # fmt: skip
-        prepared = self.scheme(scan)
-        for _, step in self.steps:
-            prepared = step(prepared)
+        if lesion is not None and not self.known.shows(scan.id):
+            scan, lesion = scan.without(lesion), None
+        prepared = self._prepared(scan)
         if lesion is not None and prepared.grid.shape != scan.grid.shape:
             lesion = carried(lesion, scan.grid, prepared.grid)
         healthy = prepared if lesion is None else prepared.without(lesion)
-        means, rows = channel_means(healthy), prepared.voxels()
-        if self.labels:
-            rows = np.column_stack([rows, labels_of(prepared, lesion)])
+        labels, used = self._labels(prepared, lesion)
+        rows = self.known.rows(prepared.voxels(), labels)[used]
         if self.table is None:
             budget, shape = self.settings.cache_bytes, (prepared.n_channels,)
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
+            self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
         self.table.append(scan.id, rows)
-        self.moments[scan.id] = (healthy.n_voxels, means)
+        self.moments[scan.id] = (healthy.n_voxels, channel_means(healthy))
+        told = self.known.told(scan.id)
         if prepared.n_voxels > healthy.n_voxels:
-            count = prepared.n_voxels - healthy.n_voxels
-            self.notes.append(f"{scan.id}: {count} voxels of its lesion are labelled as abnormal")
-        self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, "training"))
+            count, in_all = int((labels[used] < 0).sum()), prepared.n_voxels - healthy.n_voxels
+            told = f"{count} voxels of its lesion are labelled as abnormal"
+            self.notes.append(
+                f"{scan.id}: {told}" + (f", {in_all - count} left out" if count < in_all else "")
+            )
+        self.seen.append(SeenScan(scan.id, scan.sha256, scan.n_voxels, "training", told))
         if role == "validation":
             self.asked.add(scan.id)
         self.notes += [f"{scan.id}: {warning}" for warning in scan.warnings]
@@ -220,12 +242,55 @@ class _Gathering:
             self.notes.append("no scan with the role validation can be used; others are held out")
         held_out = held_out_ids(ids, self.asked, self.settings.validation_fraction)
         step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
-        self.table.divide_channels(np.array([*step.means, *([1.0] if self.labels else [])]))
-        training, validation, more = split(self.table, len(held_out), self.settings.validation_fraction)
-        seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
+        self.exposure.train(self.table, self._outlier_rows, self.notes)
+        self.table.divide_channels(np.array([*step.means, *([1.0] if self.known.labelled else [])]))
+        training, validation, more = self.exposure.split(self.table, len(held_out), self.settings, split)
         assert self.scheme is not None
+        if {name for name, _ in self.steps} <= {*SCALING, "mean_intensity"}:
+            acquisition = Acquisition(self.scheme.bvalues_s_per_mm2, step.means)
+            training.acquisition = validation.acquisition = acquisition
+        seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more))
+
+    def _prepared(self, scan: Scan) -> Scan:
+        """Return a scan after all steps but the division by the normals' means."""
+        if scan.gradients is None or self.scheme is None:
+            raise ScanError(f"{scan.id}: has no gradients; the recipe 'qspace' needs diffusion scans",
+                            code="gradients.missing")  # fmt: skip
+        prepared = self.scheme(scan)
+        for _, step in self.steps:
+            prepared = step(prepared)
+        return prepared
+
+    def _labels(self, scan: Scan, lesion: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``(n,)`` labels of a scan's voxels, and ``(n,)`` bool: which of them are used."""
+        whole = self.known.label_of(scan.id)
+        if lesion is None and self.known.semi and whole == -1:
+            raise ScanError(f"{scan.id}: is labelled as anomalous, and no mask says which of its voxels are",
+                            code="labels.where")  # fmt: skip
+        if lesion is None:
+            return np.full(scan.n_voxels, whole, np.float32), np.ones(scan.n_voxels, bool)
+        inside = labels_of(scan, lesion) < 0
+        shown = self.known.drawn(scan.id, inside)
+        return np.where(shown, -1, 0).astype(np.float32), shown | ~inside
+
+    def _outlier_rows(self, files: Any) -> np.ndarray:
+        """Return ``(n, C + 1)`` rows of a scan that is all outliers."""
+        samples = self._prepared(self.read(files)).voxels()
+        return self.known.rows(samples, np.full(len(samples), -1, np.float32))
+
+
+def _refuse_anomalous_scans(known: Annotations, listed: list[Any]) -> None:
+    """Refuse whole diffusion scans that are said to be anomalous."""
+    names = [name_of(files) for files in listed if known.semi and known.label_of(name_of(files)) == -1]
+    if names and not known.shows_any:
+        raise ScanError(
+            f"{names[0]}: is labelled as anomalous, but most of its voxels are not; say which "
+            "are with masks of lesions (and annotations.lesions=label), or give scans that are abnormal "
+            "throughout as outliers",
+            code="labels.where",
+        )
 
 
 def labels_of(scan: Scan, lesion: np.ndarray | None) -> np.ndarray:
@@ -295,19 +360,26 @@ def held_out_count(scans: int, fraction: float) -> int:
 
 
 def split(
-    table: VoxelCache, held_out: int, fraction: float
+    table: VoxelCache, held_out: int, fraction: float, ids: list[str] | None = None
 ) -> tuple[VoxelCache, VoxelCache, tuple[str, ...]]:
     """Return training voxels, held-out voxels, and notes: the first scans are held out, or a slab of one.
+
+    Args:
+        table: Of the voxels of all scans.
+        held_out: How many scans; 0: there is a single one.
+        fraction: Share of a single scan to hold out.
+        ids: Of neighbouring scans; None: of all.
 
     Raises:
         ScanError: Too few voxels.
     """
-    ids = list(table.scans)
+    ids = list(table.scans) if ids is None else ids
     if held_out:
         return table.part(ids[held_out:]), table.part(ids[:held_out]), ()
-    cut = len(table) - round(fraction * len(table))
-    if not 0 < cut < len(table):
-        raise ScanError(f"{len(table)} voxels are too few to hold any out for validation",
+    size = sum(rows.stop - rows.start for rows in (table.scans[name] for name in ids))
+    cut = size - round(fraction * size)
+    if not 0 < cut < size:
+        raise ScanError(f"{size} voxels are too few to hold any out for validation",
                         code="voxels.too_few")  # fmt: skip
     note = "a single scan: its last voxels in the file's order are held out for validation, not a scan"
     return table.part(ids, 0, cut), table.part(ids, cut), (note,)

@@ -1,12 +1,11 @@
 """Healthy structural scans become two tables of samples, slices or windows laid flat, as voxels do.
 
 As for voxels, scans are held out whole. What touches a lesion can be left out, so that normals may come as
-the healthy part of patients.
+the healthy part of patients; or it is labelled as abnormal, for methods that learn from a few such samples.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
 from mednovelty.fitting import FitSettings, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
-    add_each,
+    add_known,
     held_out_ids,
     refuse_same_ids,
     scan_of,
     split,
     validation_first,
 )
+from mednovelty.outlier_sources import Exposure, picture_samples
 from mednovelty.preprocess.resample import carried
 from mednovelty.scan import Scan
 from mednovelty.voxel_cache import VoxelCache
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
 
 BLOCK_SAMPLES = 64
-LesionOf = Callable[[Scan], np.ndarray | None]
-"""``(I, J, K)`` bool of a scan's lesion; None where nothing is to be left out."""
+HALF = 0.5 - 1e-6
+"""From this share on, a pixel is a lesion's."""
 
 
 def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by keyword
@@ -46,7 +47,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     options: ReadOptions | None = None,
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
-    lesion_of: LesionOf | None = None,
+    known: Annotations | None = None,
 ) -> Gathered:
     """Read structural scans one after another, preprocess them, and keep their samples.
 
@@ -57,27 +58,29 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
         options: How scans are read.
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
-        lesion_of: Gives each scan's lesion; samples that touch it are left out. None: all are healthy.
+        known: Lesions, labels, outliers; None: all scans are healthy.
 
     Raises:
-        ScanError: No scan can be used, or an id occurs twice.
+        ScanError: No scan can be used, or an id occurs twice; or no outlier can be used (``outliers.none``).
     """
+    known = known or Annotations()
     listed = list(scans)
     refuse_same_ids(listed)
-    gather = _Gathering(settings, folder, lesion_of)
-
-    def add(files: Any) -> None:
-        gather.add(scan_of(files, options), getattr(files, "role", None))
-
-    add_each(validation_first(listed, seed), add, gather.notes, on_scan)
+    gather = _Gathering(settings, folder, known)
+    gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
+    gather.read = lambda files: scan_of(files, options)
+    add_known(validation_first(listed, seed), gather, on_scan)
     return gather.finish()
 
 
 class _Gathering:
     """The table while it fills."""
 
-    def __init__(self, settings: FitSettings, folder: Path | None, lesion_of: LesionOf | None) -> None:
-        self.settings, self.folder, self.lesion_of = settings, folder, lesion_of
+    exposure: Exposure
+    read: Callable[[Any], Scan]
+
+    def __init__(self, settings: FitSettings, folder: Path | None, known: Annotations) -> None:
+        self.settings, self.folder, self.known = settings, folder, known
         self.steps, self.view = make_steps(settings), make_view(settings)
         self.contrasts: tuple[str, ...] | None = None
         self.table: VoxelCache | None = None
@@ -85,44 +88,86 @@ class _Gathering:
         self.asked: set[str] = set()
         self.notes: list[str] = []
 
-    def add(self, scan: Scan, role: str | None) -> None:
+    def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None) -> None:
         """Preprocess a scan and keep its samples."""
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same files, byte for byte, as {same}; they are used once",
                             code="cohort.duplicate")  # fmt: skip
         check_contrasts(scan, self.contrasts)
-        samples = self._samples(scan)
-        if not len(samples):
+        rows, told = self._rows(scan, lesion)
+        if not len(rows):
             raise ScanError(f"{scan.id}: no sample is left to train on: too little brain, or lesions in all",
                             code="samples.none")  # fmt: skip
         if self.table is None:
             self.contrasts = scan.contrasts
-            shape = self.view.shape(scan.n_channels)
-            budget = self.settings.cache_bytes
-            self.table = VoxelCache(math.prod(shape), shape=shape, budget_bytes=budget, folder=self.folder)
-        self.table.append(scan.id, samples)
-        self.seen.append(SeenScan(scan.id, scan.sha256, len(samples), "training"))
+            shape, budget = self.view.shape(scan.n_channels), self.settings.cache_bytes
+            self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
+            self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
+        self.table.append(scan.id, rows)
+        self.seen.append(SeenScan(scan.id, scan.sha256, len(rows), "training", told))
+        self.notes += [f"{scan.id}: {told}"] if told else []
         if role == "validation":
             self.asked.add(scan.id)
         self.notes += [f"{scan.id}: {warning}" for warning in scan.warnings]
 
-    def _samples(self, scan: Scan) -> np.ndarray:
-        """Return ``(n, D)`` samples that touch no lesion."""
+    def _rows(self, scan: Scan, lesion: np.ndarray | None) -> tuple[np.ndarray, str]:
+        """Return ``(n, D)`` or wider rows, and in words what they are labelled as."""
         prepared = scan
         for _, step in self.steps:
             prepared = step(prepared)
-        lesion = None if self.lesion_of is None else self.lesion_of(scan)
         if lesion is not None and prepared.grid.shape != scan.grid.shape:
             lesion = carried(lesion, scan.grid, prepared.grid)
+        whole, shown = self.known.label_of(scan.id), lesion is not None and self.known.shows(scan.id)
         count, blocks = self.view.count(prepared), []
         for start in range(0, count, BLOCK_SAMPLES):
             stop = min(start + BLOCK_SAMPLES, count)
             samples = self.view.cut(prepared, start, stop).reshape(stop - start, -1)
+            labels, used, truth = np.full(len(samples), whole, np.float32), np.ones(len(samples), bool), None
             if lesion is not None:
-                samples = samples[~self.view.touches(prepared, lesion, start, stop)]
-            blocks.append(samples)
-        return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
+                used = ~self.view.touches(prepared, lesion, start, stop)
+            if lesion is not None and shown:
+                truth = self._truth(prepared, lesion, start, stop)
+                enough = truth.any(1) if self.known.maps else truth.mean(1) >= self._share
+                labels, used = np.where(enough, -1.0, 0.0), used | enough
+            rows = self.known.rows(samples, labels, truth)
+            blocks.append(rows[used])
+        rows = np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
+        return rows, self._told(scan, rows, shown)
+
+    @property
+    def _share(self) -> float:
+        return self.settings.annotations.abnormal_share
+
+    def _told(self, scan: Scan, rows: np.ndarray, shown: bool) -> str:
+        """Return in words what a scan's samples are labelled as; empty where they are not."""
+        if not shown:
+            told = self.known.told(scan.id)
+            whole = ": each of its samples, since no mask says which" if told == "anomalous" else ""
+            return f"labelled as {told}{whole}" if told else ""
+        count = int((rows[:, -1] < 0).sum()) if rows.size else 0
+        return f"{count} of its {len(rows)} samples are labelled as abnormal, by its lesion" if count else ""
+
+    def _truth(self, scan: Scan, lesion: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Return ``(n, V)`` float32: 1 in pixels of samples of which a lesion has at least half, else 0."""
+        inside = lesion.ravel(order="F")[np.flatnonzero(scan.mask.ravel(order="F"))]
+        marked = replace(scan, stored=inside[None].astype(np.float32), scale=np.ones(1), offset=np.zeros(1),
+                         contrasts=())  # fmt: skip
+        view = type(self.view)(replace(self.view.settings, background=0.0))
+        return (view.cut(marked, start, stop).reshape(stop - start, -1) >= HALF).astype(np.float32)
+
+    def _outlier_rows(self, files: Any) -> np.ndarray:
+        """Return rows of a scan or picture that is all outliers."""
+        contrasts = self.contrasts or ()
+        if isinstance(files, Path):
+            samples = picture_samples(files, contrasts, self.steps, self.view.shape(len(contrasts)))
+        else:
+            scan = self.read(files)
+            check_contrasts(scan, contrasts)
+            for _, step in self.steps:
+                scan = step(scan)
+            samples = self.view.cut(scan, 0, self.view.count(scan))
+        return self.known.rows(samples.reshape(len(samples), -1), np.full(len(samples), -1, np.float32))
 
     def finish(self) -> Gathered:
         """Return the tables."""
@@ -131,8 +176,9 @@ class _Gathering:
             raise ScanError(f"no scan can be used for training: {reasons}", code="cohort.empty")
         fraction = self.settings.validation_fraction
         held_out = held_out_ids([scan.id for scan in self.seen], self.asked, fraction)
+        self.exposure.train(self.table, self._outlier_rows, self.notes)
         # A table's parts are neighbours in it; a scan whose role was asked for comes first.
-        training, validation, more = split(self.table, len(held_out), fraction)
+        training, validation, more = self.exposure.split(self.table, len(held_out), self.settings, split)
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         notes = (*self.notes, *more)
         return Gathered(
@@ -156,4 +202,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["LesionOf", "check_contrasts", "gather_images"]
+__all__ = ["check_contrasts", "gather_images"]

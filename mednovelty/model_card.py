@@ -23,11 +23,12 @@ def model_card(detector: Detector, sha256: str) -> str:
     voxels = sum(scan.n_voxels for scan in detector.scans)
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
     scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
-    record = detector.fitted.record
+    record, said = detector.fitted.record, annotated(detector)
     lines = [
         "# A novelty detector",
         "",
-        "Trained by mednovelty on scans that were taken to be healthy; it scores how unlike them a voxel is.",
+        "Trained by mednovelty on scans that were taken to be healthy; it scores how unlike them a voxel is."
+        + (" Some were annotated: maps of these scans say nothing of how well it does." if said else ""),
         "Not a medical device: its maps point at what is unusual, which need not be disease.",
         "",
         f"* Record: `detector.json`, sha256 `{sha256}`",
@@ -35,6 +36,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Acquisition: {scheme}; other acquisitions are refused",
         f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
         f"{voxels:,} voxels",
+        *[f"* Annotated: {words}" for words in said],
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
@@ -60,6 +62,11 @@ def model_card(detector: Detector, sha256: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def annotated(detector: Detector) -> list[str]:
+    """Return the scans of which more was known than that they were taken to be healthy, and what."""
+    return [f"{scan.id}: {scan.annotation}" for scan in detector.scans if scan.annotation]
 
 
 def _neighbours(detector: Detector) -> list[str]:

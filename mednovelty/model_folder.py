@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
-LATER_SETTINGS = ("maps", "structural_mask", "nln", "knn", "preset")
+LATER_SETTINGS = ("maps", "structural_mask", "nln", "knn", "preset", "annotations")
 """What this format's first detectors had none of; they behave as the defaults say."""
 
 

@@ -32,7 +32,7 @@ from mednovelty.tuning import takes_neighbours
 LARGEST_B_S_PER_MM2 = 1e6
 CHANNEL_MEANS = (1e-9, 1e9)
 """What a channel's mean can be, in scans whose own mean is 1."""
-MEAN_TOLERANCE = 1e-6
+MEAN_TOLERANCE, ANNOTATED_TOLERANCE = 1e-6, 0.5
 UNIT_NORM_TOLERANCE = 0.02
 
 Steps = Sequence[tuple[str, Preprocessor]]
@@ -167,7 +167,9 @@ def check_steps(record: DetectorRecord, settings: FitSettings, steps: Steps) -> 
         if isinstance(step, GradientScheme):
             check_scheme(step, record.channels)
         if isinstance(step, ChannelMean):
-            check_channel_means(step, record.channels, settings.normalise_within)
+            annotated = any(scan.annotation for scan in record.scans)
+            tolerance = ANNOTATED_TOLERANCE if annotated else MEAN_TOLERANCE
+            check_channel_means(step, record.channels, settings.normalise_within, tolerance)
 
 
 def _settings_of_step(name: str, settings: FitSettings) -> dict[str, Any]:
@@ -210,7 +212,9 @@ def check_scheme(scheme: GradientScheme, channels: int) -> None:
         )
 
 
-def check_channel_means(step: ChannelMean, channels: int, within: str) -> None:
+def check_channel_means(
+    step: ChannelMean, channels: int, within: str, tolerance: float = MEAN_TOLERANCE
+) -> None:
     """Check that there is one mean a channel, of a size that a mean can have.
 
     Args:
@@ -218,6 +222,7 @@ def check_channel_means(step: ChannelMean, channels: int, within: str) -> None:
         channels: C.
         within: What the mean was taken over that each scan was divided by before, ``mask`` or
             ``whole-scan``. Divided by its mean in the mask, the C means average 1.
+        tolerance: How far from 1: lesions are in a scan's mean and not in the normals'.
 
     Raises:
         DetectorError: There is not.
@@ -232,7 +237,7 @@ def check_channel_means(step: ChannelMean, channels: int, within: str) -> None:
             f"{wrong[0]:g}"
         )
     average = float(np.mean(step.means))
-    if within == "mask" and abs(average - 1) > MEAN_TOLERANCE:
+    if within == "mask" and abs(average - 1) > tolerance:
         raise DetectorError(
             f"preprocessing.channel_mean: the means average {average:.8g}, not 1, though each scan was "
             "divided by its own mean before"

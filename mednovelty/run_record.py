@@ -109,6 +109,7 @@ def write_record(
         "ExitCode": result.exit_code,
         "EndedBy": None if ended is None else {"Kind": type(ended).__name__, "Message": str(ended)},
         "DetectorSha256": detector.sha256,
+        "AnnotatedInTraining": {scan.id: scan.annotation for scan in detector.scans if scan.annotation},
         **facts,
         "Environment": environment(detector),
         "PeakMiB": peak_mib(),

@@ -54,6 +54,7 @@ class ScanRecord(_Strict):
     sha256: str
     n_voxels: int = Field(ge=0)
     role: Literal["training", "validation"]
+    annotation: str = Field(default="", description="what was known of it: labels, lesion voxels")
 
 
 class QualityRecord(_Strict):

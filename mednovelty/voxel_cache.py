@@ -40,6 +40,19 @@ class Moments:
         return np.where(spread > 1e-6 * np.abs(self.mean).max(), spread, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """How the channels of q-space voxels were measured, and what they were divided by.
+
+    Attributes:
+        bvalues_s_per_mm2: ``(C,)``.
+        divisors: ``(C,)``: a row is a voxel's signals, times any factor of that voxel, over these.
+    """
+
+    bvalues_s_per_mm2: tuple[float, ...]
+    divisors: tuple[float, ...]
+
+
 class VoxelCache:
     """An ``(n, C)`` float32 table that is filled scan by scan, then read.
 
@@ -50,6 +63,10 @@ class VoxelCache:
         shape: ``(C,)`` or ``(contrasts, *space)``: what a row was before it was laid flat; None: ``(C,)``.
         budget_bytes: As much is kept in memory; ``None``: all.
         folder: Where the file lies when the budget is exceeded; ``None``: the system's temporary folder.
+
+    Attributes:
+        outliers: Labelled rows that batches are mixed with, see ``outlier_exposure``; None: there are none.
+        acquisition: Of q-space voxels, where it is known.
 
     Examples:
         >>> cache = VoxelCache(channels=3)
@@ -71,6 +88,8 @@ class VoxelCache:
         self.shape = shape or (channels,)
         self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * channels)))
         self.scans: dict[str, slice] = {}
+        self.outliers: VoxelCache | None = None
+        self.acquisition: Acquisition | None = None
         self._budget = budget_bytes
         self._folder = folder
         self._parts: list[np.ndarray] = []
@@ -102,6 +121,11 @@ class VoxelCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def n_outliers(self) -> int:
+        """How many outliers its batches are mixed with."""
+        return 0
 
     @property
     def on_disk(self) -> bool:

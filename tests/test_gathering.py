@@ -10,6 +10,7 @@ import pytest
 from cohorts import FAST, tiny_cohort
 from dipy.core.gradients import gradient_table
 
+from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
 from mednovelty.gathering import gather_scans, gather_voxels
 from mednovelty.io.read_scan import read_scan
@@ -232,7 +233,9 @@ def test_lesions_are_labelled_for_methods_that_learn_from_them_and_never_held_ou
         return lesion_in(scan) if scan.id == marked else None
 
     for seed in range(6):
-        with gathered(scans, settings, seed, lesion_of=lesion_of) as voxels:
+        with gathered(
+            scans, settings, seed, known=Annotations.of(settings, seed, lesion_of=lesion_of)
+        ) as voxels:
             found = roles(voxels)
             assert found[marked] == "training"
             assert sum(role == "validation" for role in found.values()) == 1
@@ -246,7 +249,7 @@ def test_lesions_are_labelled_for_methods_that_learn_from_them_and_never_held_ou
             others = np.delete(voxels.table.array()[:, -1], np.r_[voxels.table.scans[marked]])
             assert not others.any()
             assert voxels.notes == (f"{marked}: 40 voxels of its lesion are labelled as abnormal",)
-    with gathered(scans, FAST, lesion_of=lesion_of) as voxels:
+    with gathered(scans, FAST, known=Annotations.of(FAST, 0, lesion_of=lesion_of)) as voxels:
         rows = voxels.table.array()[voxels.table.scans[marked]]
         assert rows.shape == (scans[2].n_voxels - 40, scans[2].n_channels)
 
@@ -262,7 +265,8 @@ def test_means_of_channels_are_those_of_healthy_voxels():
     def means(method):
         settings = replace(FAST, method=method, method_settings=None)
         lesion_of = {sick.id: lesion_in(sick)}.get
-        with gathered(scans, settings, lesion_of=lambda scan: lesion_of(scan.id)) as voxels:
+        known = Annotations.of(settings, 0, lesion_of=lambda scan: lesion_of(scan.id))
+        with gathered(scans, settings, known=known) as voxels:
             rows = voxels.training.array()
             healthy = rows[rows[:, -1] >= 0][:, :-1] if method == "deep_sad" else rows
             return healthy.mean(0)

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mednovelty as mn
+from mednovelty.annotations import Annotations
 from mednovelty.cli import app
 from mednovelty.errors import DetectorError, ScanError, SettingsError
 from mednovelty.evaluation.files import find_maps
@@ -178,7 +179,7 @@ def test_what_touches_a_lesion_is_not_trained_on(cohort, tmp_path, recipe):
     lesions = lesions_in(cohort / "masks", [files.id for files in scans], tmp_path)
     with gather_images(scans, settings, 0) as every:
         all_of = {seen.id: seen.n_voxels for seen in every.scans}
-    with gather_images(scans, settings, 0, lesion_of=lesions) as healthy:
+    with gather_images(scans, settings, 0, known=Annotations(lesions)) as healthy:
         left = {seen.id: seen.n_voxels for seen in healthy.scans}
         highest = {
             name: float(healthy.table.array()[rows].max()) for name, rows in healthy.table.scans.items()
@@ -202,7 +203,7 @@ def test_lesions_are_left_out_on_other_voxels_too(cohort, tmp_path, recipe, spac
     settings = fit_settings(steps, where="test", recipe=recipe)
     scans = scans_of(cohort)
     lesions = lesions_in(cohort / "masks", [files.id for files in scans], tmp_path)
-    with gather_images(scans, settings, 0, lesion_of=lesions) as healthy:
+    with gather_images(scans, settings, 0, known=Annotations(lesions)) as healthy:
         assert {"sub-1", "sub-2", "sub-3"} <= {seen.id for seen in healthy.scans}
         assert float(healthy.table.array().max()) < 3.5
 

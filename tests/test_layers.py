@@ -9,19 +9,21 @@ LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
-    "io preprocess views nn neighbours reference voxel_cache coreset checkpoint curve schedule",
+    "io preprocess views nn neighbours reference voxel_cache outlier_exposure coreset checkpoint "
+    "curve schedule",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
-    "map_settings score_names scoring store candidates searches tuning",
+    "map_settings annotation_settings score_names scoring store candidates searches tuning",
     "fitting recipes",
-    "gathering image_gathering mapping",
+    "annotations",
+    "gathering image_gathering outlier_sources mapping",
     "detector model_folder model_card record_checks",
     "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
-    "console discovery commands fit_command explain_command words_commands demo",
+    "console discovery commands fit_knowledge fit_command explain_command words_commands demo",
     "cli",
     "__main__",
 ]

@@ -8,12 +8,12 @@ Ruff, "Deep One-Class Learning", 2021, section 3.1; A = sqrt(phi(x)^2 + 1) - 1, 
 U is A drawn back onto the image (``nn.receptive_field``), M is 1 where an anomaly is. Means are over all
 pixels, so a small anomaly has a small argument of the logarithm. The weights' decay is Adam's.
 
-Where no sample is labelled, anomalies are planted in the samples of each batch, with a probability of .5 each
-(``nn.planted_anomalies``). In the released code, all samples of a batch whose labels are one and the same,
-be they all anomalies, have the normals' loss; here each sample has that of its own label. Its pixel loss
-takes all of an image with planted anomalies as abnormal (``truth=whole``); here their places are known. The
-early layers of its largest network come from ImageNet; here, too, where a file of them is given
-(``weights``), and all are trained where none is.
+Anomalies are planted in the samples of each batch (``nn.planted_anomalies``), so many that half of them are
+abnormal, labelled anomalies and outliers included: where these are half of it, none. In the released code,
+all samples of a batch whose labels are one and the same, be they all anomalies, have the normals' loss; here
+each sample has that of its own label. Its pixel loss takes all of an image with planted anomalies as abnormal
+(``truth=whole``); here their places are known. The early layers of its largest network come from ImageNet;
+here, too, where a file of them is given (``weights``), and all are trained where none is.
 
 Samples are rows ``(B, D)``. They may end with a label, ``(B, D + 1)``: 0 for none, 1 for a normal, -1 for an
 anomaly; before it may stand a map of the anomaly, ``(B, D + V + 1)``.
@@ -32,7 +32,7 @@ from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd_model import FCDDModel, Labelled
 from mednovelty.methods.fcdd_settings import FCDDSettings, defaults
 from mednovelty.methods.hypersphere import SEMI_LABELS, outside
-from mednovelty.nn.planted_anomalies import planted
+from mednovelty.nn.planted_anomalies import chance, planted
 from mednovelty.nn.pretrained import check_file, read_into
 from mednovelty.papers import equation
 from mednovelty.types import SampleScores, VoxelScores
@@ -58,6 +58,11 @@ class FCDDMethod:
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
+
+    @property
+    def truth_maps(self) -> bool:
+        """Whether it is to be told where in a sample an anomaly is."""
+        return self.settings.loss == "pixel"
 
     def build(self, shape: Sequence[int]) -> FCDDModel:
         """Return the network for samples of a shape; ``start`` or a file sets its weights.
@@ -100,11 +105,11 @@ class FCDDMethod:
                 f"all {abnormal} training samples are labelled anomalies; there is no normal one to learn "
                 "from"
             )
-        if self.settings.anomalies == "none" and not abnormal:
+        if self.settings.anomalies == "none" and not abnormal and normals.outliers is None:
             raise SettingsError(
                 "anomalies='none', and no training sample is labelled as abnormal: a network that sees "
                 "normal samples alone learns a constant; set anomalies='confetti' or 'lesions', or give "
-                "labels"
+                "labels or outliers"
             )
         model.network.initialise(generator)
         if self.settings.weights:
@@ -127,7 +132,8 @@ class FCDDMethod:
         """
         samples = model.split(x)
         if self.settings.anomalies != "none":
-            chosen = torch.rand(len(x), generator=generator, device=generator.device) < self.settings.share
+            drawn = torch.rand(len(x), generator=generator, device=generator.device)
+            chosen = drawn < chance(samples.labels, self.settings.share)
             samples = self.with_planted(model, samples, chosen.to(x.device), generator)
         return {"loss": self.losses(model, model.heatmap(samples.x), samples).mean()}
 
@@ -174,6 +180,7 @@ class FCDDMethod:
         said = {
             "anomalies": self.settings.anomalies,
             "labelled_anomalies": count_labels(model, training)[1],
+            **({} if training.n_outliers == 0 else {"outliers": training.n_outliers}),
             "receptive_field": field.size,
             "stride": field.stride,
             "sigma": float(model.sigma),

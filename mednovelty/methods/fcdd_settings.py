@@ -29,7 +29,8 @@ class FCDDSettings:
             against where the anomalies are.
         anomalies: What is planted in training samples: ``confetti``, ``lesions`` (see
             ``nn.planted_anomalies``) or ``none``; then labelled anomalies are needed.
-        share: With which probability it is planted in a sample, anew each time the sample is seen.
+        share: Of a batch, how many are to be anomalies: with this probability one is planted in a sample,
+            anew each time it is seen; labelled anomalies and outliers of the batch count.
         truth: Where planted anomalies are, for the pixel loss: ``region``, in their squares or blobs;
             ``whole``, in all of the image, as in the released code.
         eta: Weight of a labelled or planted sample beside an unlabelled one.

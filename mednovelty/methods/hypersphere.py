@@ -15,6 +15,9 @@ away from 0, which zero weights reach, to 0.1 or -0.1; exact zeros, which that c
 code finds c with labelled anomalies. R is 0 at first and then the 1 - nu quantile of the distances, which
 minimises Eq. (2.10).
 
+Where settings ask for it, anomalies are planted in the samples of each batch, so many that a share of them
+are abnormal, labelled anomalies and outliers included.
+
 Samples are rows ``(B, D)``. For ``deep_sad`` and ``hsc`` they may end with a label, ``(B, D + 1)``: 0 for
 none, 1 for a normal, -1 for an anomaly.
 """
@@ -29,6 +32,7 @@ from torch import Generator, Tensor
 
 from mednovelty.errors import SettingsError
 from mednovelty.methods.hypersphere_model import HSCModel, Hypersphere
+from mednovelty.methods.hypersphere_planting import learn_acquisition, plants, with_planted
 from mednovelty.methods.hypersphere_pretraining import pretrain
 from mednovelty.methods.hypersphere_settings import (
     DeepSADSettings,
@@ -59,6 +63,11 @@ class _HypersphereMethod:
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
 
+    @property
+    def plants(self) -> bool:
+        """Whether anomalies are planted in training samples."""
+        return plants(self.settings)
+
     def build(self, shape: Sequence[int]) -> Hypersphere:
         """Return the network for samples of a shape; ``start`` or a file sets its weights."""
         return self.Model(shape, self.settings, labels=bool(self.semi_labels))
@@ -81,6 +90,7 @@ class _HypersphereMethod:
             StoppedError: Ctrl-C or SIGTERM.
         """
         check_labels(model, normals)
+        learn_acquisition(model, self.settings, normals)
         model.encoder.initialise(generator)
         model.radius.zero_()
         model.pretraining.zero_()
@@ -106,7 +116,7 @@ class _HypersphereMethod:
             model: In training mode.
             x: ``(B, D)``, or ``(B, D + 1)`` with labels.
             epoch: From 1.
-            generator: Not used.
+            generator: On the samples' device; anomalies are planted with it.
 
         Raises:
             SettingsError: Rows are not as wide as that, or a batch is of a single sample.
@@ -114,6 +124,8 @@ class _HypersphereMethod:
         samples, labels = model.split(x)
         if len(samples) < 2:
             raise SettingsError("a batch of 1 sample has no statistics to normalise with; give more samples")
+        if self.plants:
+            samples, labels = with_planted(model, self.settings, samples, labels, generator)
         distances = model.distances(model.encode(samples).mean)
         loss = self.losses(model, distances, labels).mean()
         self.after_batch(model, distances.detach(), epoch)
@@ -123,13 +135,13 @@ class _HypersphereMethod:
     def validate(
         self, model: Hypersphere, batches: Iterable[Tensor], generator: Generator
     ) -> dict[str, float]:
-        """Return the same means over all samples of the batches."""
+        """Return the same means over all samples of the batches, also with an anomaly planted in each."""
         self.after_epoch(model)
         losses, distances = [], []
         for rows in batches:
-            x, labels = model.split(rows)
-            distances.append(model.distances(model.encode(x).mean))
-            losses.append(self.losses(model, distances[-1], labels))
+            for x, labels in self.both(model, *model.split(rows), generator):
+                distances.append(model.distances(model.encode(x).mean))
+                losses.append(self.losses(model, distances[-1], labels))
         means = (torch.cat(values).double().mean().item() for values in (losses, distances))
         return dict(zip(("loss", "distance"), means, strict=True))
 
@@ -142,12 +154,22 @@ class _HypersphereMethod:
             model: Trained.
             training: The ``VoxelCache`` it was trained on.
             validation: One of samples of other scans.
-            generator: Not used.
+            generator: On the CPU; anomalies are planted with it.
         """
         # Imported here: the assessment is of this module's model.
         from mednovelty.methods.hypersphere_assessment import assess
 
-        return assess(model, self.settings, training, validation)
+        return assess(model, self, training, validation, generator)
+
+    def both(
+        self, model: Hypersphere, x: Tensor, labels: Tensor | None, generator: Generator
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Return samples and labels and, where anomalies are planted, the normal ones again with one each."""
+        if not self.plants:
+            return [(x, labels)]
+        normal = x if labels is None else x[labels >= 0]
+        made = with_planted(model, self.settings, normal, None, generator, everywhere=True)
+        return [(x, labels), made]
 
     def losses(self, model: Hypersphere, distances: Tensor, labels: Tensor | None) -> Tensor:
         """Return ``(B,)`` losses of samples at some ``(B,)`` distances."""

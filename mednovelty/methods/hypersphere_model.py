@@ -33,6 +33,8 @@ class Hypersphere(nn.Module):
         at_start: Root of the mean squared distance of latents from their mean, before training.
         pretraining: ``(2,)`` mean squared error of the autoencoder before and after; 0 where there was none.
         soft: Whether the score is d - R^2.
+        bvalues: ``(C,)`` of a voxel's channels in s/mm^2, where diffusion anomalies are planted.
+        divisors: ``(C,)`` what the channels were divided by, there.
 
     Raises:
         SettingsError: The network cannot take samples of that shape.
@@ -44,6 +46,8 @@ class Hypersphere(nn.Module):
     spread: Tensor
     at_start: Tensor
     pretraining: Tensor
+    bvalues: Tensor
+    divisors: Tensor
 
     def __init__(self, shape: Sequence[int], settings: HypersphereSettings, *, labels: bool = False) -> None:
         super().__init__()
@@ -66,6 +70,9 @@ class Hypersphere(nn.Module):
             ("pretraining", torch.zeros(2)),
         ):
             self.register_buffer(name, start)
+        if getattr(settings, "anomalies", "none") == "diffusion":
+            self.register_buffer("bvalues", torch.zeros(self.channels))
+            self.register_buffer("divisors", torch.ones(self.channels))
         self._epoch, self._distances = 0, list[Tensor]()
 
     def encode(self, x: Samples) -> Point:

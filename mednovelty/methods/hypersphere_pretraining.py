@@ -100,6 +100,7 @@ def pretrain(model: Any, settings: HypersphereSettings, normals: Any, generator:
         SettingsError: The loss is not finite.
         StoppedError: Ctrl-C or SIGTERM.
     """
+    normals = getattr(normals, "own", normals)  # Outliers have nothing to teach an autoencoder of normals.
     method, network = PretrainingMethod(model, settings), Pretrained(model, settings)
     epochs = settings.pretrain_epochs
     how = TrainSettings(

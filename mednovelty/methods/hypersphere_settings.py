@@ -163,11 +163,38 @@ class DeepSVDDSettings(HypersphereSettings):
 
 
 @dataclass(frozen=True)
-class DeepSADSettings(HypersphereSettings):
+class PlantingSettings(HypersphereSettings):
+    """What methods that learn from anomalies have in common: they can be planted.
+
+    Args:
+        anomalies: What is planted in training samples: ``diffusion``, in q-space voxels, freer or more
+            restricted diffusion (``nn.planted_diffusion``); ``confetti`` or ``lesions``, in slices
+            and windows (``nn.planted_anomalies``); ``none``; ``auto``: ``none`` where labels, lesions or
+            outliers are given, else ``diffusion`` or ``confetti``.
+        share: Of a batch, how many are to be anomalies: with this probability one is planted in a sample,
+            anew each time it is seen; labelled anomalies and outliers of the batch count.
+        background: What samples show outside of the scan, as the view's ``background``; lesions are not
+            planted there.
+    """
+
+    anomalies: Literal["auto", "none", "diffusion", "confetti", "lesions"] = "none"
+    share: float = 0.5
+    background: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "anomalies", ("auto", "none", "diffusion", "confetti", "lesions"))
+        if not 0 < self.share < 1:
+            raise SettingsError(f"share={self.share}: must lie between 0 and 1, both left out")
+        check_between(self, "background", -1e15, 1e15)
+
+
+@dataclass(frozen=True)
+class DeepSADSettings(PlantingSettings):
     """Deep SAD.
 
     Args:
-        eta: Weight of a labelled sample beside an unlabelled one.
+        eta: Weight of a labelled sample, or of one with an anomaly planted in it, beside an unlabelled one.
         epsilon: Added to squared distances before they are inverted; the released code's.
     """
 
@@ -181,18 +208,19 @@ class DeepSADSettings(HypersphereSettings):
 
 
 @dataclass(frozen=True)
-class HSCSettings(HypersphereSettings):
+class HSCSettings(PlantingSettings):
     """Hypersphere classification.
 
     Args:
         norm: h: ``pseudo_huber``, ``sqrt(||z||^2 + 1) - 1``; ``l1``; ``l2``; ``squared``.
-        eta: Weight of a labelled sample beside an unlabelled one.
+        eta: Weight of a labelled sample, or of one with an anomaly planted in it, beside an unlabelled one.
     """
 
     centred: ClassVar[bool] = False
 
     biases: bool = True
     pretrain_epochs: int = 0
+    anomalies: Literal["auto", "none", "diffusion", "confetti", "lesions"] = "auto"
     norm: Literal["pseudo_huber", "l1", "l2", "squared"] = "pseudo_huber"
     eta: float = 1.0
 
@@ -234,5 +262,6 @@ __all__ = [
     "DeepSVDDSettings",
     "HSCSettings",
     "HypersphereSettings",
+    "PlantingSettings",
     "defaults",
 ]

@@ -73,6 +73,23 @@ def planted(images: Tensor, kind: Kind, generator: Generator, background: float 
     return confetti(images, generator) if kind == "confetti" else lesions(images, generator, background)
 
 
+def chance(labels: Tensor, share: float) -> float:
+    """Return the probability of planting an anomaly in a sample that has none.
+
+    Args:
+        labels: ``(B,)`` of the batch; those below 0 are anomalies already and count.
+        share: Of the batch, how many are to be anomalies.
+
+    Examples:
+        >>> chance(torch.zeros(8), 0.5), chance(torch.tensor([0, 1, 0, -1]), 0.5)
+        (0.5, 0.3333333333333333)
+        >>> chance(torch.tensor([0, -1, -1]), 0.5)
+        0.0
+    """
+    there = int((labels < 0).sum()) / len(labels)
+    return max(share - there, 0.0) / (1 - there) if there < 1 else 0.0
+
+
 def confetti(images: Tensor, generator: Generator) -> Planted:
     """Return images with squares on them; arguments as of ``planted``."""
     squares = draw_squares(images, generator)
@@ -189,4 +206,4 @@ def _column(values: Tensor, axes: int) -> Tensor:
     return values.reshape(*values.shape, *[1] * axes)
 
 
-__all__ = ["Kind", "Planted", "Squares", "confetti", "draw_squares", "lesions", "planted"]
+__all__ = ["Kind", "Planted", "Squares", "chance", "confetti", "draw_squares", "lesions", "planted"]
