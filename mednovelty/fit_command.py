@@ -117,7 +117,7 @@ def _net(text: str) -> dict[str, Any]:
     return {"hidden": list(NETS[latent]), "latent": latent}
 
 
-def fit(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
+def fit(request: FitRequest) -> int:
     """Train a detector and write its folder; return the exit code."""
     if request.reports:
         from mednovelty.words_commands import fit_reports
@@ -128,7 +128,7 @@ def fit(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
     return _fit_scans(request)
 
 
-def _fit_scans(request: FitRequest) -> int:
+def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
