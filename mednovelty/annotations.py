@@ -235,13 +235,16 @@ def _classes(entries: Mapping[str, Entry], ids: Sequence[str], wanted: int, tabl
     return Labels({id: names.index(entries[id].label) for id in ids}, names)
 
 
-def with_what_is_known(settings: FitSettings, known: Annotations, *, images: bool) -> FitSettings:
+def with_what_is_known(
+    settings: FitSettings, known: Annotations, *, images: bool, gradients: bool
+) -> FitSettings:
     """Return settings of a method that fit what is known: its number of classes, its synthetic anomalies.
 
     Args:
         settings: Of the training.
         known: What it will be told.
         images: Whether samples have voxels within.
+        gradients: Whether scans are of diffusion.
 
     Raises:
         SettingsError: Labels or outliers for a method that takes none (``labels.method``,
@@ -269,16 +272,22 @@ def with_what_is_known(settings: FitSettings, known: Annotations, *, images: boo
     if getattr(own, "anomalies", None) == "auto":
         shown = known.outliers or known.labels is not None or known.shows_any
         own = replace(own, anomalies="none" if shown else "confetti" if images else "diffusion")
-    _check_synthetic(own, images=images)
+    _check_synthetic(own, images=images, gradients=gradients)
     return settings if own is method.settings else replace(settings, method_settings=own)
 
 
-def _check_synthetic(own: Any, *, images: bool) -> None:
+def _check_synthetic(own: Any, *, images: bool, gradients: bool) -> None:
     kind = getattr(own, "anomalies", "none")
     if kind == "diffusion" and images:
         raise SettingsError(
             "method_settings.anomalies=diffusion is of q-space voxels; slices and windows have confetti, "
             "lesions",
+            code="anomalies.kind",
+        )
+    if kind == "diffusion" and not gradients:
+        raise SettingsError(
+            "method_settings.anomalies=diffusion needs gradients, which these scans have not; show some "
+            "anomalies with masks, labels or outliers",
             code="anomalies.kind",
         )
     if kind in ("confetti", "lesions") and not images and hasattr(own, "network_for"):

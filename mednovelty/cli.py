@@ -107,7 +107,9 @@ def check(
 def fit(
     folders: Folders,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
-    recipe: Annotated[str, typer.Option(help="What scans are: qspace, slices or patches.")] = "qspace",
+    recipe: Annotated[
+        str, typer.Option(help="What scans are: qspace, slices, patches or contrasts.")
+    ] = "qspace",
     method: Annotated[
         str | None, typer.Option(help="What is trained: vae, ae, ae-con, ...; see mednovelty list methods.")
     ] = None,

@@ -100,7 +100,7 @@ class Detector:
             scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
                 or any iterable of such files, of images with their gradients beside them, and of scans in
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
-            recipe: ``qspace``, ``slices`` or ``patches``.
+            recipe: ``qspace``, ``slices``, ``patches`` or ``contrasts``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
             lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out, or,
                 for ``deep_sad``, ``hsc`` and ``fcdd``, labelled as abnormal (see ``annotations``).
@@ -135,7 +135,8 @@ class Detector:
             _refuse_size(settings, len(contrasts or ()) or 1)
         listed = _listed(scans, kind, contrasts)
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
-        settings = with_what_is_known(settings, known, images=kind == "structural")
+        of = recipe_of(recipe)
+        settings = with_what_is_known(settings, known, images=of.images, gradients=of.scans == "dwi")
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
@@ -337,7 +338,7 @@ class Detector:
         own = [name for name in asked if name in (*self.contrast_baselines, *self.scan_scores)]
         rest = [name for name in asked if name not in own]
         offers = offered_by(self.fitted.method)
-        return [*own, *(resolve_names(rest, images=bool(self.contrasts), offers=offers) if rest else [])]
+        return [*own, *(resolve_names(rest, images=len(self.shape) > 1, offers=offers) if rest else [])]
 
     def to(self, device: str | torch.device) -> Detector:
         """Move network and reference to a device, as torch names it, or ``auto``; return the detector there.
@@ -437,7 +438,7 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
         from mednovelty.model_folder import fit_settings
 
         settings = fit_settings(where="defaults", recipe=recipe)
-    images = recipe_of(recipe).scans == "structural"
+    images = recipe_of(recipe).images
     offers = offered_by(plugin("methods", settings.method))
     names = resolve_names(settings.scores, images=images, offers=offers)
     settings = replace(settings, scores=tuple(names))

@@ -186,7 +186,7 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
         SettingsError: Unknown names (the nearest is suggested), wrong types, or values out of range.
     """
     base = overlaid(tree_of(FitSettings()), recipe_of(recipe).defaults, recipe)
-    images = recipe_of(recipe).scans == "structural"
+    images = recipe_of(recipe).images
     names = _last(base, layers)
     kinds = {"method": plugin("methods", names["method"]), "view": plugin("views", names["view"])}
     if names["preset"]:

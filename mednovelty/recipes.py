@@ -1,12 +1,13 @@
 """What kind of scans a detector is for, and the settings that such scans ask for.
 
-============ ================== ==================== ==========================================
-recipe       scans              sample               source
-============ ================== ==================== ==========================================
-``qspace``   diffusion          a voxel's signals    Vasilev et al. 2018
-``slices``   structural         a 2-D slice          Zimmerer et al. 2019
-``patches``  structural         a 3-D window         the same networks, a dimension more
-============ ================== ==================== ==========================================
+============= ================= ==================== ==========================================
+recipe        scans             sample               source
+============= ================= ==================== ==========================================
+``qspace``    diffusion         a voxel's signals    Vasilev et al. 2018
+``slices``    structural        a 2-D slice          Zimmerer et al. 2019
+``patches``   structural        a 3-D window         the same networks, a dimension more
+``contrasts`` structural        a voxel's contrasts  the networks of ``qspace``
+============= ================= ==================== ==========================================
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ class Recipe:
         name: As ``--recipe`` takes it.
         scans: ``dwi``: one 4-D image with gradients; ``structural``: one image a contrast.
         defaults: Settings, as a tree, where they are not ``FitSettings``' own.
+        images: Whether a sample has voxels within.
     """
 
     name: str
     scans: Kind
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = False
 
 
 def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +64,9 @@ def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
 
 RECIPES = {
     "qspace": Recipe("qspace", "dwi"),
-    "slices": Recipe("slices", "structural", _images("slice", 64, {})),
-    "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16})),
+    "slices": Recipe("slices", "structural", _images("slice", 64, {}), images=True),
+    "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16}), images=True),
+    "contrasts": Recipe("contrasts", "structural", {"preprocessors": ["zscore", "clip"], "view": "voxel"}),
 }
 
 

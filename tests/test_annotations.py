@@ -39,7 +39,9 @@ def test_classes_are_numbered_by_name():
     found = labels_in(entries(a="young", b="old", c="young"), ["a", "b", "c"], HYPERSPHERICAL, "t.tsv")
     assert found == Labels({"a": 1, "b": 0, "c": 1}, ("old", "young"))
     known = Annotations.of(HYPERSPHERICAL, 0, labels=found)
-    assert with_what_is_known(HYPERSPHERICAL, known, images=False).method_settings.classes == 2
+    assert (
+        with_what_is_known(HYPERSPHERICAL, known, images=False, gradients=True).method_settings.classes == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,11 @@ def test_the_api_refuses_what_the_command_refuses():
     ):
         known = Annotations.of(settings, 0, labels=labels)
         with pytest.raises(SettingsError, match="takes no such labels") as caught:
-            with_what_is_known(settings, known, images=False)
+            with_what_is_known(settings, known, images=False, gradients=True)
         assert caught.value.code == "labels.method"
     three = replace(HYPERSPHERICAL, method_settings=HypersphericalSettings(classes=3))
     with pytest.raises(SettingsError, match=r"classes=3, and no scan's class was given"):
-        with_what_is_known(three, Annotations.of(three, 0), images=False)
+        with_what_is_known(three, Annotations.of(three, 0), images=False, gradients=True)
 
 
 def gathered(scans, settings=SAD, seed=0, **known):
@@ -246,14 +248,17 @@ def test_synthetic_anomalies_stand_in_where_nothing_is_known():
     shown = Annotations.of(hsc, 0, outliers=("x",))
     bare = Annotations.of(hsc, 0)
     for known, images, kind in ((shown, True, "none"), (bare, True, "confetti"), (bare, False, "diffusion")):
-        assert with_what_is_known(hsc, known, images=images).method_settings.anomalies == kind
+        assert (
+            with_what_is_known(hsc, known, images=images, gradients=not images).method_settings.anomalies
+            == kind
+        )
     for kind, images, said in (
         ("diffusion", True, "is of q-space voxels"),
         ("lesions", False, "is of slices and"),
     ):
         settings = fit_settings({"method": "deep_sad", "method_settings": {"anomalies": kind}}, where="t")
         with pytest.raises(SettingsError, match=said) as caught:
-            with_what_is_known(settings, Annotations.of(settings, 0), images=images)
+            with_what_is_known(settings, Annotations.of(settings, 0), images=images, gradients=not images)
         assert caught.value.code == "anomalies.kind"
 
 

@@ -96,6 +96,38 @@ def study(request, cohort, tmp_path_factory):
     return recipe, out
 
 
+@pytest.mark.parametrize("method", ["vae", "ae_con", "hyperspherical", "deep_svdd", "gaussian"])
+def test_methods_of_voxels_take_contrasts_of_voxels(method, cohort, tmp_path):
+    words = ("--recipe", "contrasts", "--method", method, "--set", "train.max_epochs=2")
+    fitted = run("fit", cohort / "scans", "-o", tmp_path / "model", *words, "--contrasts", "FLAIR,T1w",
+                 "--masks", cohort / "masks", "--brain-masks", cohort / "brains")  # fmt: skip
+    assert fitted.exit_code == 0, fitted.output
+    detector = mn.Detector.load(tmp_path / "model")
+    assert (detector.recipe, detector.shape, detector.contrasts) == ("contrasts", (2,), ("FLAIR", "T1w"))
+    one = tmp_path / "one" / "sub-4" / "anat"
+    one.mkdir(parents=True)
+    for name in ("FLAIR", "T1w"):
+        os.link(cohort / "scans/sub-4/anat" / f"sub-4_{name}.nii.gz", one / f"sub-4_{name}.nii.gz")
+    scored = run("score", tmp_path / "model", tmp_path / "one", "-o", tmp_path / "maps",
+                 "--brain-masks", cohort / "brains")  # fmt: skip
+    assert scored.exit_code == 0, scored.output
+    brain, lesion = head(4)[2:]
+    for name in (*detector.settings.scores, "raw_FLAIR", "raw_T1w"):
+        image = nib.load(tmp_path / "maps/sub-4/anat" / f"sub-4_desc-{name}_novelty.nii.gz")
+        np.testing.assert_allclose(image.affine, FLIPPED, atol=1e-5)
+        values = np.asarray(image.dataobj)
+        assert not values[~brain].any()
+        if name == "outlier_score":  # FLAIR is up where T1 is not down: no healthy voxel is like that.
+            assert values[lesion].mean() > 3 * values[brain & ~lesion].mean()
+
+
+def test_contrasts_have_no_diffusion_to_plant(cohort, tmp_path):
+    fitted = run("fit", cohort / "scans", "-o", tmp_path / "model", "--recipe", "contrasts",
+                 "--contrasts", "FLAIR", "--method", "hsc", "--brain-masks", cohort / "brains")  # fmt: skip
+    assert fitted.exit_code == 2
+    assert "diffusion needs gradients, which these scans have not" in fitted.output
+
+
 def test_maps_lie_on_the_scans_own_voxels(study, cohort):
     _, out = study
     brain = head(4)[2]

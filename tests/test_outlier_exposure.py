@@ -184,7 +184,7 @@ def test_where_no_outlier_can_be_used_nothing_is_trained():
 def test_outliers_for_a_method_that_takes_none_are_refused():
     known = Annotations.of(FAST, 0, outliers=people(2))
     with pytest.raises(SettingsError, match="method vae learns from normal samples alone") as caught:
-        with_what_is_known(FAST, known, images=False)
+        with_what_is_known(FAST, known, images=False, gradients=True)
     assert caught.value.code == "outliers.method"
 
 
