@@ -197,7 +197,7 @@ def test_a_stopped_fit_keeps_its_checkpoint_and_resumes(number, code, tmp_path):
     process = subprocess.Popen([*words, "--settings", str(tmp_path / "fast.toml")], env=ENVIRONMENT,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     checkpoint = tmp_path / "model" / "checkpoint.safetensors"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)

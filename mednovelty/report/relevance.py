@@ -82,7 +82,7 @@ def on_disc(directions: np.ndarray) -> np.ndarray:
     """Return ``(n, 2)`` places within a disc of radius 1 for ``(n, 3)`` unit directions, opposites as one.
 
     Examples:
-        >>> on_disc(np.array([[0.0, 0, -1], [1, 0, 0]])).round(3).tolist()
+        >>> (on_disc(np.array([[0.0, 0, -1], [1, 0, 0]])) + 0).round(3).tolist()
         [[0.0, 0.0], [1.0, 0.0]]
     """
     up = np.where(directions[:, 2:] < 0, -directions, directions)
