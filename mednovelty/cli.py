@@ -267,7 +267,7 @@ def demo(
 @app.command("list")
 def list_plugins(
     group: Annotated[
-        str, typer.Argument(help="scorers, methods, preprocessors, views, neighbours, readers.")
+        str, typer.Argument(help="scorers, methods, preprocessors, views, neighbours, readers, anomalies.")
     ],
     as_json: Json = False,
 ) -> None:
