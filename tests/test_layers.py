@@ -23,7 +23,7 @@ LAYERS = [
     "evaluation outputs testing",
     "output_folder run_record",
     "cohort report benchmarks",
-    "console discovery commands fit_knowledge fit_command demo",
+    "console discovery commands fit_knowledge fit_command preview_command demo",
     "cli",
     "__main__",
 ]

@@ -78,7 +78,7 @@ class Outlines:
         )
 
 
-def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float]]]) -> Outlines:
+def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float] | np.ndarray]]) -> Outlines:
     """Return the single lesions of some masks.
 
     Args:
@@ -94,7 +94,8 @@ def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float]]]) -> Outlines
         for number, box in enumerate(find_objects(numbered), start=1):
             lesion = numbered[box] == number
             if np.count_nonzero(lesion) >= FEWEST_VOXELS and len(found) < MOST_OUTLINES:
-                outline = _outline(lesion, tuple(float(s) for s in spacing_mm))
+                i, j, k = (float(step) for step in spacing_mm)
+                outline = _outline(lesion, (i, j, k))
                 digest.update(outline.distance_mm.numpy().tobytes())
                 found.append(outline)
     return Outlines(tuple(found), digest.hexdigest())
@@ -111,6 +112,7 @@ def read_outlines(folder: Path) -> Outlines:
     from mednovelty.io.guard import unreadable
     from mednovelty.io.mask import read_mask
     from mednovelty.io.names import is_image, looks_like_lesions, looks_like_mask, stem
+    from mednovelty.io.nifti_source import DEFAULTS
     from mednovelty.io.readers import open_image
     from mednovelty.io.walk import walk
 
@@ -120,9 +122,9 @@ def read_outlines(folder: Path) -> Outlines:
         raise unreadable(folder, error) from error
     images = [folder] if folder.is_file() else [path for path in walk(folder, []) if is_image(path)]
     named = [path for path in images if looks_like_lesions(path) or looks_like_mask(stem(path))]
-    masks = []
+    masks: list[tuple[np.ndarray, np.ndarray]] = []
     for path in named or images:
-        grid = open_image(path).grid
+        grid = open_image(path, DEFAULTS).grid
         try:
             inside, _ = read_mask(path, grid, path.name)
         except ScanError as error:
