@@ -1,4 +1,4 @@
-"""The ``preview-anomalies`` command: what training would plant, on one's own scans, before hours are spent."""
+"""The ``preview-anomalies`` command: what training would plant, on one's own scans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mednovelty")
 SLAB_MM = 40.0
 """Of a diffusion scan, as much around the slice that is looked at."""
-HEIGHTS = (0.35, 0.7)
+HEIGHTS = (0.45, 0.75)
 """Slices and windows are taken between these shares of a scan's own."""
 MOST_ROWS = 20
 
@@ -208,7 +208,7 @@ def _volume(scan: Scan, share: float) -> tuple[Host, list[Sample]]:
 def _pairs(
     name: str, mixture: Mixture, host: Host, samples: Sequence[Sample], request: PreviewRequest
 ) -> list[Pair]:
-    """Return pictures of samples before and after; the generator is of the family and the host's first scan."""
+    """Return pictures of samples before and after; the seed is the family's and the first scan's own."""
     from mednovelty.seeds import generator
 
     made = mixture.plant(host, generator(request.seed, "preview", name, samples[0].id))
@@ -231,7 +231,8 @@ def _pair(host: Host, made: Planted, place: int, sample: Sample) -> Pair:
     moved = [float(np.abs((b - a)[mask]).sum()) / s for a, b, s in zip(before, after, spread, strict=True)]
     best = int(np.argmax(moved))
     title = f"{sample.id} {names[best]}"
-    return Pair(title, before[best], after[best], truth, mask, spacing[1] / spacing[0])
+    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask)) if mask.any() else ...
+    return Pair(title, before[best][box], after[best][box], truth[box], mask[box], spacing[1] / spacing[0])
 
 
 def _shown(image: torch.Tensor, host: Host, sample: Sample) -> tuple[np.ndarray, Sequence[str]]:
@@ -246,4 +247,4 @@ def _shown(image: torch.Tensor, host: Host, sample: Sample) -> tuple[np.ndarray,
     maps = [b0, mean, signals.std(0) / mean.clamp_min(1e-6)]
     inside = host.mask[0]
     shown = [(found * inside).numpy() for found in maps]
-    return np.stack(shown), ("mean b=0", "mean diffusion-weighted", "spread over gradients / mean")
+    return np.stack(shown), ("mean b=0", "mean weighted", "spread / mean")

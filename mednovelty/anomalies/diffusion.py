@@ -5,17 +5,19 @@ and f, D, k drawn for each sample:
 
 ``exchange``         (1 - f p) S + f p S0 exp(-b D): isotropic water of diffusivity D in place of tissue
 ``anisotropy_loss``  S + f p (mean of the shell - S): nothing but directions is lost
-``fibre_loss``       S - f p v S0 A_u + f p v S0 exp(-b D): one bundle's axons become isotropic water
+``fibre_loss``       S + f p v S0 (exp(-b D) - A_u): one bundle of fibres becomes isotropic water
 ``s0``               S (1 + p (k - 1)): more or less water, or another T2; attenuations stay
 
 A bundle along u attenuates like an axially symmetric tensor,
 
     A_u(b, g) = exp(-b (D_radial + (D_axial - D_radial) (g . u)^2)),
 
-and v is the largest share of it that a voxel's signals have room for: the smallest S / (S0 A_u) over all
-b > 0, at most 1. In a voxel with two crossing bundles and no noise that is no less than what lies along u. Of
-two directions with room for the most, at least 45 degrees apart, one is drawn for each sample; candidates are
-the directions that were measured. So of a crossing one bundle goes and the other stays.
+and a voxel is taken to be two of them and something isotropic, S = S0 (v_1 A_1 + v_2 A_2 + c_shell). Without
+the means of the shells c drops out, and v are the least squares of what is left, at least 0, and at most what
+leaves no signal below 0. The directions are the same in all of a sample: the measured one that explains most
+of the differences between directions, and, at least 45 degrees from it, the one that explains most of the
+rest. One of the two is drawn, so that of a crossing one bundle goes and the other stays. Where a bundle has
+less than a tenth of the signal nothing changes, and that is not counted as anomaly either.
 
 Shells are gradients whose sorted b-values are at most 100 s/mm^2 apart. The noise of what is taken away goes
 with it: samples with an anomaly are a little less noisy than real ones would be.
@@ -37,11 +39,11 @@ from mednovelty.errors import SettingsError
 from mednovelty.nn.planted_diffusion import B0_S_PER_MM2, DIFFUSIVITIES_MM2_PER_S, FRACTIONS, exchanged
 
 SHELL_GAP_S_PER_MM2 = 100.0
+LEAST_SHARE = 0.1
+"""Of a voxel's signal: a bundle with less of it is none."""
 AXIAL_MM2_PER_S, RADIAL_MM2_PER_S = 1.7e-3, 0.3e-3
 """Of a bundle of fibres in healthy white matter."""
 APART_DEG = 45.0
-MOST_VOXELS = 256
-"""Of each sample, on which the directions of its bundles are looked for."""
 
 
 class Rows(NamedTuple):
@@ -74,7 +76,7 @@ class Diffusing:
         shapes: Where.
     """
 
-    shapes: Shapes = field(default_factory=Shapes)
+    shapes: Shapes = field(default_factory=lambda: Shapes(diameter_mm=(6.0, 40.0), edge_mm=(2.0, 6.0)))
 
     needs: ClassVar[Literal["images", "diffusion"]] = "diffusion"
 
@@ -84,13 +86,15 @@ class Diffusing:
         profile = self.shapes.draw(host, generator)
         inside = profile > 0
         rows, divisors, added = _rows(host, profile, inside)
-        changed = self.change(rows, generator)[:, added:] / divisors
+        changed = self.change(rows, generator)
+        there = changed.isfinite().all(1)
+        profile = profile.masked_scatter(inside, torch.where(there, rows.profile, 0))
         images = host.images.movedim(1, -1).contiguous()
-        images = images.masked_scatter(inside[..., None], changed.to(images.dtype))
+        images = images.masked_scatter(inside[..., None], (changed[:, added:] / divisors).to(images.dtype))
         return planted(host, images.movedim(-1, 1), profile)
 
     def change(self, rows: Rows, generator: Generator) -> Tensor:
-        """Return ``(n, C)`` changed signals."""
+        """Return ``(n, C)`` changed signals; NaN in voxels that cannot change in this way, which stay."""
         raise TypeError(f"{type(self).__name__} does not say what changes")
 
     def words(self) -> str:
@@ -150,13 +154,7 @@ class AnisotropyLoss(Diffusing):
     def change(self, rows: Rows, generator: Generator) -> Tensor:
         """Return signals with less anisotropy; those at b = 0 and the means of shells stay."""
         fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
-        changed = rows.signals.clone()
-        numbers = shells(rows.bvalues)
-        for number in range(1, int(numbers.max()) + 1):
-            of_shell = rows.signals[:, numbers == number]
-            towards = of_shell.mean(1, keepdim=True) - of_shell
-            changed[:, numbers == number] = of_shell + fraction[:, None] * towards
-        return changed
+        return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues)
 
     def words(self) -> str:
         """Return the range in words."""
@@ -185,11 +183,15 @@ class FibreLoss(Diffusing):
         fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
         diffusivity = uniform((rows.samples,), *self.diffusivity_mm2_per_s, generator)[rows.sample]
         second = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
-        pairs = crossing(rows)
-        along = pairs[torch.arange(rows.samples, device=pairs.device), second.long()]
-        bundle = bundle_attenuation(along[rows.sample], rows.bvalues, rows.directions)
+        pairs, sample = crossing(rows), torch.arange(rows.samples, device=rows.signals.device)
+        one, other = (
+            bundle_attenuation(pairs[sample, number][rows.sample], rows.bvalues, rows.directions)
+            for number in (second.long(), 1 - second.long())
+        )
         water = torch.exp(-diffusivity[:, None] * rows.bvalues)
-        return rows.signals + (fraction * room(rows, bundle))[:, None] * rows.s0 * (water - bundle)
+        share = shares(rows, one, other)
+        share = torch.where(share >= LEAST_SHARE, share, torch.nan)
+        return rows.signals + (fraction * share)[:, None] * rows.s0 * (water - one)
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -266,41 +268,57 @@ def bundle_attenuation(along: Tensor, bvalues: Tensor, directions: Tensor) -> Te
 
 
 def room(rows: Rows, bundle: Tensor) -> Tensor:
-    """Return ``(n,)``: the largest share v of a bundle, ``(n, C)``, that leaves no signal below 0."""
+    """Return ``(n,)``: the largest share of a bundle, ``(n, C)``, that leaves no signal below 0."""
     weighted = rows.bvalues > B0_S_PER_MM2
     shares = rows.signals[:, weighted] / (rows.s0 * bundle[:, weighted]).clamp_min(1e-12)
     return shares.amin(1).clamp(0, 1)
 
 
-def crossing(rows: Rows) -> Tensor:
-    """Return ``(B, 2, 3)``: of each sample the two directions whose bundles it has most room for."""
-    candidates = rows.directions[rows.bvalues > B0_S_PER_MM2]
-    found = torch.zeros(rows.samples, 2, 3, device=candidates.device)
-    found[:, :, 0] = 1.0
-    apart = (candidates @ candidates.T).abs() <= math.cos(math.radians(APART_DEG)) + 1e-6
-    # Each sample by some of its voxels, spread evenly: a table of all voxels and candidates is too large.
-    for part in _even(rows):
-        total = torch.zeros(rows.samples, len(candidates), device=candidates.device)
-        for number, along in enumerate(candidates):
-            bundle = bundle_attenuation(along[None], rows.bvalues, rows.directions)
-            share = room(part, bundle.expand(len(part.signals), -1)) * part.profile
-            total[:, number].index_add_(0, part.sample, share)
-        first = total.argmax(1)
-        second = torch.where(apart[first], total, -1.0).argmax(1)
-        return torch.stack([candidates[first], candidates[second]], 1)
+def without_means(values: Tensor, bvalues: Tensor) -> Tensor:
+    """Return ``(n, C)`` differences from the mean of each shell; 0 at b = 0."""
+    numbers, found = shells(bvalues), torch.zeros_like(values)
+    for number in range(1, int(numbers.max()) + 1):
+        of_shell = values[:, numbers == number]
+        found[:, numbers == number] = of_shell - of_shell.mean(1, keepdim=True)
     return found
 
 
-def _even(rows: Rows) -> list[Rows]:
-    """Return up to some voxels of each sample, as one; none where there are no voxels at all."""
-    if not len(rows.signals):
-        return []
-    counts = torch.bincount(rows.sample, minlength=rows.samples)
-    starts = counts.cumsum(0) - counts
-    place = torch.arange(len(rows.sample), device=rows.sample.device) - starts[rows.sample]
-    every = (counts.float() / MOST_VOXELS).ceil().clamp_min(1).long()[rows.sample]
-    kept = place % every == 0
-    return [rows._replace(signals=rows.signals[kept], profile=rows.profile[kept], sample=rows.sample[kept])]
+def crossing(rows: Rows) -> Tensor:
+    """Return ``(B, 2, 3)``: of each sample two measured directions that explain most of its anisotropy."""
+    candidates = rows.directions[rows.bvalues > B0_S_PER_MM2]
+    bundles = without_means(bundle_attenuation(candidates, rows.bvalues, rows.directions), rows.bvalues)
+    bundles = bundles / torch.linalg.vector_norm(bundles, dim=1, keepdim=True).clamp_min(1e-12)
+    differences = without_means(rows.signals / rows.s0.clamp_min(1e-12), rows.bvalues)
+    apart = (candidates @ candidates.T).abs() <= math.cos(math.radians(APART_DEG)) + 1e-6
+
+    def explained(rest: Tensor) -> Tensor:
+        each = (rest @ bundles.T).clamp_min(0).square() * rows.profile[:, None]
+        return torch.zeros(rows.samples, len(candidates), device=rest.device).index_add(0, rows.sample, each)
+
+    first = explained(differences).argmax(1)
+    own = bundles[first][rows.sample]
+    rest = differences - (differences * own).sum(1, keepdim=True).clamp_min(0) * own
+    second = torch.where(apart[first], explained(rest), -1.0).argmax(1)
+    return torch.stack([candidates[first], candidates[second]], 1)
+
+
+def shares(rows: Rows, one: Tensor, other: Tensor) -> Tensor:
+    """Return ``(n,)`` the share v of one of two bundles in each voxel.
+
+    Args:
+        rows: The voxels.
+        one: ``(n, C)`` attenuation of the bundle that is asked for.
+        other: ``(n, C)`` of the one that crosses it.
+    """
+    signals = without_means(rows.signals / rows.s0.clamp_min(1e-12), rows.bvalues)
+    a, b = without_means(one, rows.bvalues), without_means(other, rows.bvalues)
+    aa, bb, ab = ((x * y).sum(1) for x, y in ((a, a), (b, b), (a, b)))
+    sa, sb = (signals * a).sum(1), (signals * b).sum(1)
+    both = (aa * bb - ab.square()).clamp_min(1e-12)
+    v, w = (sa * bb - sb * ab) / both, (sb * aa - sa * ab) / both
+    # Where the other would be negative, this one alone.
+    v = torch.where(w >= 0, v, sa / aa.clamp_min(1e-12)).clamp_min(0)
+    return torch.minimum(v, room(rows, one))
 
 
 def _rows(host: Host, profile: Tensor, inside: Tensor) -> tuple[Rows, Tensor, int]:
@@ -340,5 +358,7 @@ __all__ = [
     "bundle_attenuation",
     "crossing",
     "room",
+    "shares",
     "shells",
+    "without_means",
 ]

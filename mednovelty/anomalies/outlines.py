@@ -7,9 +7,11 @@ in a mask; those smaller than eight voxels, whose outline is mostly that of the 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +20,6 @@ from torch import Generator, Tensor
 
 from mednovelty.anomalies.geometry import (
     columns,
-    log_uniform,
     offsets_mm,
     rotations,
     sampled,
@@ -27,11 +28,17 @@ from mednovelty.anomalies.geometry import (
 )
 from mednovelty.errors import ScanError, SettingsError
 
+if TYPE_CHECKING:
+    from mednovelty.anomalies.host import Host
+
 MARGIN_MM = 6.0
 """Around a lesion in which the distance to it is known; further out it is this."""
 FEWEST_VOXELS = 8
 MOST_OUTLINES = 2000
-SCALES = 0.7, 1.4
+SCALES = 0.5, 2.0
+"""Lesions are scaled to the size that is asked for, by no more than this."""
+NEAR = 0.1
+"""Of all lesions, the share nearest to that size, of which one is taken."""
 WARP = 0.1
 """Standard deviation of random displacements, as a share of the diameter; smooth over half of it."""
 
@@ -55,7 +62,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlines:
-    """Lesions to choose from, all equally often.
+    """Lesions to choose from.
 
     Attributes:
         each: At least one.
@@ -73,8 +80,8 @@ class Outlines:
         """Return in words how many there are and how large."""
         sizes = sorted(outline.diameter_mm for outline in self.each)
         return (
-            f"{len(sizes)} outlines of {sizes[0]:.0f} to {sizes[-1]:.0f} mm, "
-            f"scaled by {SCALES[0]} to {SCALES[1]}"
+            f"{len(sizes)} outlines of {sizes[0]:.0f} to {sizes[-1]:.0f} mm, turned, warped and scaled by "
+            f"{SCALES[0]:g} to {SCALES[1]:g}"
         )
 
 
@@ -142,7 +149,7 @@ def read_outlines(folder: Path) -> Outlines:
 
 
 def distances_mm(
-    outlines: Outlines, space: Sequence[int], spacing_mm: Tensor, middles: Tensor, generator: Generator
+    outlines: Outlines, host: Host, middles: Tensor, diameters_mm: Tensor, generator: Generator
 ) -> Tensor:
     """Return ``(B, *space)`` distances to the outline of one lesion a sample, above 0 inside.
 
@@ -150,16 +157,20 @@ def distances_mm(
 
     Args:
         outlines: To choose from.
-        space: Voxels along each of two or three axes.
-        spacing_mm: ``(B, axes)``.
+        host: The samples, of two or three axes.
         middles: ``(B, axes)`` where a voxel of the lesion comes to lie, as indices.
-        generator: On the device of the spacings.
+        diameters_mm: ``(B,)`` of the ball of the lesion's volume.
+        generator: On the device of the samples.
     """
+    space, spacing_mm = host.space, host.spacings_mm
     n, axes = len(middles), len(space)
-    which = torch.randint(len(outlines.each), (n,), generator=generator, device=generator.device).tolist()
-    scales = log_uniform((n,), *SCALES, generator)
+    sizes = torch.tensor([outline.diameter_mm for outline in outlines.each], device=middles.device)
+    nearest = (sizes.log() - diameters_mm.log()[:, None]).abs().argsort(dim=1, stable=True)
+    among = torch.rand(n, generator=generator, device=generator.device) * math.ceil(NEAR * len(sizes))
+    chosen = nearest.gather(1, among.long()[:, None])[:, 0]
+    scales = (diameters_mm / sizes[chosen]).clamp(*SCALES)
+    lengths, which = sizes[chosen] * scales, chosen.tolist()
     offsets = offsets_mm(space, spacing_mm, middles)
-    lengths = torch.tensor([outlines.each[i].diameter_mm for i in which], device=middles.device) * scales
     for axis in range(axes):
         warp = smooth_fields(space, spacing_mm, lengths / 2, generator)
         offsets[:, axis] += columns(WARP * lengths, axes) * warp

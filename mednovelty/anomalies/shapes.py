@@ -50,8 +50,8 @@ ELONGATION = 1.6
 """Radii of ellipsoids differ from their mean by up to this factor."""
 LARGEST_SHARE = 0.3
 """Of the tissue, that islands of a field fill; they are fewer or smaller in small brains."""
-FIELD_SIGMA, BUMP_SIGMA = 0.25, 0.2
-"""Kernels of random fields, as shares of the diameter."""
+BUMP_SIGMA = 0.2
+"""Kernel of the field that makes outlines uneven, as a share of the diameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,8 @@ class Shapes:
         low, high = self.diameter_mm
         kinds = [WORDS[kind] for kind in self.kinds]
         listed = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-        sizes = "of their own size" if self.kinds == ("outline",) else f"of {low:g} to {high:g} mm"
         edge = f"{self.edge_mm[0]:g} to {self.edge_mm[1]:g} mm"
-        return f"1 to {self.most} shapes {sizes} ({listed}) with soft edges of {edge}"
+        return f"1 to {self.most} shapes of {low:g} to {high:g} mm ({listed}) with soft edges of {edge}"
 
     def _distance(self, kind: Kind, host: Host, counts: Tensor, generator: Generator) -> Tensor:
         diameters = log_uniform((len(counts), self.most), *self.diameter_mm, generator)
@@ -126,7 +125,7 @@ class Shapes:
             middles = one_voxel(weights, generator)
             if kind == "outline":
                 assert host.outlines is not None
-                own = distances_mm(host.outlines, host.space, host.spacings_mm, middles, generator)
+                own = distances_mm(host.outlines, host, middles, diameters[:, number], generator)
             else:
                 own = _ellipsoid(host, middles, diameters[:, number], generator, even=kind == "ellipsoid")
             there = columns(number < counts, len(host.space))
@@ -160,11 +159,14 @@ def tissue_borders(host: Host) -> Tensor:
 
 def _islands(host: Host, diameters_mm: Tensor, counts: Tensor, generator: Generator) -> Tensor:
     """Return distances to the outlines of the highest parts of a field, as large as some balls together."""
-    axes, sigma = len(host.space), FIELD_SIGMA * diameters_mm
-    field = smooth_fields(host.space, host.spacings_mm, sigma, generator)
-    tissue = host.mask.flatten(1).sum(1)
+    axes, tissue = len(host.space), host.mask.flatten(1).sum(1)
     voxels = counts * ball(diameters_mm, axes) / host.spacings_mm.prod(1)
     voxels = torch.minimum(voxels, LARGEST_SHARE * tissue).round().long().clamp_min(1)
+    # Above a high level u, islands of a field of kernel sigma have diameters of about 4 sigma / u: their
+    # volume over their number, which is the field's Euler characteristic (Adler 1981).
+    level = math.sqrt(2) * torch.erfinv(1 - 2 * voxels / tissue.clamp_min(1)).clamp(0.5, 4)
+    sigma = diameters_mm * level / 4
+    field = smooth_fields(host.space, host.spacings_mm, sigma, generator)
     ranked = torch.where(host.mask, field, -torch.inf).flatten(1).sort(1, descending=True).values
     threshold = ranked.gather(1, voxels.clamp_max(ranked.shape[1] - 1)[:, None])[:, 0]
     # The field's slope is known beforehand: so its excess is a distance, on average.

@@ -102,15 +102,25 @@ def _draw(figure: Figure, pair: Pair, bottom: float, height: float) -> None:
     for place, name in zip(places, COLUMNS, strict=True):
         place.set_axis_off()
         place.set_title(plain(f"{pair.title}, {name}" if name == COLUMNS[0] else name), pad=1.5, **small)
-    _show(places[0], pair.before, pair.aspect, "gray", low, low + span)
-    _show(places[1], pair.after, pair.aspect, "gray", low, low + span)
-    _show(places[2], change, pair.aspect, "RdBu_r", -span, span)
-    _show(places[3], pair.before, pair.aspect, "gray", low, low + span)
+    colours = _diverging()
+    images = (pair.before, pair.after, change, pair.before)
+    for place, image in zip(places, images, strict=True):
+        grey = image is not change
+        # Outside the mask there is nothing to see: left black.
+        shown = np.ma.masked_where(~_upright(pair.mask), _upright(image))
+        ends = (low, low + span) if grey else (-span, span)
+        place.imshow(shown, cmap="gray" if grey else colours, vmin=ends[0], vmax=ends[1],
+                     interpolation="nearest", aspect=pair.aspect)  # fmt: skip
     outline(places[3], _upright(pair.truth))
 
 
-def _show(place: Axes, image: np.ndarray, aspect: float, colours: str, low: float, high: float) -> None:
-    place.imshow(_upright(image), cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect=aspect)
+def _diverging() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # Black where nothing changed, as all around.
+    return LinearSegmentedColormap.from_list(
+        "change", ["#80d8ff", "#1565c0", "#161616", "#c62828", "#ffd180"]
+    )
 
 
 def _upright(image: np.ndarray) -> np.ndarray:
