@@ -186,7 +186,8 @@ def _ellipsoid(
     reach = torch.linalg.vector_norm(offsets / columns(radii, axes), dim=1)
     if not even:
         bumps = smooth_fields(host.space, host.spacings_mm, BUMP_SIGMA * diameters_mm, generator)
-        reach = reach * (UNEVENNESS * bumps).exp()
+        # The second term keeps the mean volume, which the larger bumps would raise.
+        reach = reach * (UNEVENNESS * bumps + axes * UNEVENNESS**2 / 2).exp()
     return (1 - reach) * columns(diameters_mm / 2, axes)
 
 
