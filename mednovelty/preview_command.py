@@ -62,6 +62,7 @@ def preview(request: PreviewRequest) -> int:
     from mednovelty.anomalies.mixture import Mixture, spelled
     from mednovelty.report.anomaly_panels import DPI, Family, anomalies_figure
     from mednovelty.report.figures import save_figure
+    from mednovelty.seeds import generator
 
     if request.output.suffix.lower() != ".png":
         raise SettingsError(f"{request.output}: the panel is a PNG; end its name in .png")
@@ -79,7 +80,10 @@ def preview(request: PreviewRequest) -> int:
     hosts = _hosts(request)
     families = []
     for name, mixture in mixtures.items():
-        pairs = [pair for host, samples in hosts for pair in _pairs(name, mixture, host, samples, request)]
+        pairs = []
+        for number, (host, samples) in enumerate(hosts):
+            made = mixture.plant(host, generator(request.seed, "preview", name, number))
+            pairs += [_pair(host, made, place, sample) for place, sample in enumerate(samples)]
         families.append(Family(f"{name}: {mixture.families[name].describe().words}", pairs[: request.rows]))
     source = f"{request.recipe}, seed {request.seed}; the patient's right is on the left"
     save_figure(anomalies_figure(families, source), request.output, DPI)
@@ -203,16 +207,6 @@ def _volume(scan: Scan, share: float) -> tuple[Host, list[Sample]]:
                 torch.from_numpy(np.ascontiguousarray(mask[box]))[None],
                 tuple(float(step) for step in spacing), gradients)  # fmt: skip
     return host, [Sample(scan.id, ())]
-
-
-def _pairs(
-    name: str, mixture: Mixture, host: Host, samples: Sequence[Sample], request: PreviewRequest
-) -> list[Pair]:
-    """Return pictures of samples before and after; the seed is the family's and the first scan's own."""
-    from mednovelty.seeds import generator
-
-    made = mixture.plant(host, generator(request.seed, "preview", name, samples[0].id))
-    return [_pair(host, made, place, sample) for place, sample in enumerate(samples)]
 
 
 def _pair(host: Host, made: Planted, place: int, sample: Sample) -> Pair:
