@@ -2,7 +2,7 @@
 
 import torch
 
-from mednovelty.anomalies.diffusion import bundle_attenuation
+from mednovelty.anomalies.bundles import bundle_attenuation
 from mednovelty.anomalies.geometry import smooth_fields
 from mednovelty.anomalies.host import Gradients, Host
 from mednovelty.seeds import generator

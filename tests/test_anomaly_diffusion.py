@@ -6,18 +6,8 @@ import pytest
 import torch
 from anomaly_hosts import VOLUMES, crossing_signals, diffusion, drawn, gradients
 
-from mednovelty.anomalies.diffusion import (
-    AnisotropyLoss,
-    Exchange,
-    FibreLoss,
-    Rows,
-    SignalChange,
-    bundle_attenuation,
-    crossing,
-    room,
-    shells,
-    without_means,
-)
+from mednovelty.anomalies.bundles import Rows, bundle_attenuation, crossing, room, shells, without_means
+from mednovelty.anomalies.diffusion import AnisotropyLoss, Exchange, FibreLoss, SignalChange
 from mednovelty.anomalies.shapes import Shapes
 from mednovelty.errors import SettingsError
 
