@@ -78,15 +78,19 @@ def test_islands_are_never_most_of_the_tissue():
     assert share.max() <= shapes.LARGEST_SHARE + 0.01
 
 
-def test_edges_are_as_wide_as_asked_for():
+def test_edges_are_as_wide_as_asked_for(monkeypatch):
     distance = torch.tensor([[-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]])
     assert soft(distance, torch.tensor([4.0])).tolist() == [
         [0.0, 0.0, 3 / 16 - 2 / 64, 0.5, 1 - (3 / 16 - 2 / 64), 1.0, 1.0]
     ]
-    host = everywhere(2)
-    made = [Shapes(("blob",), (20.0, 20.0), (edge, edge), 1).draw(host, drawn()) for edge in (1.0, 6.0)]
-    between = [((p > 0) & (p < 1)).sum() for p in made]
-    assert between[1] > 3 * between[0]
+    monkeypatch.setattr(shapes, "ELONGATION", 1.0)
+    for edge in (2.0, 6.0):
+        profile = Shapes(("ellipsoid",), (20.0, 20.0), (edge, edge), 1).draw(everywhere(2), drawn())
+        profile = profile[inner(profile)]
+        assert len(profile) > 3
+        # A ring of that width around a circle of 20 mm.
+        ring_mm2 = ((profile > 0) & (profile < 1)).flatten(1).sum(1) * 1.6
+        assert ring_mm2.tolist() == pytest.approx([math.pi * 20 * edge] * len(profile), rel=0.12)
 
 
 def test_borders_are_where_tissue_changes_and_nowhere_else():
