@@ -90,7 +90,7 @@ def test_edges_are_as_wide_as_asked_for(monkeypatch):
         assert len(profile) > 3
         # A ring of that width around a circle of 20 mm.
         ring_mm2 = ((profile > 0) & (profile < 1)).flatten(1).sum(1) * 1.6
-        assert ring_mm2.tolist() == pytest.approx([math.pi * 20 * edge] * len(profile), rel=0.12)
+        assert ring_mm2.tolist() == pytest.approx([math.pi * 20 * edge] * len(profile), rel=0.15)
 
 
 def test_borders_are_where_tissue_changes_and_nowhere_else():
