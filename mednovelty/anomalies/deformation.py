@@ -38,7 +38,7 @@ class Deformation:
         strength: a, weakest and strongest; at most 0.9.
     """
 
-    diameter_mm: tuple[float, float] = (12.0, 60.0)
+    diameter_mm: tuple[float, float] = (20.0, 60.0)
     ways: tuple[Way, ...] = ("expansion", "shrinkage", "shift")
     strength: tuple[float, float] = (0.4, 0.9)
 
