@@ -337,6 +337,55 @@ def evaluate(
     _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where), as_json))
 
 
+@app.command("preview-anomalies")
+def preview_anomalies(
+    folder: Folder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The panel, a PNG.")],
+    anomalies: Annotated[
+        str, typer.Option("--anomalies", help="NAME[,NAME] of families; see mednovelty list anomalies.")
+    ],
+    recipe: Annotated[str, typer.Option(help="What scans are: slices, patches or qspace.")] = "slices",
+    seed: Annotated[int, typer.Option(help="Same seed, same anomalies.")] = 0,
+    lesion_shapes: Annotated[
+        Path | None,
+        typer.Option("--lesion-shapes", help="Folder of lesion masks whose outlines are the shapes."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", help="Samples of each family.")] = 3,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=8, help="Pixels or voxels along each axis; default: the recipe's."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="A family's setting, e.g. hyperintense.shapes.most=1.")
+    ] = None,
+    contrasts: Contrasts = None,
+    brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw what training would plant on one's own scans: as it was, planted, difference, truth."""
+    from mednovelty import preview_command
+
+    request = preview_command.PreviewRequest(
+        folder=folder,
+        output=output,
+        anomalies=anomalies,
+        recipe=recipe,
+        seed=seed,
+        rows=rows,
+        size=size,
+        assignments=assignments or (),
+        lesion_shapes=lesion_shapes,
+        contrasts=contrasts,
+        brain_masks=brain_masks,
+        mask_maker=mask_maker,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: preview_command.preview(request), as_json))
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where cohort, detector, maps and table go.")] = Path("demo"),
@@ -353,7 +402,10 @@ def demo(
 @app.command("list")
 def list_plugins(
     group: Annotated[
-        str, typer.Argument(help="scorers, scan_scorers, methods, preprocessors, views, neighbours, readers.")
+        str,
+        typer.Argument(
+            help="scorers, scan_scorers, methods, preprocessors, views, neighbours, readers, anomalies."
+        ),
     ],
     as_json: Json = False,
 ) -> None:

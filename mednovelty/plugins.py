@@ -11,7 +11,17 @@ from typing import Any
 
 from mednovelty.errors import UnknownPluginError
 
-GROUPS = ("methods", "scorers", "scan_scorers", "preprocessors", "views", "neighbours", "readers")
+GROUPS = (
+    "methods",
+    "scorers",
+    "scan_scorers",
+    "preprocessors",
+    "views",
+    "neighbours",
+    "readers",
+    "anomalies",
+)
+SINGULAR = {"anomalies": "family of anomalies"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ def plugin(group: str, name: str) -> Any:
     known = names(group)
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    raise UnknownPluginError(f"no {group.removesuffix('s')} is called {name!r}; {hint}")
+    one = SINGULAR.get(group, group.removesuffix("s"))
+    raise UnknownPluginError(f"no {one} is called {name!r}; {hint}")
 
 
 def import_all() -> None:

@@ -9,7 +9,7 @@ LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
-    "io preprocess views nn neighbours reference voxel_cache outlier_exposure coreset checkpoint "
+    "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
     "curve schedule",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
@@ -23,7 +23,7 @@ LAYERS = [
     "evaluation outputs testing",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
-    "console discovery commands fit_knowledge fit_command explain_command words_commands demo",
+    "console discovery commands fit_knowledge fit_command explain_command words_commands preview_command demo",
     "cli",
     "__main__",
 ]

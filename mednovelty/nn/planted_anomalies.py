@@ -48,6 +48,8 @@ class Planted(NamedTuple):
     """``(B, C, *space)``"""
     where: Tensor
     """``(B, *space)`` bool, before any blurring."""
+    profile: Tensor
+    """``(B, *space)`` in 0 to 1, after it: images are as they were where it is 0."""
 
 
 class Squares(NamedTuple):
@@ -100,9 +102,10 @@ def confetti(images: Tensor, generator: Generator) -> Planted:
     noise = blur(squares.noise.flatten(0, 1)).view_as(images) * (high - low)
     darker, brighter = (torch.clamp(images + change, low, high) for change in (noise, -noise))
     spread = (high - low).clamp_min(torch.finfo(images.dtype).tiny)
-    moved = [((made - images).abs() / spread).flatten(1).mean(1) for made in (darker, brighter)]
+    moved = [((tried - images).abs() / spread).flatten(1).mean(1) for tried in (darker, brighter)]
     turned = (moved[0] < FAINT) & (moved[1] > moved[0])
-    return Planted(torch.where(_column(turned, axes + 1), brighter, darker), squares.where)
+    made = torch.where(_column(turned, axes + 1), brighter, darker)
+    return Planted(made, squares.where, blur(squares.where.to(images.dtype)))
 
 
 def draw_squares(images: Tensor, generator: Generator) -> Squares:
@@ -129,24 +132,34 @@ def draw_squares(images: Tensor, generator: Generator) -> Squares:
     return Squares(noise, everywhere, counts)
 
 
-def lesions(images: Tensor, generator: Generator, background: float = 0.0) -> Planted:
-    """Return images with smooth blobs of another contrast; arguments as of ``planted``."""
+def lesions(
+    images: Tensor, generator: Generator, background: float = 0.0, tissue: Tensor | None = None
+) -> Planted:
+    """Return images with smooth blobs of another contrast; arguments as of ``planted``.
+
+    Args:
+        images: See there.
+        generator: See there.
+        background: See there.
+        tissue: ``(B, *space)`` bool, where they may be; None: where images do not show the background.
+    """
     n, channels, *space = images.shape
-    tissue = (images != background).any(1)
+    tissue = (images != background).any(1) if tissue is None else tissue.clone()
     tissue |= ~_column(tissue.flatten(1).any(1), len(space))  # Of an empty image all is as good.
     spread = _spread(images, tissue)
     middles = torch.multinomial(
         tissue.flatten(1).float(), MOST_LESIONS, replacement=True, generator=generator
     )
     counts = 1 + (torch.rand(n, generator=generator, device=images.device) * MOST_LESIONS).floor()
-    made, where = images.clone(), torch.zeros_like(tissue)
+    made, where, share = images.clone(), torch.zeros_like(tissue), torch.zeros_like(images[:, 0])
     for number in range(MOST_LESIONS):
         change = spread * _uniform((n, channels), *STRENGTH, generator) * _signs((n, channels), generator)
         profile = _ellipsoid(space, _places(middles[:, number], space), generator)
         profile = profile * (tissue & _column(number < counts, len(space)))
         made += profile[:, None] * _column(change, len(space))
         where |= profile > 0.5
-    return Planted(made, where)
+        share = torch.maximum(share, profile)
+    return Planted(made, where, share)
 
 
 def _ellipsoid(space: Sequence[int], middles: Tensor, generator: Generator) -> Tensor:

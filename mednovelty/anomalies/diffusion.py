@@ -1,0 +1,232 @@
+"""Families of anomalies of diffusion samples, voxels and volumes, by the physics of their gradients.
+
+With S(b, g) a voxel's signals as measured, up to a factor of the voxel, S0 their mean at b = 0, p the profile
+and f, D, k drawn for each sample:
+
+``exchange``         (1 - f p) S + f p S0 exp(-b D): isotropic water of diffusivity D in place of tissue
+``anisotropy_loss``  S + f p (mean of the shell - S): nothing but directions is lost
+``fibre_loss``       S + f p v S0 (exp(-b D) - A_u): one bundle of fibres becomes isotropic water
+``s0``               S (1 + p (k - 1)): more or less water, or another T2; attenuations stay
+
+How bundles, their shares v and shells are found is in ``bundles``. The noise of what is taken away goes with
+it: samples with an anomaly are less noisy than real ones would be, by 1 - f p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from mednovelty.anomalies.bundles import Rows, bundle_attenuation, crossing, shares, without_means
+from mednovelty.anomalies.geometry import log_uniform, uniform
+from mednovelty.anomalies.host import Host, Planted, Prior, check_range, planted, refuse_kind
+from mednovelty.anomalies.shapes import Shapes
+from mednovelty.errors import SettingsError
+from mednovelty.nn.planted_diffusion import B0_S_PER_MM2, DIFFUSIVITIES_MM2_PER_S, FRACTIONS, exchanged
+
+LEAST_SHARE = 0.1
+"""Of a voxel's signal: a bundle with less of it is none."""
+
+
+@dataclass(frozen=True)
+class Diffusing:
+    """What the families of this module share: one shape a sample; of voxels all of each.
+
+    Attributes:
+        shapes: Where.
+    """
+
+    shapes: Shapes = field(default_factory=lambda: Shapes(diameter_mm=(6.0, 40.0), edge_mm=(2.0, 6.0)))
+
+    needs: ClassVar[Literal["images", "diffusion"]] = "diffusion"
+
+    def plant(self, host: Host, generator: Generator) -> Planted:
+        """Return each sample with an anomaly of its own; see ``host.Anomaly``."""
+        refuse_kind(self, host)
+        profile = self.shapes.draw(host, generator)
+        inside = profile > 0
+        rows, divisors, added = _rows(host, profile, inside)
+        changed = self.change(rows, generator)
+        there = changed.isfinite().all(1)
+        profile = profile.masked_scatter(inside, torch.where(there, rows.profile, 0))
+        images = host.images.movedim(1, -1).contiguous()
+        images = images.masked_scatter(inside[..., None], (changed[:, added:] / divisors).to(images.dtype))
+        return planted(host, images.movedim(-1, 1), profile)
+
+    def change(self, rows: Rows, generator: Generator) -> Tensor:
+        """Return ``(n, C)`` changed signals; NaN in voxels that cannot change in this way, which stay."""
+        raise TypeError(f"{type(self).__name__} does not say what changes")
+
+    def words(self) -> str:
+        """Return what changes, in words."""
+        return ""
+
+    def describe(self) -> Prior:
+        """Return what is planted, in words and numbers."""
+        return Prior(f"{self.words()}; where there is space, {self.shapes.describe()}", asdict(self))
+
+
+@dataclass(frozen=True)
+class Exchange(Diffusing):
+    """A share of the tissue's signal exchanged for isotropic diffusion, freer or more restricted.
+
+    Attributes:
+        shapes: Where.
+        fraction: f, least and most.
+        diffusivity_mm2_per_s: D, lowest and highest.
+    """
+
+    fraction: tuple[float, float] = FRACTIONS
+    diffusivity_mm2_per_s: tuple[float, float] = DIFFUSIVITIES_MM2_PER_S
+
+    def __post_init__(self) -> None:
+        check_range("fraction", self.fraction, 0.001, 1.0)
+        check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
+
+    def change(self, rows: Rows, generator: Generator) -> Tensor:
+        """Return signals after the exchange."""
+        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
+        diffusivity = uniform((rows.samples,), *self.diffusivity_mm2_per_s, generator)[rows.sample]
+        return exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
+
+    def words(self) -> str:
+        """Return the ranges in words."""
+        return (
+            f"{_percent(self.fraction)} of the signal exchanged for isotropic diffusion of "
+            f"{_diffusivities(self.diffusivity_mm2_per_s)}"
+        )
+
+
+@dataclass(frozen=True)
+class AnisotropyLoss(Diffusing):
+    """Signals drawn towards the mean over the directions of their shell.
+
+    Attributes:
+        shapes: Where.
+        fraction: f, least and most.
+    """
+
+    fraction: tuple[float, float] = (0.3, 1.0)
+
+    def __post_init__(self) -> None:
+        check_range("fraction", self.fraction, 0.001, 1.0)
+
+    def change(self, rows: Rows, generator: Generator) -> Tensor:
+        """Return signals with less anisotropy; those at b = 0 and the means of shells stay."""
+        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
+        return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues)
+
+    def words(self) -> str:
+        """Return the range in words."""
+        return f"{_percent(self.fraction)} of the differences between directions of a shell lost"
+
+
+@dataclass(frozen=True)
+class FibreLoss(Diffusing):
+    """Fibres of one of two crossing directions replaced by isotropic water.
+
+    Attributes:
+        shapes: Where.
+        fraction: f, least and most, of what lies along the direction.
+        diffusivity_mm2_per_s: D of the water in their place, lowest and highest.
+    """
+
+    fraction: tuple[float, float] = (0.4, 1.0)
+    diffusivity_mm2_per_s: tuple[float, float] = (0.7e-3, 3.0e-3)
+
+    def __post_init__(self) -> None:
+        check_range("fraction", self.fraction, 0.001, 1.0)
+        check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
+
+    def change(self, rows: Rows, generator: Generator) -> Tensor:
+        """Return signals without a part of the fibres along one direction."""
+        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
+        diffusivity = uniform((rows.samples,), *self.diffusivity_mm2_per_s, generator)[rows.sample]
+        second = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
+        pairs, sample = crossing(rows), torch.arange(rows.samples, device=rows.signals.device)
+        one, other = (
+            bundle_attenuation(pairs[sample, number][rows.sample], rows.bvalues, rows.directions)
+            for number in (second.long(), 1 - second.long())
+        )
+        water = torch.exp(-diffusivity[:, None] * rows.bvalues)
+        share = shares(rows, one, other)
+        share = torch.where(share >= LEAST_SHARE, share, torch.nan)
+        return rows.signals + (fraction * share)[:, None] * rows.s0 * (water - one)
+
+    def words(self) -> str:
+        """Return the ranges in words."""
+        return (
+            f"{_percent(self.fraction)} of the fibres along one of two directions replaced by isotropic "
+            f"diffusion of {_diffusivities(self.diffusivity_mm2_per_s)}"
+        )
+
+
+@dataclass(frozen=True)
+class SignalChange(Diffusing):
+    """All signals raised or lowered alike, as by another T2 or amount of water.
+
+    Attributes:
+        shapes: Where.
+        factor: Of k or of 1 / k, weakest and strongest, above 1.
+    """
+
+    factor: tuple[float, float] = (1.15, 2.0)
+
+    def __post_init__(self) -> None:
+        check_range("factor", self.factor, 1.0, 100.0)
+
+    def plant(self, host: Host, generator: Generator) -> Planted:
+        """Return each sample with a change; see ``host.Anomaly``.
+
+        Raises:
+            SettingsError: Also where signals were divided by those at b = 0: nothing would change.
+        """
+        if host.gradients is not None and host.gradients.divided_by_b0:
+            raise SettingsError(
+                "anomalies s0: these signals were divided by those at b = 0, so that nothing would change",
+                code="anomalies.kind",
+            )
+        return super().plant(host, generator)
+
+    def change(self, rows: Rows, generator: Generator) -> Tensor:
+        """Return signals times a factor."""
+        factor = log_uniform((rows.samples,), *self.factor, generator)
+        lower = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
+        factor = torch.where(lower, 1 / factor, factor)[rows.sample]
+        return rows.signals * (1 + rows.profile * (factor - 1))[:, None]
+
+    def words(self) -> str:
+        """Return the range in words."""
+        return f"all signals times or divided by {self.factor[0]:g} to {self.factor[1]:g}"
+
+
+def _rows(host: Host, profile: Tensor, inside: Tensor) -> tuple[Rows, Tensor, int]:
+    """Return the voxels that change, what their channels were divided by, and how many channels are added."""
+    gradients = host.gradients
+    assert gradients is not None
+    device = host.images.device
+    bvalues, directions = gradients.bvalues_s_per_mm2.to(device), gradients.directions.to(device)
+    divisors = torch.ones_like(bvalues) if gradients.divisors is None else gradients.divisors.to(device)
+    signals = host.images.movedim(1, -1)[inside].float() * divisors
+    added = int(not (bvalues <= B0_S_PER_MM2).any())
+    if added:  # Divided by S0, which is therefore 1.
+        signals = torch.cat([torch.ones_like(signals[:, :1]), signals], 1)
+        bvalues = torch.cat([torch.zeros_like(bvalues[:1]), bvalues])
+        directions = torch.cat([torch.zeros_like(directions[:1]), directions])
+    sample = inside.nonzero()[:, 0]
+    rows = Rows(signals, profile[inside], sample, bvalues.float(), directions.float(), len(inside))
+    return rows, divisors, added
+
+
+def _percent(pair: tuple[float, float]) -> str:
+    return f"{100 * pair[0]:g} to {100 * pair[1]:g} %"
+
+
+def _diffusivities(pair: tuple[float, float]) -> str:
+    return f"{1e3 * pair[0]:g} to {1e3 * pair[1]:g} x 10^-3 mm^2/s"
+
+
+__all__ = ["AnisotropyLoss", "Diffusing", "Exchange", "FibreLoss", "SignalChange"]

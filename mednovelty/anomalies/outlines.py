@@ -1,0 +1,210 @@
+"""Outlines of real lesions, from a folder of masks: single lesions, to be turned, scaled and warped.
+
+Only the shape is taken, from whomever it may be of: no intensity, no place. A lesion is what hangs together
+in a mask; those smaller than eight voxels, whose outline is mostly that of the voxels, are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt, find_objects, label
+from torch import Generator, Tensor
+
+from mednovelty.anomalies.geometry import (
+    columns,
+    offsets_mm,
+    rotations,
+    sampled,
+    smooth_fields,
+    turned,
+)
+from mednovelty.errors import ScanError, SettingsError
+
+if TYPE_CHECKING:
+    from mednovelty.anomalies.host import Host
+
+MARGIN_MM = 6.0
+"""Around a lesion in which the distance to it is known; further out it is this."""
+FEWEST_VOXELS = 8
+MOST_OUTLINES = 2000
+SCALES = 0.5, 2.0
+"""Lesions are scaled to the size that is asked for, by no more than this."""
+NEAR = 0.1
+"""Of all lesions, the share nearest to that size, of which one is taken."""
+WARP = 0.1
+"""Standard deviation of random displacements, as a share of the diameter; smooth over half of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """One lesion.
+
+    Attributes:
+        distance_mm: ``(I, J, K)`` float32 to its outline, above 0 inside; with a margin.
+        spacing_mm: ``(3,)``.
+        inside: ``(m, 3)`` indices of its voxels.
+        diameter_mm: Of the ball of its volume.
+    """
+
+    distance_mm: Tensor
+    spacing_mm: tuple[float, float, float]
+    inside: Tensor
+    diameter_mm: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlines:
+    """Lesions to choose from.
+
+    Attributes:
+        each: At least one.
+        sha256: Of all of their distances: says whose lesions a detector has seen the shape of.
+    """
+
+    each: tuple[Outline, ...]
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.each:
+            raise SettingsError("there is no outline of a lesion to choose from", code="anomalies.outlines")
+
+    def describe(self) -> str:
+        """Return in words how many there are and how large."""
+        sizes = sorted(outline.diameter_mm for outline in self.each)
+        return (
+            f"{len(sizes)} outlines of {sizes[0]:.0f} to {sizes[-1]:.0f} mm, turned, warped and scaled by "
+            f"{SCALES[0]:g} to {SCALES[1]:g}"
+        )
+
+
+def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float] | np.ndarray]]) -> Outlines:
+    """Return the single lesions of some masks.
+
+    Args:
+        masks: ``(I, J, K)`` bool and the spacing of its voxels in mm, each.
+
+    Raises:
+        SettingsError: No lesion has eight voxels.
+    """
+    found: list[Outline] = []
+    digest = hashlib.sha256()
+    for mask, spacing_mm in masks:
+        numbered, _ = label(mask)
+        for number, box in enumerate(find_objects(numbered), start=1):
+            lesion = numbered[box] == number
+            if np.count_nonzero(lesion) >= FEWEST_VOXELS and len(found) < MOST_OUTLINES:
+                i, j, k = (float(step) for step in spacing_mm)
+                outline = _outline(lesion, (i, j, k))
+                digest.update(outline.distance_mm.numpy().tobytes())
+                found.append(outline)
+    return Outlines(tuple(found), digest.hexdigest())
+
+
+def read_outlines(folder: Path) -> Outlines:
+    """Return the lesions of a folder of masks, or of one mask; other images there are no masks by their name.
+
+    Where no name tells of masks or lesions, every image is taken for one.
+
+    Raises:
+        ScanError: There is no image, or one cannot be read as a mask, or no lesion is large enough.
+    """
+    from mednovelty.io.guard import unreadable
+    from mednovelty.io.mask import read_mask
+    from mednovelty.io.names import is_image, looks_like_lesions, looks_like_mask, stem
+    from mednovelty.io.nifti_source import DEFAULTS
+    from mednovelty.io.readers import open_image
+    from mednovelty.io.walk import walk
+
+    try:
+        folder.stat()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    images = [folder] if folder.is_file() else [path for path in walk(folder, []) if is_image(path)]
+    named = [path for path in images if looks_like_lesions(path) or looks_like_mask(stem(path))]
+    masks: list[tuple[np.ndarray, np.ndarray]] = []
+    for path in named or images:
+        grid = open_image(path, DEFAULTS).grid
+        try:
+            inside, _ = read_mask(path, grid, path.name)
+        except ScanError as error:
+            if error.code == "mask.empty":  # A healthy scan's.
+                continue
+            raise
+        masks.append((inside, grid.spacing_mm))
+    try:
+        return outlines_of(masks)
+    except SettingsError as error:
+        raise ScanError(
+            f"{folder}: {len(masks)} masks, and no lesion of {FEWEST_VOXELS} voxels or more in them; give a "
+            "folder of lesion masks", code="anomalies.outlines",
+        ) from error  # fmt: skip
+
+
+def distances_mm(
+    outlines: Outlines, host: Host, middles: Tensor, diameters_mm: Tensor, generator: Generator
+) -> Tensor:
+    """Return ``(B, *space)`` distances to the outline of one lesion a sample, above 0 inside.
+
+    Slices show a random section through one of its voxels.
+
+    Args:
+        outlines: To choose from.
+        host: The samples, of two or three axes.
+        middles: ``(B, axes)`` where a voxel of the lesion comes to lie, as indices.
+        diameters_mm: ``(B,)`` of the ball of the lesion's volume.
+        generator: On the device of the samples.
+    """
+    space, spacing_mm = host.space, host.spacings_mm
+    n, axes = len(middles), len(space)
+    sizes = torch.tensor([outline.diameter_mm for outline in outlines.each], device=middles.device)
+    nearest = (sizes.log() - diameters_mm.log()[:, None]).abs().argsort(dim=1, stable=True)
+    among = torch.rand(n, generator=generator, device=generator.device) * math.ceil(NEAR * len(sizes))
+    chosen = nearest.gather(1, among.long()[:, None])[:, 0]
+    scales = (diameters_mm / sizes[chosen]).clamp(*SCALES)
+    lengths, which = sizes[chosen] * scales, chosen.tolist()
+    offsets = offsets_mm(space, spacing_mm, middles)
+    for axis in range(axes):
+        warp = smooth_fields(space, spacing_mm, lengths / 2, generator)
+        offsets[:, axis] += columns(WARP * lengths, axes) * warp
+    # Of a slice's offsets, which have two axes, the first two columns are a random plane's.
+    offsets = turned(offsets / columns(scales, axes + 1), rotations(n, 3, generator)[:, :, :axes])
+    shares = torch.rand(n, generator=generator, device=generator.device)
+    found = torch.empty(n, *space, device=middles.device)
+    for i, (number, share) in enumerate(zip(which, shares.tolist(), strict=True)):
+        outline = outlines.each[number]
+        distance = outline.distance_mm.to(middles.device)
+        centre = outline.inside[min(int(share * len(outline.inside)), len(outline.inside) - 1)]
+        steps = torch.tensor(outline.spacing_mm, device=middles.device)
+        places = offsets[i] / columns(steps, axes) + columns(centre.to(middles.device), axes)
+        if axes == 2:
+            places = places[:, None]
+        found[i] = sampled(distance[None, None], places[None])[0, 0].reshape(tuple(space))
+    return found * columns(scales, axes)
+
+
+def _outline(lesion: np.ndarray, spacing_mm: tuple[float, float, float]) -> Outline:
+    margins = [int(np.ceil(MARGIN_MM / step)) for step in spacing_mm]
+    padded = np.pad(lesion, [(margin, margin) for margin in margins])
+    inwards = distance_transform_edt(padded, sampling=spacing_mm)
+    outwards = distance_transform_edt(~padded, sampling=spacing_mm)
+    # Distances are to the nearest voxel of the other side: the outline runs half a voxel before it.
+    half = min(spacing_mm) / 2
+    distance = np.where(padded, inwards - half, half - outwards)
+    volume_mm3 = np.count_nonzero(lesion) * float(np.prod(spacing_mm))
+    return Outline(
+        torch.from_numpy(distance.astype(np.float32)),
+        spacing_mm,
+        torch.from_numpy(np.argwhere(padded)),
+        float((6 * volume_mm3 / np.pi) ** (1 / 3)),
+    )
+
+
+__all__ = ["Outline", "Outlines", "distances_mm", "outlines_of", "read_outlines"]
