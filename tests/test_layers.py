@@ -23,8 +23,8 @@ LAYERS = [
     "evaluation outputs testing",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
-    "console discovery commands fit_knowledge",
-    "fit_command explain_command words_commands preview_command demo",
+    "console discovery fit_knowledge",
+    "commands fit_command explain_command words_commands preview_command demo",
     "cli",
     "__main__",
 ]
