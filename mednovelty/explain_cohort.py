@@ -215,9 +215,14 @@ def _about(
 
 
 def _region(path: Path | None, scan: Scan) -> np.ndarray | None:
-    from mednovelty.io.mask import read_on_grid
+    from mednovelty.io.mask import read_mask
 
-    return None if path is None else read_on_grid(path, scan.grid, scan.id)[0] > 0.5
+    if path is None:
+        return None
+    region, warnings = read_mask(path, scan.grid, scan.id)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return region
 
 
 def _write_background(place: OutputNames, scan: Scan) -> None:
