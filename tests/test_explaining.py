@@ -13,9 +13,10 @@ from scipy.stats import multivariate_normal
 from torch import nn
 
 from mednovelty.batch import Batch
-from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.errors import ScanError, SettingsError, UnknownPluginError
 from mednovelty.explaining import ExplainSettings, explain
-from mednovelty.explaining.derivatives import differentiable, gradient
+from mednovelty.explaining.derivatives import check_differentiable, differentiable, gradient
+from mednovelty.explaining.explain import check_explainable
 from mednovelty.explaining.layers import Rules, Weighted, propagated, steps_of
 from mednovelty.explaining.neuralised import soft_minimum
 from mednovelty.methods.autoencoder import AEMethod, AutoencoderSettings
@@ -442,6 +443,27 @@ class TestRefusals:
         model = shallow("isolation_forest", trees=5, tree_samples=32)
         with pytest.raises(SettingsError, match=r"^outlier_score: cannot be explained: it does not depend"):
             explain(model, normals(3), "outlier_score")
+
+    def test_trees_are_refused_before_any_sample_is_seen(self):
+        model = shallow("isolation_forest", trees=5, tree_samples=32)
+        with pytest.raises(SettingsError, match=r"^outlier_score: cannot be explained: it does not depend"):
+            check_explainable(scoring_of(model), "outlier_score")
+        check_explainable(scoring_of(shallow("local_outlier_factor", samples=60)), "outlier_score")
+
+    def test_a_derivative_that_is_not_finite_is_the_samples_fault(self):
+        root = lambda x: x.abs().sum(1).sqrt()  # noqa: E731
+        x = drawn(5, D)
+        x[[1, 3]] = 0
+        words = r"^root: cannot be explained here: it has no finite derivative at 2 of 5 samples"
+        with pytest.raises(ScanError, match=words) as caught:
+            gradient(root, x, "root")
+        assert caught.value.code == "relevance.derivative"
+        check_differentiable(root, x, "root")
+
+    def test_copies_of_normals_have_local_outlier_factors_with_a_derivative(self):
+        model = shallow("local_outlier_factor", samples=60).float()
+        slope, _ = gradient(model.of, model.normals().clone(), "outlier_score")
+        assert (slope != 0).any()
 
     def test_scores_made_of_derivatives(self):
         with pytest.raises(SettingsError, match="combi: cannot be explained: it is made of derivatives"):
