@@ -215,6 +215,7 @@ def test_one_bad_scan_stops_nobody(tmp_path):
     ("words", "code", "said"),
     [
         (["--score", "reconstruction_eror"], 2, "did you mean 'reconstruction_error'"),
+        (["--score", "cvdd"], 2, "cvdd: judges scans as a whole, and what explains it are its own maps"),
         (["--score", ","], 2, "--score ',' names no score"),
         (["--method", "magic"], 2, "method must be one of auto, lrp, gradient_x_input, smoothgrad"),
         (["--score", "vae_regularizer", "--method", "lrp"], 2, "is not written as a network"),
