@@ -27,6 +27,7 @@ from mednovelty.mapping import describe
 from mednovelty.maps import NoveltyMap
 from mednovelty.output_folder import sole_writer, write_folder_facts
 from mednovelty.outputs import OutputNames, key_of, peak_mib, settings_of, settings_sha256, sidecar_of, told
+from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.report.relevance import draw_relevance
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
@@ -78,6 +79,7 @@ def scores_to_explain(detector: Detector, asked: Sequence[str] | None, method: M
         raise SettingsError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     scoring = scoring_of(detector)
     if asked:
+        _refuse_scores_of_scans(asked, detector)
         names = detector.names_of(asked)
         for name in names:
             _refuse_baseline(name, detector)
@@ -215,9 +217,14 @@ def _about(
 
 
 def _region(path: Path | None, scan: Scan) -> np.ndarray | None:
-    from mednovelty.io.mask import read_on_grid
+    from mednovelty.io.mask import read_mask
 
-    return None if path is None else read_on_grid(path, scan.grid, scan.id)[0] > 0.5
+    if path is None:
+        return None
+    region, warnings = read_mask(path, scan.grid, scan.id)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return region
 
 
 def _write_background(place: OutputNames, scan: Scan) -> None:
@@ -265,6 +272,18 @@ def _is_done(sidecar: Path, key: dict[str, str]) -> bool:
         return False
     files = {sidecar.with_name(name): value for name, value in dict(facts.get("FilesSha256") or {}).items()}
     return bool(files) and all(path.is_file() and sha256_of_file(path) == own for path, own in files.items())
+
+
+def _refuse_scores_of_scans(names: Sequence[str], detector: Detector) -> None:
+    whole = next((name for name in names if name in plugin_names("scan_scorers")), None)
+    if whole is not None:
+        there = (
+            "writes them" if whole in detector.scan_scores else "with a detector of that method writes them"
+        )
+        raise SettingsError(
+            f"{whole}: judges scans as a whole, and what explains it are its own maps, what each voxel adds "
+            f"and where each context looks: `mednovelty score` {there}"
+        )
 
 
 def _refuse_baseline(name: str, detector: Detector) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mednovelty import console
+from mednovelty.errors import SettingsError
 
 log = logging.getLogger("mednovelty")
 
@@ -39,7 +40,13 @@ def explain(request: ExplainRequest) -> int:
     from mednovelty.detector import Detector
     from mednovelty.explain_cohort import RECORD, ExplainRun, explain_cohort, scores_to_explain
     from mednovelty.fit_command import names_of
+    from mednovelty.words_commands import SCORED, is_detector_of_reports
 
+    if is_detector_of_reports(request.model):
+        raise SettingsError(
+            f"{request.model}: is a detector of reports, which attention explains: `mednovelty score` writes "
+            f"each word's to {SCORED}"
+        )
     detector = Detector.load(request.model).to(request.device)
     method = cast(Any, request.method.replace("-", "_").lower())
     asked = None if request.score is None else names_of(request.score, "--score")

@@ -35,6 +35,8 @@ def write_scan_scores(out: Path, scans: Iterable[Any], scores: Sequence[str]) ->
 def table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     """Return tab-separated rows of id, score and what is told of it; a column a context and p-value.
 
+    Where ``share_known`` is told, as of reports, it has a column too.
+
     Examples:
         >>> told = {"overall": 0.25, "p_value": 0.5, "normals": 3, "nearest_context": 0.1,
         ...         "contexts": [{"score": 0.1, "p_value": 1.0}, {"score": 0.4, "p_value": 0.25}]}
@@ -42,7 +44,8 @@ def table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
         id score overall p_value normals nearest_context context_1 p_value_1 context_2 p_value_2
         sub-01 cvdd 0.25 0.5 3 0.1 0.1 1 0.4 0.25
     """
-    own = ("overall", "p_value", "normals", "nearest_context")
+    known = [name for name in ("share_known",) if any(name in told for _, _, told in rows)]
+    own = ("overall", "p_value", "normals", "nearest_context", *known)
     most = max((len(told["contexts"]) for _, _, told in rows), default=0)
     each = [f"{name}_{k + 1}" for k in range(most) for name in ("context", "p_value")]
     lines = [["id", "score", *own, *each]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,20 @@ from mednovelty.errors import MedNoveltyError, OutputError, ScanError, SettingsE
 if TYPE_CHECKING:
     from mednovelty.commands import ScoreRequest
     from mednovelty.fit_command import FitRequest
+    from mednovelty.words.detector import ReportSettings
     from mednovelty.words.reading import Report
 
 log = logging.getLogger("mednovelty")
 
 SCORED = "reports.json"
+FEW_KNOWN = 0.5
+"""Share of a report's words with a vector, below which what was judged is hardly the report."""
+OF_SCANS_FIT = ("masks", "labels", "outliers", "fold", "recipe", "contrasts", "brain_masks", "resume")
+OF_SCANS_SCORE = (
+    "scores", "draws", "assignments", "fold", "brain_masks", "mask_maker", "dry_run", "plot_sphere",
+)  # fmt: skip
+"""Options that mean nothing of reports, by the names that requests have for them."""
+FLAGS = {"assignments": "set"}
 
 
 def reports_among(paths: Sequence[Path]) -> list[Path]:
@@ -50,24 +60,19 @@ def fit_reports(request: FitRequest) -> int:
     """Train a detector on reports and write its folder; return the exit code.
 
     Raises:
-        SettingsError: The method is not ``cvdd``, or a setting is wrong.
+        SettingsError: The method is not ``cvdd``, a setting is wrong, or an option is for scans.
         ScanError: No report can be used.
         OutputError: A detector is there already, or the folder cannot be written.
     """
-    from mednovelty.settings import checked as made
-    from mednovelty.settings import overlaid, read_toml, tree_of
-    from mednovelty.words.detector import ReportDetector, ReportSettings
+    from mednovelty.words.detector import ReportDetector
 
-    tree: dict[str, Any] = {"method": "", "method_settings": tree_of(ReportSettings())}
-    where = str(request.settings or "--set")
-    for layer in (read_toml(request.settings) if request.settings else {}, request.overrides or {}):
-        tree = overlaid(tree, layer, where)
-    if tree["method"] != "cvdd":
-        raise SettingsError("reports are for --method cvdd: bags of words")
-    settings = made(ReportSettings, tree["method_settings"], where)
+    _refuse_options_of_scans(request, OF_SCANS_FIT)
+    settings = _settings(request)
     _refuse_what_is_there(request.output, request.overwrite)
     console.set_threads(request.threads)
     reports, failures = _read(request.reports)
+    reports, twice = _each_once(reports)
+    failures += twice
     if not reports:
         raise ScanError(f"no report can be used: {failures[0]['message']}", code="cohort.empty")
     detector = ReportDetector.fit(
@@ -94,6 +99,7 @@ def score_reports(request: ScoreRequest) -> int:
         DetectorError: The detector is damaged.
         OutputError: The folder cannot be written, or holds another detector's scores.
         ScanError: No report can be used.
+        SettingsError: An option is for scans.
     """
     from mednovelty.io.atomic import write_text_atomic
     from mednovelty.output_folder import sole_writer
@@ -101,6 +107,7 @@ def score_reports(request: ScoreRequest) -> int:
     from mednovelty.scan_table import TABLE, table
     from mednovelty.words.detector import ReportDetector, refuse_same_ids
 
+    _refuse_options_of_scans(request, OF_SCANS_SCORE)
     detector, out = ReportDetector.load(request.model), request.output
     if not request.reports:
         raise ScanError(f"{request.folder}: no report (*.txt) was found to score", code="folder.no_scan")
@@ -123,12 +130,62 @@ def score_reports(request: ScoreRequest) -> int:
     with sole_writer(out):
         write_text_atomic(out / TABLE, table([(name, "cvdd", told) for name, told in found.items()]))
         write_text_atomic(out / SCORED, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    _warn_of_unknown_words(found)
     for failure in failures:
         log.error("failed: %s", failure["message"])
     log.info("%d scored, %d failed; tables in %s", len(found), len(failures), out)
     if request.as_json:
         console.print_json(written)
     return 0 if not failures else 6 if found else ScanError.exit_code
+
+
+def _settings(request: FitRequest) -> ReportSettings:
+    from mednovelty.settings import checked, overlaid, read_toml, tree_of
+    from mednovelty.words.detector import ReportSettings
+
+    tree: dict[str, Any] = {"method": "", "method_settings": tree_of(ReportSettings())}
+    where = str(request.settings or "--set")
+    for layer in (read_toml(request.settings) if request.settings else {}, request.overrides or {}):
+        try:
+            tree = overlaid(tree, layer, where)
+        except SettingsError as error:
+            raise SettingsError(
+                f"{error}. Reports have other settings than scans: method and seed, and method_settings with "
+                f"{', '.join(tree['method_settings'])}"
+            ) from error
+    if tree["method"] != "cvdd":
+        raise SettingsError("reports are for --method cvdd: bags of words")
+    return checked(ReportSettings, tree["method_settings"], where)
+
+
+def _refuse_options_of_scans(request: FitRequest | ScoreRequest, names: Sequence[str]) -> None:
+    """Raise where something was asked for that only scans have: it would count for nothing."""
+    defaults = {field.name: field.default for field in fields(request)}
+    given = [name for name in names if getattr(request, name) != defaults[name]]
+    if given:
+        options = ", ".join(f"--{FLAGS.get(name, name).replace('_', '-')}" for name in given)
+        raise SettingsError(f"{options}: of scans, and these are reports (*.txt); leave it out")
+
+
+def _each_once(reports: Sequence[Report]) -> tuple[list[Report], list[dict[str, str]]]:
+    """Return reports without copies, and what is wrong with those."""
+    first: dict[str, Report] = {}
+    failures = []
+    for report in reports:
+        own = first.setdefault(report.sha256, report)
+        if own is not report:
+            error = ScanError(f"{report.id}.txt: the same file, byte for byte, as {own.id}.txt; it is used "
+                              "once", code="cohort.duplicate")  # fmt: skip
+            log.warning("%s", error)
+            failures.append(_failure(report.id, error))
+    return list(first.values()), failures
+
+
+def _warn_of_unknown_words(found: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, told in found.items():
+        if told["share_known"] < FEW_KNOWN:
+            log.warning("%s: only %.0f %% of its words have a vector; it is judged by those alone, and "
+                        "what is new may be in the others", name, 100 * told["share_known"])  # fmt: skip
 
 
 def _read(paths: Sequence[Path]) -> tuple[list[Report], list[dict[str, str]]]:

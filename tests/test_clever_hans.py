@@ -46,7 +46,8 @@ def judged(model, method, blob, artefact):
     found = explain(model, x, "outlier_score", method)
     auroc = roc_auc_score(np.repeat([0, 1], [60, 40]), np.concatenate([normal, found.score.numpy()]))
     assert auroc == 1
-    return clever_hans(auroc, mean_cosine(found.values.numpy(), truth))
+    even = mean_cosine(np.ones_like(truth), truth)
+    return clever_hans(auroc, mean_cosine(found.values.numpy(), truth), even)
 
 
 DETECTORS = [
@@ -74,18 +75,46 @@ def test_an_honest_detector_is_not(name, method, settings):
 
 
 def test_by_hand():
-    found = clever_hans(0.9, 0.25)
+    found = clever_hans(0.9, 0.25, 0.3)
     assert found.value == pytest.approx(0.65)
     assert found.flagged
-    assert found.words().startswith("Clever Hans score 0.650: AUROC 0.900 less cosine 0.250; above 0.5")
-    assert not clever_hans(0.9, 0.45).flagged
-    assert clever_hans(0.9, 0.45, threshold=0.4).flagged
-    # What is not detected is no Clever Hans.
-    assert not clever_hans(0.5, 0.0).flagged
+    assert found.words().startswith("Clever Hans score 0.650: AUROC 0.900 less cosine 0.250; above 0.5, and ")
+    assert "no more on what is novel than if it were even, 0.300" in found.words()
+    assert not clever_hans(0.9, 0.45, 0.5).flagged
+    assert clever_hans(0.9, 0.45, 0.5, threshold=0.4).flagged
     with pytest.raises(SettingsError, match=r"auroc must be from 0 to 1, got 98\.5"):
-        clever_hans(98.5, 0.2)
+        clever_hans(98.5, 0.2, 0.3)
     with pytest.raises(SettingsError, match="cosine must be from -1 to 1, got 31"):
-        clever_hans(0.9, 31)
+        clever_hans(0.9, 31, 0.3)
+    with pytest.raises(SettingsError, match="even must be from 0 to 1, got 17"):
+        clever_hans(0.9, 0.3, 17)
+
+
+@pytest.mark.parametrize(("auroc", "cosine"), [(0.5, 0.0), (0.56, 0.05), (0.4, -0.2), (0.699, 0.0)])
+def test_what_is_hardly_detected_is_no_clever_hans(auroc, cosine):
+    found = clever_hans(auroc, cosine, 0.3)
+    assert not found.flagged
+    assert "right for a wrong reason" not in found.words()
+    # By the difference alone all but the first were flagged.
+    assert ("but with an AUROC below 0.7" in found.words()) == (found.value > 0.5)
+    assert clever_hans(0.7, cosine, 0.3).flagged
+
+
+def test_of_small_anomalies_relevance_need_only_be_on_them():
+    # A lesion of 1.6 % of a slice, of which relevance is found 2.5 times as strong as beside it.
+    truth = np.zeros((1, 25, 25))
+    truth[0, 4:6, 3:8] = 1
+    even = mean_cosine(np.ones_like(truth), truth)
+    assert even == pytest.approx(np.sqrt(10 / 625))
+    on_it = mean_cosine(1 + 1.5 * truth, truth)
+    assert even < on_it < 0.4
+    found = clever_hans(0.95, on_it, even)
+    assert found.value > found.threshold
+    assert not found.flagged
+    assert "relevance is on what is novel, more than if it were even, 0.126" in found.words()
+    assert clever_hans(0.95, mean_cosine(1 - 0.5 * truth, truth), even).flagged
+    # Relevance that is the same everywhere explains nothing.
+    assert clever_hans(0.95, even, even).flagged
 
 
 def test_cosines_are_of_each_sample():

@@ -106,7 +106,7 @@ def test_a_detector_that_sees_a_mark_and_not_the_lesion_is_flagged(method):
     assert told["clever_hans"] == pytest.approx(1 - told["cosine"])
     assert told["clever_hans"] > 0.85
     assert told["flagged"] is True
-    assert told["threshold"] == 0.5
+    assert (told["threshold"], told["detects_from"]) == (0.5, 0.7)
     assert told["cosine"] < told["cosine_of_even_relevance"]
     assert "it may be right for a wrong reason" in told["words"]
 

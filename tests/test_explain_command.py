@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from mednovelty.cli import app
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.explain_cohort import scores_to_explain
+from mednovelty.explain_cohort import _region, scores_to_explain
+from mednovelty.io.read_scan import read_scan
+from mednovelty.io.scan_folder import scan_folder
 from mednovelty.report.relevance import on_disc
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -141,6 +143,45 @@ def test_masks_say_of_which_voxels_tables_tell(explained, again):
     )
 
 
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (lambda lesion: np.where(lesion > 0, np.nan, 0), "mask.not_finite"),
+        (lambda lesion: -lesion, "mask.negative"),
+        (lambda lesion: 0 * lesion, "mask.empty"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused_for_its_scan(made, code, tmp_path):
+    files, lesion = first_scan()
+    with pytest.raises(ScanError) as caught:
+        _region(saved(made(lesion.get_fdata()), lesion, tmp_path), read_scan(files))
+    assert caught.value.code == code
+
+
+def test_a_mask_of_fractions_has_something_inside(tmp_path):
+    files, lesion = first_scan()
+    inside = lesion.get_fdata() > 0
+    region = _region(saved(0.8 * inside, lesion, tmp_path), read_scan(files))
+    assert (region == inside).all()
+    # One that is 0 or 0.4 is a mask that was scaled, and was taken to have nothing inside.
+    with pytest.raises(ScanError, match="the mask is empty"):
+        _region(saved(0.4 * inside, lesion, tmp_path), read_scan(files))
+
+
+def first_scan():
+    """Return the files of the first patient, and its lesion."""
+    (files, *_) = scan_folder(tiny_cohort().patients)
+    return files, nib.load(tiny_cohort().lesions / "sub-p01_mask.nii.gz")
+
+
+def saved(values, like, tmp_path):
+    path = tmp_path / "sub-p01_mask.nii"
+    image = nib.Nifti1Image(values.astype(np.float32), like.affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
 def test_without_a_name_a_score_of_the_model_is_explained():
     detector, _ = tiny_detector()
     assert detector.settings.scores[:2] == ("nearest_normal", "vae_regularizer")
@@ -174,6 +215,7 @@ def test_one_bad_scan_stops_nobody(tmp_path):
     ("words", "code", "said"),
     [
         (["--score", "reconstruction_eror"], 2, "did you mean 'reconstruction_error'"),
+        (["--score", "cvdd"], 2, "cvdd: judges scans as a whole, and what explains it are its own maps"),
         (["--score", ","], 2, "--score ',' names no score"),
         (["--method", "magic"], 2, "method must be one of auto, lrp, gradient_x_input, smoothgrad"),
         (["--score", "vae_regularizer", "--method", "lrp"], 2, "is not written as a network"),

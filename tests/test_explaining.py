@@ -13,9 +13,10 @@ from scipy.stats import multivariate_normal
 from torch import nn
 
 from mednovelty.batch import Batch
-from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.errors import ScanError, SettingsError, UnknownPluginError
 from mednovelty.explaining import ExplainSettings, explain
-from mednovelty.explaining.derivatives import differentiable, gradient
+from mednovelty.explaining.derivatives import check_differentiable, differentiable, gradient
+from mednovelty.explaining.explain import check_explainable
 from mednovelty.explaining.layers import Rules, Weighted, propagated, steps_of
 from mednovelty.explaining.neuralised import soft_minimum
 from mednovelty.methods.autoencoder import AEMethod, AutoencoderSettings
@@ -178,7 +179,7 @@ class TestKDE:
 
     def test_by_hand(self):
         # d = (1 + 4) / 8 and (9 + 16) / 8 with h = 2.
-        pooled, values = soft_minimum(
+        pooled, values, own = soft_minimum(
             drawn(1, 2) * 0, torch.tensor([[1.0, 2], [3, 4]]).double(), torch.tensor(2.0)
         )
         weights = np.exp(-np.array([5, 25]) / 8)
@@ -187,11 +188,38 @@ class TestKDE:
         assert pooled.item() == pytest.approx(f)
         expected = f * (p[0] * np.array([1, 4]) / 5 + p[1] * np.array([9, 16]) / 25)
         np.testing.assert_allclose(values[0], expected)
+        assert own.item() == 0
+
+    def test_on_a_normal_its_own_kernel_has_no_direction_by_hand(self):
+        # d = 0 and (9 + 16) / 8 with h = 2: the first kernel's p f goes to no input.
+        points = torch.tensor([[1.0, 2], [4, 6]]).double()
+        _, values, own = soft_minimum(points[:1], points, torch.tensor(2.0))
+        weights = np.exp(-np.array([0, 25]) / 8)
+        f, p = -np.log(weights.mean()), weights / weights.sum()
+        assert own.item() == pytest.approx(f * p[0])
+        np.testing.assert_allclose(values[0], f * p[1] * np.array([9, 16]) / 25)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("settings", [{}, {"standardise": False}, {"reduce": 0.8}])
+    def test_training_samples_conserve_too(self, settings, dtype):
+        model = shallow("kde", samples=60, bandwidth=0.7, **settings).to(dtype)
+        x = torch.from_numpy(normals()).to(dtype)
+        found = explain(model, x, "outlier_score")
+        assert found.conserves
+        torch.testing.assert_close(found.unassigned, torch.zeros(150).to(dtype), atol=2e-5, rtol=0)
+        height = found.constant.min()
+        own = found.constant - height
+        # 60 of 150 are normals of the density; most have a kernel of their own, and others near.
+        assert (own > 0.1).sum() == 60
+        assert (own == 0).sum() == 90
+        assert (found.values >= 0).all()
+        assert "own kernel" in found.rule
 
     @given(st.floats(0.05, 20), st.integers(1, 40), st.floats(-1e3, 1e3))
     def test_it_adds_up_for_any_bandwidth_number_and_place(self, bandwidth, count, shift):
         points, x = drawn(count, 5) + shift, drawn(4, 5, seed=1, scale=3) + shift
-        pooled, values = soft_minimum(x, points, torch.tensor(bandwidth).double())
+        pooled, values, own = soft_minimum(x, points, torch.tensor(bandwidth).double())
+        assert (own == 0).all()
         torch.testing.assert_close(values.sum(1), pooled, rtol=1e-7, atol=1e-9)
         exact = -(torch.logsumexp(squared_distances(x, points) / (-2 * bandwidth**2), 1) - np.log(count))
         torch.testing.assert_close(pooled, exact, rtol=1e-6, atol=1e-6)
@@ -205,8 +233,8 @@ class TestKDE:
 
     def test_a_copy_of_the_only_normal_has_nothing_to_tell(self):
         point = drawn(1, 3)
-        pooled, values = soft_minimum(point, point, torch.tensor(0.5).double())
-        assert pooled.item() == pytest.approx(0)
+        pooled, values, own = soft_minimum(point, point, torch.tensor(0.5).double())
+        assert pooled.item() == own.item() == pytest.approx(0)
         assert (values == 0).all()
 
 
@@ -415,6 +443,27 @@ class TestRefusals:
         model = shallow("isolation_forest", trees=5, tree_samples=32)
         with pytest.raises(SettingsError, match=r"^outlier_score: cannot be explained: it does not depend"):
             explain(model, normals(3), "outlier_score")
+
+    def test_trees_are_refused_before_any_sample_is_seen(self):
+        model = shallow("isolation_forest", trees=5, tree_samples=32)
+        with pytest.raises(SettingsError, match=r"^outlier_score: cannot be explained: it does not depend"):
+            check_explainable(scoring_of(model), "outlier_score")
+        check_explainable(scoring_of(shallow("local_outlier_factor", samples=60)), "outlier_score")
+
+    def test_a_derivative_that_is_not_finite_is_the_samples_fault(self):
+        root = lambda x: x.abs().sum(1).sqrt()  # noqa: E731
+        x = drawn(5, D)
+        x[[1, 3]] = 0
+        words = r"^root: cannot be explained here: it has no finite derivative at 2 of 5 samples"
+        with pytest.raises(ScanError, match=words) as caught:
+            gradient(root, x, "root")
+        assert caught.value.code == "relevance.derivative"
+        check_differentiable(root, x, "root")
+
+    def test_copies_of_normals_have_local_outlier_factors_with_a_derivative(self):
+        model = shallow("local_outlier_factor", samples=60).float()
+        slope, _ = gradient(model.of, model.normals().clone(), "outlier_score")
+        assert (slope != 0).any()
 
     def test_scores_made_of_derivatives(self):
         with pytest.raises(SettingsError, match="combi: cannot be explained: it is made of derivatives"):

@@ -138,6 +138,80 @@ def test_scans_take_no_word_vectors(tmp_path, capsys):
     assert "2 paths, of which not all are reports" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--masks", "nowhere"), ("--labels", "nowhere.tsv"), ("--outliers", "nowhere"), ("--fold", "1"),
+        ("--recipe", "slices"), ("--contrasts", "FLAIR"), ("--brain-masks", "nowhere"), ("--resume",),
+    ],
+)  # fmt: skip
+def test_what_is_of_scans_is_refused_to_fit_reports(tmp_path, capsys, option):
+    reports = write_reports(tmp_path / "normal", 3, NORMAL)
+    assert run("-q", "fit", reports, "-o", tmp_path / "m", "--method", "cvdd", *option) == 2
+    assert f"{option[0]}: of scans, and these are reports (*.txt)" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_is_of_scans_is_refused_to_score_reports(fitted, capsys):
+    words = ("-q", "score", fitted / "model", fitted / "normal", "-o", fitted / "out")
+    assert run(*words, "--brain-masks", "nowhere", "--set", "score.x=1", "--dry-run") == 2
+    assert "--set, --brain-masks, --dry-run: of scans" in capsys.readouterr().err
+    assert not (fitted / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--latent", "8"), ("--set", "train.max_epochs=3")])
+def test_settings_of_scans_are_said_to_be_none_of_reports(tmp_path, capsys, option):
+    reports = write_reports(tmp_path / "normal", 3, NORMAL)
+    assert run("-q", "fit", reports, "-o", tmp_path / "m", "--method", "cvdd", *option) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "Reports have other settings than scans: method and seed, and method_settings with contexts," in said
+    )
+
+
+def test_copies_of_a_report_are_used_once(tmp_path, capsys):
+    reports = write_reports(tmp_path / "normal", 6, NORMAL)
+    (reports / "z.txt").write_bytes((reports / "r00.txt").read_bytes())
+    words = ("-q", "fit", reports, "-o", tmp_path / "m", "--method", "cvdd", *SET)
+    assert run(*words, "--embeddings", vectors_file(tmp_path / "v.txt")) == 6
+    assert "z.txt: the same file, byte for byte, as r00.txt; it is used once" in capsys.readouterr().err
+    assert len(ReportDetector.load(tmp_path / "m").reports) == 6
+
+
+def test_reports_are_explained_by_their_attention(fitted, capsys):
+    assert run("-q", "explain", fitted / "model", fitted / "normal", "-o", fitted / "out") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is a detector of reports, which attention explains: `mednovelty score` writes each word's" in said
+
+
+def test_a_report_of_unknown_words_is_told_in_table_and_log(fitted, capsys):
+    odd = write_reports(fitted / "odd", 1, NORMAL, seed=4)
+    (odd / "foreign.txt").write_text("mass zzz qqq yyy")
+    assert run("-q", "score", fitted / "model", odd, "-o", fitted / "out") == 0
+    rows = list(csv.DictReader((fitted / "out" / "cohort.tsv").open(), delimiter="\t"))
+    shares = {row["id"]: float(row["share_known"]) for row in rows}
+    assert shares == {"foreign": 0.25, "r40": pytest.approx(0.8)}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "foreign: only 25 % of its words have a vector" in said
+    assert "r40: only" not in said
+
+
+def test_vectors_without_a_direction_are_none(tmp_path, capsys, recwarn):
+    reports = write_reports(tmp_path / "normal", 6, NORMAL)
+    words = ("-q", "fit", reports, "-o", tmp_path / "m", "--method", "cvdd", *SET, "--embeddings")
+    zero, alike, some = (tmp_path / f"{name}.txt" for name in ("zero", "alike", "some"))
+    zero.write_text("".join(f"{word} 0 0 0\n" for word in NORMAL))
+    alike.write_text("".join(f"{word} 1 2 3\n" for word in NORMAL))
+    some.write_text(vectors_file(tmp_path / "v.txt").read_text() + "mm 0 0 0 0\n")
+    assert run(*words, zero) == 3
+    assert "the vectors of all 6 words are 0" in " ".join(capsys.readouterr().err.split())
+    assert run(*words, alike) == 2
+    assert "2 contexts cannot be learnt from 1 different word vectors" in capsys.readouterr().err
+    assert not [warning for warning in recwarn if "ConvergenceWarning" in str(warning.category)]
+    assert run(*words, some) == 0
+    assert "mm" not in ReportDetector.load(tmp_path / "m").vectors.words
+
+
 def test_which_paths_are_reports(tmp_path):
     folder = write_reports(tmp_path / "some", 2, NORMAL)
     files = sorted(folder.glob("*.txt"))

@@ -18,6 +18,10 @@ FLAGGED_ABOVE = 0.5
 """Between what Table 4.4 has as highest of KDE on MNIST-C, 0.32, where relevance is on the anomaly and beside
 it, and of Deep SVDD, 0.60, where it is beside it."""
 
+DETECTS_FROM = 0.7
+"""Of an AUROC: below it, a score hardly finds anything, and the reason why matters little. The thesis' own
+examples are all far above."""
+
 
 @dataclass(frozen=True, slots=True)
 class CleverHans:
@@ -26,11 +30,13 @@ class CleverHans:
     Attributes:
         auroc: From 0 to 1.
         cosine: Mean over samples, from -1 to 1.
-        threshold: Above which it is flagged.
+        even: The same of relevance that is the same everywhere: the root of the anomaly's share of a sample.
+        threshold: Above which the difference is large.
     """
 
     auroc: float
     cosine: float
+    even: float
     threshold: float = FLAGGED_ABOVE
 
     @property
@@ -40,34 +46,51 @@ class CleverHans:
 
     @property
     def flagged(self) -> bool:
-        """Whether it is large; what is not detected cannot be: AUROC is then at most the threshold."""
-        return self.value > self.threshold
+        """Whether it is large, anomalies are detected, and relevance is on them no better than if even.
+
+        The thesis has the difference alone. That is large of everything that is small, since its cosines
+        are small for everybody, and of what is not detected but has relevance that is negative there.
+        """
+        return self.value > self.threshold and self.auroc >= DETECTS_FROM and not self._meets
+
+    @property
+    def _meets(self) -> bool:
+        """Whether relevance is on anomalies better than if it were even, by more than numbers are rounded."""
+        return self.cosine > self.even + 1e-6
 
     def words(self) -> str:
-        """Return it in words."""
+        """Return it in words; of a large difference that is not flagged, why."""
         told = f"Clever Hans score {self.value:.3f}: AUROC {self.auroc:.3f} less cosine {self.cosine:.3f}"
-        if not self.flagged:
+        if self.value <= self.threshold:
             return told
-        return f"{told}; above {self.threshold:g}: it may be right for a wrong reason, so look at relevance"
+        told += f"; above {self.threshold:g}"
+        if self.auroc < DETECTS_FROM:
+            return f"{told}, but with an AUROC below {DETECTS_FROM:g} there is little detected to explain"
+        if self._meets:
+            return f"{told}, but relevance is on what is novel, more than if it were even, {self.even:.3f}"
+        why = f"and relevance no more on what is novel than if it were even, {self.even:.3f}"
+        return f"{told}, {why}: it may be right for a wrong reason, so look at relevance"
 
 
 @equation("ruff2021_thesis", "Clever Hans score")
-def clever_hans(auroc: float, cosine: float, threshold: float = FLAGGED_ABOVE) -> CleverHans:
+def clever_hans(auroc: float, cosine: float, even: float, threshold: float = FLAGGED_ABOVE) -> CleverHans:
     """Return AUROC less cosine similarity, and whether that is large.
 
     Args:
         auroc: Of detection, from 0 to 1.
         cosine: Mean cosine similarity of relevance and ground truth, from -1 to 1.
-        threshold: Above which it is flagged.
+        even: The same of relevance that is the same everywhere, from 0 to 1.
+        threshold: Above which the difference is large.
 
     Raises:
         SettingsError: Numbers out of range, as shares in percent.
     """
-    if not 0 <= auroc <= 1:
-        raise SettingsError(f"auroc must be from 0 to 1, got {auroc:g}")
+    for name, share in (("auroc", auroc), ("even", even)):
+        if not 0 <= share <= 1 + 1e-6:
+            raise SettingsError(f"{name} must be from 0 to 1, got {share:g}")
     if not -1 - 1e-6 <= cosine <= 1 + 1e-6:
         raise SettingsError(f"cosine must be from -1 to 1, got {cosine:g}")
-    return CleverHans(float(auroc), float(cosine), threshold)
+    return CleverHans(float(auroc), float(cosine), float(even), threshold)
 
 
 def mean_cosine(relevance: np.ndarray, truth: np.ndarray) -> float:
@@ -95,4 +118,4 @@ def mean_cosine(relevance: np.ndarray, truth: np.ndarray) -> float:
     return float(cosine.mean())
 
 
-__all__ = ["FLAGGED_ABOVE", "CleverHans", "clever_hans", "mean_cosine"]
+__all__ = ["DETECTS_FROM", "FLAGGED_ABOVE", "CleverHans", "clever_hans", "mean_cosine"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.clever_hans import CleverHans, clever_hans, mean_cosine
+from mednovelty.evaluation.clever_hans import DETECTS_FROM, CleverHans, clever_hans, mean_cosine
 from mednovelty.evaluation.files import read_sidecar
 from mednovelty.evaluation.truth import Truth
 from mednovelty.io.guard import shown
@@ -36,14 +36,12 @@ class Reason:
 
     Attributes:
         found: Its Clever Hans score.
-        even: The cosine of relevance that is the same everywhere in the brain.
         slices: Diseased ones that cosines are of.
         scans: That they are from.
         rule: How relevance was found.
     """
 
     found: CleverHans
-    even: float
     slices: int
     scans: int
     rule: str
@@ -55,9 +53,10 @@ class Reason:
             "clever_hans": found.value,
             "flagged": found.flagged,
             "threshold": found.threshold,
+            "detects_from": DETECTS_FROM,
             "auroc": found.auroc,
             "cosine": found.cosine,
-            "cosine_of_even_relevance": self.even,
+            "cosine_of_even_relevance": found.even,
             "slices": self.slices,
             "scans": self.scans,
             "rule": self.rule,
@@ -186,7 +185,7 @@ def _reason(
         )
         return None, [*said, f"{score}: no Clever Hans score: there is no {what}"]
     cosine, even = (sum(getattr(o, name) for o in overlaps) / count for name in ("cosine", "even"))
-    return Reason(clever_hans(auroc, cosine), even, count, len(overlaps), "; ".join(sorted(rules))), said
+    return Reason(clever_hans(auroc, cosine, even), count, len(overlaps), "; ".join(sorted(rules))), said
 
 
 def _read(file: RelevanceFile, truth: Truth, score: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mednovelty.evaluation.clever_hans import DETECTS_FROM
 from mednovelty.evaluation.lesions import POINTS
 from mednovelty.evaluation.verdicts import pooled_verdicts, verdicts
 from mednovelty.text import printable
@@ -117,7 +118,7 @@ def _reasons(found: Evaluation) -> _Part:
         score: [
             [f"{reason.found.auroc:.3f}"],
             [f"{reason.found.cosine:.3f}"],
-            [f"{reason.even:.3f}"],
+            [f"{reason.found.even:.3f}"],
             [f"{reason.found.value:.3f}", *(["flagged"] if reason.found.flagged else [])],
         ]
         for score, reason in found.reasons.items()
@@ -125,7 +126,8 @@ def _reasons(found: Evaluation) -> _Part:
     above = next(iter(found.reasons.values())).found.threshold
     told = [
         "AUROC of slices by their mean score, less the cosine of relevance and lesion in diseased slices; "
-        f"flagged above {above:g}. Even: the cosine of relevance that is the same everywhere in the brain."
+        f"flagged above {above:g} where AUROC is at least {DETECTS_FROM:g} and the cosine no higher than "
+        "even, that of relevance that is the same everywhere in the brain."
     ]
     told += [f"{score}: {why.found.words()}" for score, why in found.reasons.items() if why.found.flagged]
     n = max(reason.slices for reason in found.reasons.values())

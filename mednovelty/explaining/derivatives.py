@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mednovelty.errors import SettingsError
+from mednovelty.errors import ScanError, SettingsError
 from mednovelty.methods.input_gradients import NoisyCopies
 from mednovelty.plugins import plugin
 from mednovelty.scoring import Scoring
@@ -34,8 +34,35 @@ def gradient(score: Score, x: Samples, name: str) -> tuple[Tensor, SampleScores]
         name: Of the score, for messages.
 
     Raises:
-        SettingsError: It has no derivative, or one that is not finite.
+        SettingsError: It has no derivative.
+        ScanError: It has one, which at some of these samples is not finite.
     """
+    slope, found = _slope(score, x, name)
+    bad = int((~torch.isfinite(slope)).any(1).sum())
+    if bad:
+        told = f"{name}: cannot be explained here: it has no finite derivative at {bad} of {len(x)} samples"
+        raise ScanError(f"{told}; leave this scan out, or use method='lrp' where there is one",
+                        code="relevance.derivative")  # fmt: skip
+    return slope, found
+
+
+def check_differentiable(score: Score, like: Samples, name: str) -> None:
+    """Raise where a score has no derivative; whether it is finite is only known of samples.
+
+    Args:
+        score: As of ``gradient``.
+        like: ``(B, D)`` of any values, which are not looked at.
+        name: Of the score, for messages.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    # Numbers of no pattern: a score may be constant at 0.
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+    _slope(score, noise.to(like), name)
+
+
+def _slope(score: Score, x: Samples, name: str) -> tuple[Tensor, SampleScores]:
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         found = score(leaf)
@@ -46,9 +73,6 @@ def gradient(score: Score, x: Samples, name: str) -> tuple[Tensor, SampleScores]
         (slope,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
     if slope is None:
         raise SettingsError(_words(name, "does not depend on the sample"))
-    bad = int((~torch.isfinite(slope)).any(1).sum())
-    if bad:
-        raise SettingsError(_words(name, f"has no finite derivative at {bad} of {len(x)} samples"))
     return slope, found.detach()
 
 
@@ -92,4 +116,4 @@ def _words(name: str, why: str) -> str:
     )
 
 
-__all__ = ["Score", "differentiable", "gradient", "smooth_gradient"]
+__all__ = ["Score", "check_differentiable", "differentiable", "gradient", "smooth_gradient"]

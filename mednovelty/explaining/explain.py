@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mednovelty.batch import sample_shape
 from mednovelty.errors import SettingsError
-from mednovelty.explaining.derivatives import differentiable, gradient, smooth_gradient
+from mednovelty.explaining.derivatives import check_differentiable, differentiable, gradient, smooth_gradient
 from mednovelty.explaining.layers import Rules
 from mednovelty.explaining.neuralised import Explained, neuralised
 from mednovelty.explaining.relevance import Relevance
@@ -60,6 +60,7 @@ def explain(
     Raises:
         UnknownPluginError: There is no scorer of that name.
         SettingsError: The score cannot be explained, or not so; samples of another size or not finite.
+        ScanError: Its derivative is not finite at some of these samples.
     """
     settings = settings or ExplainSettings()
     if method not in METHODS:
@@ -84,7 +85,9 @@ def check_explainable(scoring: Scoring, score: str, method: Method = "auto") -> 
     if method == "lrp" and not by_layers:
         raise SettingsError(_no_layers(scoring, score))
     if not by_layers:
-        differentiable(scoring, score)
+        model = scoring.model
+        like = torch.zeros(2, math.prod(sample_shape(model)), dtype=dtype_of(model), device=scoring.device)
+        check_differentiable(differentiable(scoring, score), like, score)
 
 
 def _no_layers(scoring: Scoring, score: str) -> str:

@@ -14,7 +14,9 @@ reconstruction       the network     ||x - xhat||^2                none: there i
 The soft minimum f gives d_j the part p_j f, with p_j = exp(-d_j) / sum_j exp(-d_j); a squared distance gives
 each of its terms itself; the encoder's layers are in ``layers``. A reconstruction is taken as given, not
 followed back into the input. What does not depend on x is ``constant``: of ``kde`` the height of its kernels,
-of a soft boundary -R^2.
+of a soft boundary -R^2. So is what the soft minimum gives to kernels that lie on x itself, as those of
+training samples do: (x_i - x_ji)^2 / ||x - x_j||^2 tends to another limit from each side, and p_j f has no
+input to go to.
 """
 
 from __future__ import annotations
@@ -75,35 +77,45 @@ def of_density(scoring: Scoring, x: Samples, rules: Rules) -> Explained:
         axes = model.preparation.reduction.axes[:, : model.preparation.width]
         features, points = model.preparation(x) @ axes.T, points @ axes.T
     # In float64: shares are of differences of numbers that may be far from 0.
-    pooled, values = soft_minimum(features.double(), points.double(), model.bandwidth.double())
+    # That of x or worse: normals were kept in single precision.
+    precision = torch.finfo(torch.float32).eps
+    pooled, values, own = soft_minimum(
+        features.double(), points.double(), model.bandwidth.double(), precision
+    )
     height = model.preparation.width * (model.bandwidth.double().log() + 0.5 * math.log(2 * math.pi))
     score = pooled + height
-    rule = "soft minimum of distances to normals, squared differences"
-    return Explained(values.to(x), score.to(x), height.expand_as(score).to(x), rule)
+    rule = "soft minimum of distances to normals, squared differences; constant: kernels' height, own kernel"
+    return Explained(values.to(x), score.to(x), (height + own).to(x), rule)
 
 
-def soft_minimum(x: Tensor, points: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return f = -log mean_j exp(-d_j), ``(B,)``, and its ``(B, D)`` relevance.
+def soft_minimum(
+    x: Tensor, points: Tensor, bandwidth: Tensor, precision: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return f = -log mean_j exp(-d_j), ``(B,)``, its ``(B, D)`` relevance, and what no input can be given.
 
-    ``R_i = sum_j p_j f (x_i - x_ji)^2 / ||x - x_j||^2``; points that x equals have no differences to give
-    theirs to.
+    ``R_i = sum_j p_j f (x_i - x_ji)^2 / ||x - x_j||^2`` over points that x does not equal; of the others
+    ``sum_j p_j f`` is the third, ``(B,)``, and all three together conserve f.
 
     Args:
         x: ``(B, D)``.
         points: ``(n, D)``.
         bandwidth: h.
+        precision: Relative, that x was computed with: nearer than that, differences are but rounding.
     """
+    same = 16 * precision * (x.norm(dim=1, keepdim=True) + points.norm(dim=1))
     centre = points.mean(0)
     x, points = x - centre, points - centre
     squared = torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist").square()
     exponents = squared / (-2 * bandwidth.square())
     pooled = math.log(len(points)) - exponents.logsumexp(1)
-    weights = torch.where(squared > 0, exponents.softmax(1) / squared.clamp_min(1e-300), 0.0)
+    parts, apart = exponents.softmax(1), squared > same.square()
+    weights = torch.where(apart, parts / squared.clamp_min(1e-300), 0.0)
     # sum_j w_j (x - x_j)^2, without an array of (B, n, D).
     shares = (
         x.square() * weights.sum(1, keepdim=True) - 2 * x * (weights @ points) + weights @ points.square()
     )
-    return pooled, pooled[:, None] * shares.clamp_min(0)
+    own = torch.where(apart, 0.0, parts).sum(1)
+    return pooled, pooled[:, None] * shares.clamp_min(0), pooled * own
 
 
 def of_nearest(scoring: Scoring, x: Samples, rules: Rules) -> Explained:

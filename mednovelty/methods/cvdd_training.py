@@ -70,7 +70,8 @@ def starting_contexts(bags: Sequence[Tensor], settings: ContextSettings, seed: i
     from sklearn.cluster import KMeans
 
     points = torch.stack([bag.mean(0) for bag in bags])
-    if settings.start == "members" or len(bags) < settings.contexts:
+    # Bags that are alike, as reports of the same words, are fewer points than they are bags.
+    if settings.start == "members" or len(points.unique(dim=0)) < settings.contexts:
         points = torch.cat(list(bags))
         drawn = torch.randperm(len(points), generator=generator(seed, "cvdd members"))
         points = points[drawn[:STARTING_MEMBERS]]

@@ -126,7 +126,7 @@ class ReportDetector:
 
         Raises:
             ScanError: Two reports have one id, no report has a known word, or the file of vectors is none.
-            SettingsError: There are too few words.
+            SettingsError: There are too few words, or too few that differ.
         """
         settings = settings or ReportSettings()
         refuse_same_ids(reports)
@@ -138,6 +138,7 @@ class ReportDetector:
             raise ScanError(f"no word of {len(reports)} reports has a vector in {vectors.source}",
                             code="report.unknown_words")  # fmt: skip
         bags = [vectors.bag(report.words) for report in known]
+        _refuse_too_few(bags, settings.contexts.contexts)
         fitted = cross_fitted(bags, settings.contexts, seed)
         tops = _top_words(known, bags, vectors, fitted)
         seen = tuple((report.id, report.sha256) for report in known)
@@ -239,10 +240,21 @@ def refuse_same_ids(reports: Sequence[Report]) -> None:
 
 
 def _vectors(reports: Sequence[Report], path: Path | None, settings: ReportSettings) -> WordVectors:
-    if path is not None:
-        return read_vectors(path, {word for report in reports for word in report.words}, settings.most_words)
     words = [report.words for report in reports]
-    return trained_vectors(words, width=settings.width, window=settings.window, fewest=settings.fewest)
+    if path is not None:
+        found = read_vectors(path, {word for each in words for word in each}, settings.most_words)
+    else:
+        found = trained_vectors(words, width=settings.width, window=settings.window, fewest=settings.fewest)
+    return found.with_directions()
+
+
+def _refuse_too_few(bags: Sequence[Tensor], contexts: int) -> None:
+    different = len(torch.cat(list(bags)).unique(dim=0))
+    if different < contexts:
+        raise SettingsError(
+            f"{contexts} contexts cannot be learnt from {different} different word vectors; lower "
+            "method_settings.contexts.contexts, or give other vectors or more reports"
+        )
 
 
 def _room(width: int, settings: ReportSettings, normals: int) -> KeptContexts:

@@ -55,6 +55,21 @@ class WordVectors:
         """Return those words that have a vector, in order."""
         return [word for word in words if word in self.place]
 
+    def with_directions(self) -> WordVectors:
+        """Return those words whose vector is not 0: of another, cosines say nothing.
+
+        Raises:
+            ScanError: There is none.
+        """
+        kept = self.vectors.any(1)
+        if kept.all():
+            return self
+        if not kept.any():
+            raise ScanError(f"{self.source}: the vectors of all {len(self.words)} words are 0; give others",
+                            code="vectors.zero")  # fmt: skip
+        words = tuple(word for word, keep in zip(self.words, kept.tolist(), strict=True) if keep)
+        return WordVectors(words, self.vectors[kept], self.source)
+
     def bag(self, words: Iterable[str]) -> Tensor:
         """Return ``(n, d)`` vectors of those words that have one."""
         return self.vectors[[self.place[word] for word in words if word in self.place]]

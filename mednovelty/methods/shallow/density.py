@@ -132,7 +132,8 @@ class LOF(WithPoints):
         found = squared_distances(z.detach(), points).topk(int(self.k), largest=False).indices
         # Differences, not the expanded square: beside a copy of a normal that one is all rounding.
         steps = [(z - points[found[:, j]]).square().sum(1) for j in range(found.shape[1])]
-        distances = torch.stack(steps, dim=1).sqrt()
+        # A root has no slope at 0, at a copy of a normal, where reach is what counts.
+        distances = torch.stack(steps, dim=1).clamp_min(torch.finfo(z.dtype).tiny).sqrt()
         return self.density[found].mean(1) / reachability(distances, self.reach[found])
 
     def facts(self) -> dict[str, Any]:
