@@ -215,9 +215,9 @@ def _about(
 
 
 def _region(path: Path | None, scan: Scan) -> np.ndarray | None:
-    from mednovelty.io.mask import read_on_grid
+    from mednovelty.io.mask import read_lesion
 
-    return None if path is None else read_on_grid(path, scan.grid, scan.id)[0] > 0.5
+    return None if path is None else read_lesion(path, scan.grid, scan.id)[0]
 
 
 def _write_background(place: OutputNames, scan: Scan) -> None:
