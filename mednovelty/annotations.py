@@ -5,7 +5,8 @@ what                  methods that take it                     what becomes of i
 ====================  ======================================  =============================================
 ``normal``            ``deep_sad``, ``hsc``, ``fcdd``          +1: all samples of the scan
 ``anomalous``         the same                                 -1: the samples in the scan's lesion; of a
-                                                               slice or window scan without a mask, all
+                                                               slice or window scan, all, where no masks
+                                                               were given
 ``unlabelled``        the same                                 0: taken to be normal, less surely so
 a class               ``hyperspherical``                       0, 1, ...: in the order of the names
 lesion masks          all                                      -1 for the first three, unless labels are
@@ -117,9 +118,15 @@ class Annotations:
 
         Raises:
             ScanError: It is said to be normal and has one, or anomalous and has none
-                (``labels.contradictory``).
+                (``labels.contradictory``); or anomalous, others have masks, and it has none (``labels.where``).
         """
         lesion = None if self.lesion_of is None else self.lesion_of(scan)
+        if lesion is None and self.lesion_of is not None and self.semi and self.label_of(scan.id) == -1:
+            raise ScanError(
+                f"{scan.id}: is labelled as anomalous, and no mask says where, though masks were given; give it "
+                "one, or call it unlabelled (a label of a subject is that of each of its sessions)",
+                code="labels.where",
+            )
         if (
             lesion is not None
             and self.shows(scan.id)

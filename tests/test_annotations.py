@@ -1,5 +1,6 @@
 """What is known of scans: who takes which labels, which voxels, slices and windows are labelled."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,19 @@ def test_a_scan_that_is_anomalous_without_a_mask_is_so_in_all_its_slices(cohort)
         assert (rows_of(images, "sub-1")[:, -1] == 0).all()
         assert {scan.id: scan.role for scan in images.scans}["sub-4"] == "training"
         assert "sub-4: labelled as anomalous: each of its samples, since no mask says which" in images.notes
+
+
+def test_an_anomalous_scan_without_a_mask_is_refused_once_masks_are_given(cohort, tmp_path):  # noqa: F811
+    settings, labels = image_settings("slices", "hsc"), Labels({"sub-1": -1, "sub-2": -1})
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    shutil.copy(cohort / "masks/sub-1_mask.nii.gz", masks)
+    lesions = lesions_in(masks, ["sub-1", "sub-2"], tmp_path, each=False)
+    known = Annotations.of(settings, 0, lesion_of=lesions, labels=labels)
+    with gather_images(structural(cohort), settings, 0, known=known) as images:
+        assert "sub-2" not in images.table.scans
+        assert any("sub-2: is labelled as anomalous, and no mask says where" in n for n in images.notes)
+        assert (images.table.array()[:, -1] < 0).sum() == 3
 
 
 def test_synthetic_anomalies_stand_in_where_nothing_is_known():
