@@ -118,13 +118,13 @@ class Annotations:
 
         Raises:
             ScanError: It is said to be normal and has one, or anomalous and has none
-                (``labels.contradictory``); or anomalous, others have masks, and it has none (``labels.where``).
+                (``labels.contradictory``); or anomalous, and has no mask though others do (``labels.where``).
         """
         lesion = None if self.lesion_of is None else self.lesion_of(scan)
         if lesion is None and self.lesion_of is not None and self.semi and self.label_of(scan.id) == -1:
             raise ScanError(
-                f"{scan.id}: is labelled as anomalous, and no mask says where, though masks were given; give it "
-                "one, or call it unlabelled (a label of a subject is that of each of its sessions)",
+                f"{scan.id}: is labelled as anomalous, and no mask says where, though masks were given; give "
+                "it one, or call it unlabelled (a label of a subject is that of each of its sessions)",
                 code="labels.where",
             )
         if (

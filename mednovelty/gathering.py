@@ -25,6 +25,8 @@ from mednovelty.holding_out import (
     held_out_count,
     held_out_ids,
     name_of,
+    refuse_copy_of_outlier,
+    refuse_outlier,
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure
@@ -152,11 +154,13 @@ class _Gathering:
         self.asks = asks
         self.asked: set[str] = set()
         self.held = HeldAnomalies()
+        self.outliers: dict[str, str] = {}
         self.subjects: dict[str, str] = {}
         self.notes: list[str] = []
 
     def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None = None) -> None:
         """Preprocess a scan and keep its voxels: those of a lesion, ``(I, J, K)`` bool, as far as known."""
+        refuse_copy_of_outlier(scan, self.outliers)
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same file, byte for byte, as {same}; it is used once",
@@ -236,7 +240,9 @@ class _Gathering:
 
     def _outlier_rows(self, files: Any) -> np.ndarray:
         """Return ``(n, C + 1)`` rows of a scan that is all outliers."""
-        samples = self._prepared(self.read(files)).voxels()
+        scan = self.read(files)
+        refuse_outlier(scan, self.seen, self.outliers)
+        samples = self._prepared(scan).voxels()
         return self.known.rows(samples, np.full(len(samples), -1, np.float32))
 
 

@@ -78,6 +78,39 @@ class HeldAnomalies:
         )
 
 
+def refuse_outlier(scan: Scan, seen: Iterable[Any], outliers: dict[str, str]) -> None:
+    """Refuse an outlier that is a scan to train on, byte for byte, and remember its hash.
+
+    Args:
+        scan: The outlier.
+        seen: Scans of the training so far, with ``id`` and ``sha256``.
+        outliers: Ids by hash.
+
+    Raises:
+        ScanError: It is one of these (``outliers.overlap``).
+    """
+    same = next((other.id for other in seen if scan.sha256 and other.sha256 == scan.sha256), None)
+    if same is not None:
+        raise ScanError(f"{scan.id}: the same file, byte for byte, as the scan {same}, which is trained on",
+                        code="outliers.overlap")  # fmt: skip
+    if scan.sha256:
+        outliers[scan.sha256] = scan.id
+
+
+def refuse_copy_of_outlier(scan: Scan, outliers: Mapping[str, str]) -> None:
+    """Refuse a scan to train on that is an outlier, byte for byte.
+
+    Raises:
+        ScanError: It is one (``outliers.overlap``).
+    """
+    if scan.sha256 in outliers:
+        raise ScanError(
+            f"{scan.id}: the same file, byte for byte, as the outlier {outliers[scan.sha256]}; a scan is one "
+            "of the two",
+            code="outliers.overlap",
+        )
+
+
 def held_of(subjects: Sequence[tuple[str, Sequence[str]]], count: int, seed: int) -> HeldAnomalies:
     """Return what is held out of annotated scans.
 
@@ -260,6 +293,8 @@ __all__ = [
     "held_out_count",
     "held_out_ids",
     "name_of",
+    "refuse_copy_of_outlier",
+    "refuse_outlier",
     "subject_of",
     "validation_first",
 ]

@@ -23,7 +23,14 @@ from mednovelty.gathering import (
     scan_of,
     split,
 )
-from mednovelty.holding_out import HeldAnomalies, add_known, held_out_ids, validation_first
+from mednovelty.holding_out import (
+    HeldAnomalies,
+    add_known,
+    held_out_ids,
+    refuse_copy_of_outlier,
+    refuse_outlier,
+    validation_first,
+)
 from mednovelty.outlier_sources import Exposure, picture_samples
 from mednovelty.preprocess.resample import carried
 from mednovelty.scan import Scan
@@ -85,11 +92,13 @@ class _Gathering:
         self.seen: list[SeenScan] = []
         self.asked: set[str] = set()
         self.held = HeldAnomalies()
+        self.outliers: dict[str, str] = {}
         self.subjects: dict[str, str] = {}
         self.notes: list[str] = []
 
     def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None) -> None:
         """Preprocess a scan and keep its samples."""
+        refuse_copy_of_outlier(scan, self.outliers)
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same files, byte for byte, as {same}; they are used once",
@@ -164,6 +173,7 @@ class _Gathering:
             samples = picture_samples(files, contrasts, self.steps, self.view.shape(len(contrasts)))
         else:
             scan = self.read(files)
+            refuse_outlier(scan, self.seen, self.outliers)
             check_contrasts(scan, contrasts)
             for _, step in self.steps:
                 scan = step(scan)
