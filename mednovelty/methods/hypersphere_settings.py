@@ -203,7 +203,7 @@ class DeepSADSettings(PlantingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_between(self, "eta", 0, 1e6)
+        check_between(self, "eta", 1e-6, 1e6)
         check_between(self, "epsilon", 1e-12, 1)
 
 
@@ -227,7 +227,7 @@ class HSCSettings(PlantingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "norm", ("pseudo_huber", "l1", "l2", "squared"))
-        check_between(self, "eta", 0, 1e6)
+        check_between(self, "eta", 1e-6, 1e6)
 
 
 def check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
