@@ -279,8 +279,27 @@ def with_what_is_known(
     if getattr(own, "anomalies", None) == "auto":
         shown = known.outliers or known.labels is not None or known.shows_any
         own = replace(own, anomalies="none" if shown else "confetti" if images else "diffusion")
+    own = _with_background(own, settings)
     _check_synthetic(own, images=images, gradients=gradients)
     return settings if own is method.settings else replace(settings, method_settings=own)
+
+
+def _with_background(own: Any, settings: FitSettings) -> Any:
+    """Return a method's settings with the background of the samples that it will see.
+
+    Raises:
+        SettingsError: They say another: lesions would be planted outside of the scan (``background.differs``).
+    """
+    shown = getattr(getattr(make_view(settings), "settings", None), "background", None)
+    if shown is None or not hasattr(own, "background") or own.background == shown:
+        return own
+    if own.background is not None:
+        raise SettingsError(
+            f"method_settings.background={own.background:g} and view_settings.background={shown:g}: samples "
+            "show the view's outside of the scan, where no lesion is to be planted; leave the method's out",
+            code="background.differs",
+        )
+    return replace(own, background=float(shown))
 
 
 def _check_synthetic(own: Any, *, images: bool, gradients: bool) -> None:

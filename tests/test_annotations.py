@@ -293,3 +293,31 @@ def test_synthetic_anomalies_stand_in_where_nothing_is_known():
 def test_wrong_settings_are_named(wrong, said):
     with pytest.raises(SettingsError, match=said):
         AnnotationSettings(**wrong)
+
+
+@pytest.mark.parametrize("method", ["fcdd", "hsc", "deep_sad"])
+def test_lesions_are_planted_where_the_view_shows_no_background(method):
+    view = {"size": [24, 24], "background": -3.0}
+    settings = image_settings("slices", method, method_settings={"anomalies": "lesions"}, view_settings=view)
+    settings = with_what_is_known(settings, Annotations.of(settings, 0), images=True, gradients=False)
+    assert settings.method_settings.background == -3
+    tree = {"anomalies": "lesions", "background": 0.0}
+    other = image_settings("slices", method, method_settings=tree, view_settings=view)
+    with pytest.raises(SettingsError, match="method_settings.background=0 and view_settings.background=-3"):
+        with_what_is_known(other, Annotations.of(other, 0), images=True, gradients=False)
+
+
+def test_planted_lesions_leave_the_background_as_it_is():
+    view = {"size": [24, 24], "background": -3.0}
+    tree = {"anomalies": "lesions"}
+    settings = image_settings("slices", "fcdd", method_settings=tree, view_settings=view)
+    settings = with_what_is_known(settings, Annotations.of(settings, 0), images=True, gradients=False)
+    method = FCDDMethod(settings.method_settings)
+    model = method.build((2, 24, 24))
+    images = torch.full((6, 2, 24, 24), -3.0)
+    images[..., 6:18, 6:18] = torch.randn(6, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+    rows, found = images.flatten(1), torch.Generator().manual_seed(1)
+    made = method.with_planted(model, model.split(rows), torch.ones(6, dtype=torch.bool), found)
+    outside = (images == -3).all(1)
+    assert not made.truth.bool()[outside].any()
+    assert made.truth.bool().any()

@@ -233,7 +233,7 @@ class FCDDMethod:
             return samples
         settings = self.settings
         images = samples.x[chosen].unflatten(1, model.shape)
-        made = planted(images, settings.anomalies, generator, settings.background)
+        made = planted(images, settings.anomalies, generator, settings.background or 0.0)
         x, labels, truth = samples.x.clone(), samples.labels.clone(), truth_of(model, samples).clone()
         x[chosen] = made.images.flatten(1)
         labels[chosen] = -1
