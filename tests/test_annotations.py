@@ -168,7 +168,7 @@ def test_labels_that_contradict_masks_are_told():
         told = " ".join(voxels.notes)
     assert "sub-0: is labelled as normal, and its mask has a lesion" in told
     assert "sub-1: is labelled as anomalous, and its mask has no lesion" in told
-    assert "sub-2: is labelled as anomalous, and no mask says which" in told
+    assert "sub-2: is labelled as anomalous, and no mask says where" in told
     with pytest.raises(ScanError, match="sub-1: is labelled as anomalous, but most of its voxels") as caught:
         gathered(scans, labels=labels)
     assert caught.value.code == "labels.where"
@@ -253,7 +253,7 @@ def test_an_anomalous_scan_without_a_mask_is_refused_once_masks_are_given(cohort
     masks = tmp_path / "masks"
     masks.mkdir()
     shutil.copy(cohort / "masks/sub-1_mask.nii.gz", masks)
-    lesions = lesions_in(masks, ["sub-1", "sub-2"], tmp_path, each=False)
+    lesions = lesions_in(masks, ["sub-1", "sub-2"], tmp_path / "x", each=False)
     known = Annotations.of(settings, 0, lesion_of=lesions, labels=labels)
     with gather_images(structural(cohort), settings, 0, known=known) as images:
         assert "sub-2" not in images.table.scans
@@ -303,7 +303,9 @@ def test_lesions_are_planted_where_the_view_shows_no_background(method):
     assert settings.method_settings.background == -3
     tree = {"anomalies": "lesions", "background": 0.0}
     other = image_settings("slices", method, method_settings=tree, view_settings=view)
-    with pytest.raises(SettingsError, match="method_settings.background=0 and view_settings.background=-3"):
+    with pytest.raises(
+        SettingsError, match=r"method_settings\.background=0 and view_settings\.background=-3"
+    ):
         with_what_is_known(other, Annotations.of(other, 0), images=True, gradients=False)
 
 

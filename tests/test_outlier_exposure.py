@@ -156,7 +156,10 @@ def test_pictures_are_shown_beside_slices(cohort, tmp_path, method):  # noqa: F8
 def test_scans_of_the_same_gradients_are_outliers_for_voxels():
     settings = replace(FAST, method="deep_sad", method_settings=None)
     scans = people(6)
-    strange = [replace(s, id=f"odd-{n}", stored=s.stored[::-1].copy()) for n, s in enumerate(people(4))]
+    strange = [
+        replace(s, id=f"odd-{n}", sha256=f"{n + 99:064x}", stored=s.stored[::-1].copy())
+        for n, s in enumerate(people(4))
+    ]
     strange[0] = other_b(strange[0])
     known = Annotations.of(settings, 1, outliers=strange)
     with gather_scans(scans, settings, 1, known=known) as voxels:
