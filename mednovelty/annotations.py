@@ -288,7 +288,7 @@ def _with_background(own: Any, settings: FitSettings) -> Any:
     """Return a method's settings with the background of the samples that it will see.
 
     Raises:
-        SettingsError: They say another: lesions would be planted outside of the scan (``background.differs``).
+        SettingsError: They say another, outside of which lesions are planted (``background.differs``).
     """
     shown = getattr(getattr(make_view(settings), "settings", None), "background", None)
     if shown is None or not hasattr(own, "background") or own.background == shown:

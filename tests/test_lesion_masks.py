@@ -75,7 +75,7 @@ def test_fit_refuses_masks_of_no_scan(tmp_path):
         write(path, marked(1) + number)
     (tmp_path / "masks").mkdir()
     write(tmp_path / "masks/somebody_mask.nii.gz", marked(1))
-    done = run("fit", tmp_path / "scans", "-o", tmp_path / "model", "--recipe", "slices", "--contrasts", "FLAIR",
-               "--method", "fcdd", "--masks", tmp_path / "masks")  # fmt: skip
+    done = run("fit", tmp_path / "scans", "-o", tmp_path / "model", "--recipe", "slices",
+               "--contrasts", "FLAIR", "--method", "fcdd", "--masks", tmp_path / "masks")  # fmt: skip
     assert done.exit_code == 3
     assert "no lesion mask fits a scan" in done.stderr
