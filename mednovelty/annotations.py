@@ -5,7 +5,8 @@ what                  methods that take it                     what becomes of i
 ====================  ======================================  =============================================
 ``normal``            ``deep_sad``, ``hsc``, ``fcdd``          +1: all samples of the scan
 ``anomalous``         the same                                 -1: the samples in the scan's lesion; of a
-                                                               slice or window scan without a mask, all
+                                                               slice or window scan, all, where no masks
+                                                               were given
 ``unlabelled``        the same                                 0: taken to be normal, less surely so
 a class               ``hyperspherical``                       0, 1, ...: in the order of the names
 lesion masks          all                                      -1 for the first three, unless labels are
@@ -117,9 +118,15 @@ class Annotations:
 
         Raises:
             ScanError: It is said to be normal and has one, or anomalous and has none
-                (``labels.contradictory``).
+                (``labels.contradictory``); or anomalous, and has no mask though others do (``labels.where``).
         """
         lesion = None if self.lesion_of is None else self.lesion_of(scan)
+        if lesion is None and self.lesion_of is not None and self.semi and self.label_of(scan.id) == -1:
+            raise ScanError(
+                f"{scan.id}: is labelled as anomalous, and no mask says where, though masks were given; give "
+                "it one, or call it unlabelled (a label of a subject is that of each of its sessions)",
+                code="labels.where",
+            )
         if (
             lesion is not None
             and self.shows(scan.id)
@@ -272,8 +279,27 @@ def with_what_is_known(
     if getattr(own, "anomalies", None) == "auto":
         shown = known.outliers or known.labels is not None or known.shows_any
         own = replace(own, anomalies="none" if shown else "confetti" if images else "diffusion")
+    own = _with_background(own, settings)
     _check_synthetic(own, images=images, gradients=gradients)
     return settings if own is method.settings else replace(settings, method_settings=own)
+
+
+def _with_background(own: Any, settings: FitSettings) -> Any:
+    """Return a method's settings with the background of the samples that it will see.
+
+    Raises:
+        SettingsError: They say another, outside of which lesions are planted (``background.differs``).
+    """
+    shown = getattr(getattr(make_view(settings), "settings", None), "background", None)
+    if shown is None or not hasattr(own, "background") or own.background == shown:
+        return own
+    if own.background is not None:
+        raise SettingsError(
+            f"method_settings.background={own.background:g} and view_settings.background={shown:g}: samples "
+            "show the view's outside of the scan, where no lesion is to be planted; leave the method's out",
+            code="background.differs",
+        )
+    return replace(own, background=float(shown))
 
 
 def _check_synthetic(own: Any, *, images: bool, gradients: bool) -> None:

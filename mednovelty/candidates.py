@@ -75,13 +75,13 @@ def train_best(methods: list[Any], how: Training) -> tuple[Trained, dict[str, An
         if len(methods) > 1:
             log.info("network %d of %d: %s", number + 1, len(methods), _told(method, methods))
         trained.append(_train(method, how, checkpoint_folder(how.folder, number, len(methods))))
-    best = min(trained, key=lambda one: min(one.record.losses))
+    best = min(trained, key=lambda one: one.record.best.validation["loss"])
     if len(methods) == 1:
         return best, {}
     rows = [
         {
             "settings": asdict(one.method.settings),
-            "validation_loss": min(one.record.losses),
+            "validation_loss": one.record.best.validation["loss"],
             "epochs": len(one.record.rows) - 1,
             "kept": one is best,
         }
@@ -140,7 +140,9 @@ def _told(method: Any, methods: list[Any]) -> str:
 
 
 def _in_words(trained: list[Trained], best: Trained, methods: list[Any]) -> str:
-    losses = "; ".join(f"{_told(one.method, methods)}: {min(one.record.losses):.3f}" for one in trained)
+    losses = "; ".join(
+        f"{_told(one.method, methods)}: {one.record.best.validation['loss']:.3f}" for one in trained
+    )
     unit = ", in nats a voxel," if "elbo" in best.record.best.validation else ""
     return (
         f"kept {_told(best.method, methods)}: the lowest validation loss{unit} of {len(trained)} "

@@ -26,6 +26,7 @@ class EpochRow:
         seconds: Of the steps, without validation; ``None`` where nobody knows any more.
         voxels_per_second: In the steps; ``None`` likewise.
         validation: The method's means over the validation voxels; ``loss`` decides.
+        judged: Whether it can decide: not where anomalies are trained on and held-out samples have none.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class EpochRow:
     seconds: float | None = None
     voxels_per_second: float | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
+    judged: bool = True
 
     def flat(self) -> dict[str, float | None]:
         """Return one level of names; the validation's ``loss`` is ``validation_loss``."""
@@ -58,7 +60,9 @@ class TrainingRecord:
 
     @property
     def best_epoch(self) -> int:
-        """Return the epoch with the lowest validation loss, the first of equals."""
+        """Return the epoch with the lowest validation loss, the first of equals; or the last, unjudged."""
+        if self.rows and not self.rows[-1].judged:
+            return len(self.rows) - 1
         return self.losses.index(min(self.losses))
 
     @property
@@ -80,7 +84,12 @@ class TrainingRecord:
         """
         left_out = () if times else TIMES
         return [
-            {name: value for name, value in asdict(row).items() if name not in left_out} for row in self.rows
+            {
+                name: value
+                for name, value in asdict(row).items()
+                if name not in left_out and not (name == "judged" and value)
+            }
+            for row in self.rows
         ]
 
     @classmethod

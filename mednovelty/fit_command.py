@@ -152,7 +152,8 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     ids, masks = [files.id for files in scans], request.masks
     shown = settings.annotations.lesions == "label"
     shown = shown and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
-    lesions = None if masks is None else lesions_in(masks, ids, request.output, each=not shown)
+    whose = [files.id for files in every]
+    lesions = None if masks is None else lesions_in(masks, whose, request.output, each=not shown)
     labels = labels_of(request.labels, every, ids, settings)
     find = partial(find_scans_of, recipe.scans, contrasts=request.contrasts, brain_masks=None)
     outliers = outliers_of(request.outliers, recipe, scans, settings, find)
@@ -235,11 +236,11 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = T
             lesions are labelled, scans without a mask have no label.
 
     Raises:
-        ScanError: There is no such folder, or a scan has two masks.
+        ScanError: There is no such folder, a scan has two masks, or none has one.
     """
-    from mednovelty.io.mask import read_on_grid
+    from mednovelty.io.mask import read_lesion
 
-    found = masks_by_id(masks, ids, besides)
+    found = masks_by_id(masks, ids, besides, logging.WARNING)
 
     def lesion_of(scan: Scan) -> Any:
         if scan.id not in found and not each:
@@ -247,23 +248,41 @@ def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = T
         if scan.id not in found:
             raise ScanError(f"{scan.id}: no lesion mask in {masks}; give a healthy scan one of zeros",
                             code="masks.missing")  # fmt: skip
-        return read_on_grid(found[scan.id], scan.grid, scan.id)[0] > 0.5
+        lesion, warnings = read_lesion(found[scan.id], scan.grid, scan.id)
+        for warning in warnings:
+            log.warning("%s: %s", scan.id, warning)
+        return lesion
 
     return lesion_of
 
 
-def masks_by_id(masks: Path, ids: Sequence[str], besides: Path) -> dict[str, Path]:
-    """Return lesion masks by scan id, from a folder of masks or a data manifest.
+def masks_by_id(masks: Path, ids: Sequence[str], besides: Path, level: int = logging.INFO) -> dict[str, Path]:
+    """Return lesion masks by scan id, from a folder of masks or a data manifest; tell of those of no scan.
 
     Raises:
-        ScanError: There is no such folder, or a scan has two masks.
+        ScanError: There is no such folder, a scan has two masks, or no mask is a scan's (``masks.none``).
     """
     from mednovelty.evaluation.files import find_masks, manifest_masks
     from mednovelty.io.manifest import read_manifest
 
     if masks.suffix == ".toml" and not masks.is_dir():
-        return manifest_masks(read_manifest(masks), ids)[0]
-    return find_masks(masks, ids, besides)[0]
+        manifest = read_manifest(masks)
+        found, strangers = manifest_masks(manifest, ids)
+        names = str(manifest.root / manifest.masks)
+    else:
+        found, strangers = find_masks(masks, ids, besides)
+        names = "<scan>_mask.nii.gz"
+    few = ", ".join(path.name for path in strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    if not found:
+        raise ScanError(
+            f"{masks}: no lesion mask fits a scan: scans {', '.join(ids[:3])}; masks {few or 'none'}; call "
+            f"them {names}",
+            code="masks.none",
+        )
+    if strangers:
+        log.log(level, "%s: %d masks fit no scan and are not used: %s; call them %s", masks, len(strangers),
+                few, names)  # fmt: skip
+    return found
 
 
 def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:

@@ -72,7 +72,36 @@ def outliers_of(
                     "scan is one of the two",
                     code="outliers.overlap",
                 )
+    _refuse_copies(found, scans)
     return found
+
+
+def _refuse_copies(found: Sequence[Any], scans: ScanList) -> None:
+    """Refuse outliers whose images are, byte for byte, those of a scan that is trained on."""
+    from mednovelty.io.guard import sha256_of_file
+
+    images = [path for files in found if not isinstance(files, Path) for path in _images(files)]
+    sizes = {_size(path) for path in images}
+    # Only of one size can files be the same; few are hashed.
+    own = {path: files.id for files in scans for path in _images(files) if _size(path) in sizes}
+    same = {_size(path) for path in own}
+    hashes = {sha256_of_file(path): id for path, id in own.items()}
+    for path in images:
+        id = hashes.get(sha256_of_file(path)) if _size(path) in same else None
+        if id is not None:
+            raise ScanError(
+                f"{path}: is an outlier, and the same file, byte for byte, as one of the scan {id}, which is "
+                "trained on; a scan is one of the two",
+                code="outliers.overlap",
+            )
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file in bytes; -1 where it cannot be read, which is said when it is."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _images(files: Any) -> list[Path]:

@@ -12,13 +12,23 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from mednovelty.annotations import Annotations
-from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
+from mednovelty.errors import MedNoveltyError, ScanError
 from mednovelty.fitting import FitSettings, make_steps
+from mednovelty.holding_out import (
+    HeldAnomalies,
+    add_known,
+    held_out_count,
+    held_out_ids,
+    name_of,
+    refuse_copy_of_outlier,
+    refuse_outlier,
+    validation_first,
+)
 from mednovelty.outlier_sources import Exposure
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
@@ -71,6 +81,8 @@ class Gathered:
 
     def __exit__(self, *_: object) -> None:
         self.table.close()
+        if self.validation.owns_file:
+            self.validation.close()
 
 
 def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by keyword
@@ -110,65 +122,8 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
-    add_known(validation_first(listed, seed), gather, on_scan)
+    add_known(validation_first(listed, seed), gather, on_scan, seed)
     return gather.finish()
-
-
-def add_known(listed: Iterable[Any], gather: Any, on_scan: Callable[[str, str], Any]) -> None:
-    """Read scans one after another and add each with its lesion; those that are anomalous come last.
-
-    Args:
-        listed: Scans or their files, in the order in which they are held out.
-        gather: Has ``read``, ``add``, ``known`` and ``notes``.
-        on_scan: Told ``(scan id, message)`` of each.
-    """
-    waiting: list[_Annotated] = []
-
-    def add(files: Any) -> None:
-        scan, role = gather.read(files), getattr(files, "role", None)
-        lesion = gather.known.lesion(scan)
-        if role != "validation" and gather.known.is_anomalous(scan, lesion):
-            waiting.append(_Annotated(scan.id, scan, role, lesion))
-        else:
-            gather.add(scan, role, lesion)
-
-    add_each(listed, add, gather.notes, on_scan)
-    # The first are held out: those with anomalies, of which there are few, are to be trained on.
-    add_each(waiting, lambda late: gather.add(late.scan, late.role, late.lesion), gather.notes,
-             lambda name, message: on_scan(name, message) if message else None)  # fmt: skip
-
-
-class _Annotated(NamedTuple):
-    """A scan with anomalies that are labelled."""
-
-    id: str
-    scan: Scan
-    role: str | None
-    lesion: np.ndarray | None
-
-
-def add_each(
-    scans: Iterable[Any], add: Callable[[Any], None], notes: list[str], on_scan: Callable[[str, str], Any]
-) -> None:
-    """Add scans one after another, and note each that could not be.
-
-    Args:
-        scans: Scans or their files.
-        add: Reads and keeps one.
-        notes: What could not be added is noted there.
-        on_scan: Told ``(scan id, message)`` of each; the message is empty where all went well.
-    """
-    for files in scans:
-        name, message = name_of(files), ""
-        try:
-            add(files)
-        except (OutputError, StoppedError):
-            raise
-        except Exception as error:  # Whatever is wrong with one scan must not stop the others.
-            log.debug("%s", name, exc_info=error)
-            message = failure_message(error, name)
-            notes.append(f"left out: {message}")
-        on_scan(name, message)
 
 
 class _Gathering:
@@ -198,10 +153,14 @@ class _Gathering:
         self.seen: list[SeenScan] = []
         self.asks = asks
         self.asked: set[str] = set()
+        self.held = HeldAnomalies()
+        self.outliers: dict[str, str] = {}
+        self.subjects: dict[str, str] = {}
         self.notes: list[str] = []
 
     def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None = None) -> None:
         """Preprocess a scan and keep its voxels: those of a lesion, ``(I, J, K)`` bool, as far as known."""
+        refuse_copy_of_outlier(scan, self.outliers)
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same file, byte for byte, as {same}; it is used once",
@@ -218,7 +177,8 @@ class _Gathering:
             budget, shape = self.settings.cache_bytes, (prepared.n_channels,)
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
-        self.table.append(scan.id, rows)
+        held = self.held.append(self.table, scan.id, rows)
+        self.notes += [f"{scan.id}: {held}"] if held else []
         self.moments[scan.id] = (healthy.n_voxels, channel_means(healthy))
         told = self.known.told(scan.id)
         if prepared.n_voxels > healthy.n_voxels:
@@ -240,11 +200,14 @@ class _Gathering:
         ids = [scan.id for scan in self.seen]
         if self.asks and not self.asked:
             self.notes.append("no scan with the role validation can be used; others are held out")
-        held_out = held_out_ids(ids, self.asked, self.settings.validation_fraction)
+        first = held_out_ids([scan for scan in ids if scan not in self.held.whole], self.asked,
+                             self.settings.validation_fraction, self.subjects)  # fmt: skip
+        held_out = first | self.held.whole
         step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
         self.exposure.train(self.table, self._outlier_rows, self.notes)
         self.table.divide_channels(np.array([*step.means, *([1.0] if self.known.labelled else [])]))
-        training, validation, more = self.exposure.split(self.table, len(held_out), self.settings, split)
+        self.exposure.apart = self.held.names
+        training, validation, more = self.exposure.split(self.table, len(first), self.settings, split)
         assert self.scheme is not None
         if {name for name, _ in self.steps} <= {*SCALING, "mean_intensity"}:
             acquisition = Acquisition(self.scheme.bvalues_s_per_mm2, step.means)
@@ -277,7 +240,9 @@ class _Gathering:
 
     def _outlier_rows(self, files: Any) -> np.ndarray:
         """Return ``(n, C + 1)`` rows of a scan that is all outliers."""
-        samples = self._prepared(self.read(files)).voxels()
+        scan = self.read(files)
+        refuse_outlier(scan, self.seen, self.outliers)
+        samples = self._prepared(scan).voxels()
         return self.known.rows(samples, np.full(len(samples), -1, np.float32))
 
 
@@ -342,23 +307,6 @@ def gather_voxels(
     return Gathered(table, training, validation, (), tuple(seen), notes)
 
 
-def held_out_ids(ids: list[str], asked: set[str], fraction: float) -> set[str]:
-    """Return which scans are held out: those that the manifest says, else the first that were read.
-
-    Raises:
-        ScanError: None would be left to train on.
-    """
-    if asked and len(asked) == len(ids):
-        raise ScanError("every usable scan is held out for validation; none is left to train on",
-                        code="cohort.roles")  # fmt: skip
-    return asked or set(ids[: held_out_count(len(ids), fraction)])
-
-
-def held_out_count(scans: int, fraction: float) -> int:
-    """Return how many of some scans are held out: at least one, and at least one is left; 0 of one."""
-    return 0 if scans < 2 else min(scans - 1, max(1, round(fraction * scans)))
-
-
 def split(
     table: VoxelCache, held_out: int, fraction: float, ids: list[str] | None = None
 ) -> tuple[VoxelCache, VoxelCache, tuple[str, ...]]:
@@ -390,11 +338,6 @@ def scan_of(files: Any, options: ReadOptions | None) -> Scan:
     from mednovelty.io.read_scan import DEFAULTS, read_scan
 
     return files if isinstance(files, Scan) else read_scan(files, options=options or DEFAULTS)
-
-
-def name_of(files: Any) -> str:
-    """Return what messages call a scan or its files."""
-    return getattr(files, "id", None) or str(files)
 
 
 def refuse_same_ids(listed: list[Any]) -> None:
@@ -429,14 +372,3 @@ def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
     if isinstance(files, Scan):
         return files.gradients
     return gradients_of(scan_files(files), options or DEFAULTS)
-
-
-def validation_first(listed: list[Any], seed: int) -> list[Any]:
-    """Return the scans in the order they are read: those for validation first, each kind shuffled.
-
-    Shuffled, since scans are often sorted by site or date; the first that can be read are held out, so
-    that a scan that cannot gives its place to the next.
-    """
-    order = numpy_generator(seed, "validation scans").permutation(len(listed))
-    shuffled = [listed[i] for i in order]
-    return sorted(shuffled, key=lambda files: getattr(files, "role", None) != "validation")

@@ -19,11 +19,16 @@ from mednovelty.fitting import FitSettings, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
-    add_known,
-    held_out_ids,
     refuse_same_ids,
     scan_of,
     split,
+)
+from mednovelty.holding_out import (
+    HeldAnomalies,
+    add_known,
+    held_out_ids,
+    refuse_copy_of_outlier,
+    refuse_outlier,
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure, picture_samples
@@ -69,7 +74,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     gather = _Gathering(settings, folder, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
-    add_known(validation_first(listed, seed), gather, on_scan)
+    add_known(validation_first(listed, seed), gather, on_scan, seed)
     return gather.finish()
 
 
@@ -86,10 +91,14 @@ class _Gathering:
         self.table: VoxelCache | None = None
         self.seen: list[SeenScan] = []
         self.asked: set[str] = set()
+        self.held = HeldAnomalies()
+        self.outliers: dict[str, str] = {}
+        self.subjects: dict[str, str] = {}
         self.notes: list[str] = []
 
     def add(self, scan: Scan, role: str | None, lesion: np.ndarray | None) -> None:
         """Preprocess a scan and keep its samples."""
+        refuse_copy_of_outlier(scan, self.outliers)
         same = next((seen.id for seen in self.seen if scan.sha256 and seen.sha256 == scan.sha256), None)
         if same is not None:
             raise ScanError(f"{scan.id}: the same files, byte for byte, as {same}; they are used once",
@@ -104,7 +113,8 @@ class _Gathering:
             shape, budget = self.view.shape(scan.n_channels), self.settings.cache_bytes
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
-        self.table.append(scan.id, rows)
+        held = self.held.append(self.table, scan.id, rows)
+        self.notes += [f"{scan.id}: {held}"] if held else []
         self.seen.append(SeenScan(scan.id, scan.sha256, len(rows), "training", told))
         self.notes += [f"{scan.id}: {told}"] if told else []
         if role == "validation":
@@ -163,6 +173,7 @@ class _Gathering:
             samples = picture_samples(files, contrasts, self.steps, self.view.shape(len(contrasts)))
         else:
             scan = self.read(files)
+            refuse_outlier(scan, self.seen, self.outliers)
             check_contrasts(scan, contrasts)
             for _, step in self.steps:
                 scan = step(scan)
@@ -175,10 +186,13 @@ class _Gathering:
             reasons = "; ".join(self.notes[:3]) or "the list is empty"
             raise ScanError(f"no scan can be used for training: {reasons}", code="cohort.empty")
         fraction = self.settings.validation_fraction
-        held_out = held_out_ids([scan.id for scan in self.seen], self.asked, fraction)
+        ids = [scan.id for scan in self.seen if scan.id not in self.held.whole]
+        first = held_out_ids(ids, self.asked, fraction, self.subjects)
+        held_out = first | self.held.whole
+        self.exposure.apart = self.held.names
         self.exposure.train(self.table, self._outlier_rows, self.notes)
         # A table's parts are neighbours in it; a scan whose role was asked for comes first.
-        training, validation, more = self.exposure.split(self.table, len(held_out), self.settings, split)
+        training, validation, more = self.exposure.split(self.table, len(first), self.settings, split)
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         notes = (*self.notes, *more)
         return Gathered(

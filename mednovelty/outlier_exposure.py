@@ -94,6 +94,28 @@ def with_more_labelled(rows: VoxelCache, share: float) -> VoxelCache:
     return Exposed(rows, table, share, repeated=True)
 
 
+def count_abnormal(rows: VoxelCache, values: int) -> int:
+    """Return how many rows end with the label -1.
+
+    Args:
+        rows: Outliers that these are mixed with are not counted.
+        values: Of a sample; wider rows end with a label.
+    """
+    if rows.channels <= values:
+        return 0
+    return sum(int((block[:, -1] < 0).sum()) for block in rows.blocks())
+
+
+def can_choose(training: VoxelCache, validation: VoxelCache, values: int) -> bool:
+    """Return whether held-out samples have anomalies, or none are trained on: arguments as above."""
+    if count_abnormal(validation, values):
+        return True
+    return not training.n_outliers and not count_abnormal(training, values)
+
+
+UNJUDGED = "no held-out sample is an anomaly, so the last epoch was kept, not one chosen by normals alone"
+
+
 class _Drawn:
     """Rows of a table in random order, from the start again when all were drawn."""
 
@@ -111,4 +133,4 @@ class _Drawn:
         return torch.from_numpy(self._table.take(chosen.numpy()))
 
 
-__all__ = ["Exposed", "with_more_labelled"]
+__all__ = ["UNJUDGED", "Exposed", "can_choose", "count_abnormal", "with_more_labelled"]

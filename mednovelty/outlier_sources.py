@@ -63,6 +63,7 @@ class Exposure:
         share: Of a batch.
         labelled_share: Of a batch, where there are labelled anomalies and no outliers; 0: as they come.
         on_scan: Told ``(id, message)`` of each that cannot be used.
+        apart: Names of rows in the table that are held out besides, neighbours behind the scans.
     """
 
     held_out: tuple[Any, ...] = ()
@@ -70,6 +71,7 @@ class Exposure:
     share: float = 0.5
     labelled_share: float = 0.0
     on_scan: Callable[[str, str], Any] = lambda name, message: None
+    apart: list[str] = field(default_factory=list)
     _names: dict[str, list[str]] = field(default_factory=lambda: {"held out": [], "training": []})
     _counts: dict[str, int] = field(default_factory=lambda: {"held out": 0, "training": 0})
 
@@ -130,10 +132,14 @@ class Exposure:
             settings: Of the training.
             split: ``gathering.split``.
         """
-        own = [name for name in table.scans if not name.startswith(PREFIX)]
+        own = [name for name in table.scans if not name.startswith(PREFIX) and name not in self.apart]
         training, validation, notes = split(table, held_out, settings.validation_fraction, own)
         if held_out and self._names["held out"]:
             validation = table.part([*self._names["held out"], *own[:held_out]])
+        elif self._names["held out"]:
+            validation = table.joined([table.part(self._names["held out"]), validation])
+        if self.apart:
+            validation = table.joined([validation, table.part(self.apart)])
         if self._names["training"]:
             training = Exposed(training, table.part(self._names["training"]), self.share)
         elif self.labelled_share:

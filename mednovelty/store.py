@@ -107,6 +107,7 @@ class EpochRecord(_Strict):
     train_loss: float | None
     learning_rate: float
     validation: dict[str, float | None]
+    judged: bool = True
 
 
 class DetectorRecord(_Strict):

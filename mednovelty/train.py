@@ -47,6 +47,9 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
 ) -> TrainingRecord:
     """Train a model in place; it ends with the weights of its best epoch, in evaluation mode.
 
+    Where a method says that held-out samples cannot choose (``can_choose``), all epochs are trained, at one
+    learning rate, and the last is kept.
+
     Args:
         method: A ``protocols.Method``: ``start``, ``loss`` and ``validate`` are called; of a model without
             weights, which is fitted at once, ``loss`` is not.
@@ -105,6 +108,9 @@ class _Loop:
         self.device = device_of(model)
         rows = validation.sample_rows(settings.validation_voxels, numpy_generator(seed, "validation voxels"))
         self.held_out = torch.from_numpy(validation.take(rows))
+        # Normals alone cannot choose where anomalies are learnt: a network that finds none is best there.
+        chooses = getattr(method, "can_choose", None)
+        self.judged = chooses is None or bool(chooses(model, data, validation))
         self.optimiser = _adam(method, model, settings)
         self.record = TrainingRecord()
         self.best: dict[str, Tensor] = {}
@@ -121,7 +127,11 @@ class _Loop:
     @property
     def done(self) -> bool:
         """Whether the losses recorded so far end the run, or there are no weights to move."""
-        return next(self.model.parameters(), None) is None or exhausted(self.record.losses, self.settings)
+        if next(self.model.parameters(), None) is None:
+            return True
+        if not self.judged:
+            return len(self.record.losses) > self.settings.max_epochs
+        return exhausted(self.record.losses, self.settings)
 
     def begin(self, resume: bool) -> None:
         """Take up the checkpoint, or start anew and measure where training starts."""
@@ -136,7 +146,8 @@ class _Loop:
     def epoch(self) -> None:
         """Train for one epoch, validate, record, keep a checkpoint when one is due."""
         number, started = len(self.record.rows), time.perf_counter()
-        rate = learning_rate(self.record.losses, self.settings)
+        # A plateau of losses that cannot judge is none.
+        rate = learning_rate(self.record.losses if self.judged else [], self.settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
         loss, count = self._steps(number)
@@ -192,6 +203,7 @@ class _Loop:
         return generator(self.seed, *purpose, device=self.device)
 
     def _add(self, row: EpochRow) -> None:
+        row = replace(row, judged=self.judged)
         self.record = replace(self.record, rows=(*self.record.rows, row))
         if self.record.best_epoch == row.epoch:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

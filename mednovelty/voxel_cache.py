@@ -158,6 +158,23 @@ class VoxelCache:
                 part.scans[scan] = slice(begin, end)
         return part
 
+    @property
+    def owns_file(self) -> bool:
+        """Whether it has a file that ``close`` removes."""
+        return self._file is not None
+
+    def joined(self, parts: Sequence[VoxelCache]) -> VoxelCache:
+        """Return a table with copies of the rows of some parts of this one, within its budget.
+
+        Args:
+            parts: From ``part``; they need not be neighbours.
+        """
+        table = VoxelCache(self.channels, shape=self.shape, budget_bytes=self._budget, folder=self._folder)
+        for part in parts:
+            for scan, rows in part.scans.items():
+                table.append(scan, part.array()[rows])
+        return table
+
     def append(self, scan_id: str, voxels: np.ndarray) -> None:
         """Add the voxels of one scan, ``(n, C)``; they are copied as float32.
 

@@ -1,5 +1,6 @@
 """What is known of scans: who takes which labels, which voxels, slices and windows are labelled."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,11 @@ def rows_of(voxels, scan):
     return voxels.table.array()[voxels.table.scans[scan]]
 
 
+def all_rows_of(voxels, scan):
+    """Return the rows of the only annotated scan, those that are held out last."""
+    return np.concatenate([rows_of(voxels, scan), rows_of(voxels, f"held out of {scan}")])
+
+
 def test_labels_of_scans_reach_their_voxels():
     scans = people(5)
     labels = Labels({"sub-0": 1, "sub-3": 0})
@@ -114,13 +120,12 @@ def test_only_so_many_voxels_of_a_lesion_are_labelled_and_the_others_left_out():
 
     for seed in (0, 0, 1):
         with gathered(scans, seed=seed, lesion_of=lesion_of) as voxels:
-            every = rows_of(voxels, "sub-2")
+            every = all_rows_of(voxels, "sub-2")
         with gathered(scans, few, seed, lesion_of=lesion_of) as voxels:
-            rows = rows_of(voxels, "sub-2")
+            rows = all_rows_of(voxels, "sub-2")
             assert (rows[:, -1] == -1).sum() == 11
             assert len(rows) == len(every) - 40 + 11
-            (note,) = voxels.notes
-            assert note == "sub-2: 11 voxels of its lesion are labelled as abnormal, 29 left out"
+            assert "sub-2: 11 voxels of its lesion are labelled as abnormal, 29 left out" in voxels.notes
             inside = np.flatnonzero(every[:, -1] == -1)
             first = rows[rows[:, -1] == -1][:, :-1]
             chosen.append(
@@ -140,7 +145,7 @@ def test_lesions_of_scans_that_are_not_called_anomalous_are_left_out():
         return lesion_in(scan) if scan.id in ("sub-1", "sub-2") else None
 
     with gathered(scans, lesion_of=lesion_of, labels=Labels({"sub-2": -1})) as voxels:
-        assert (rows_of(voxels, "sub-2")[:, -1] == -1).sum() == 40
+        assert (all_rows_of(voxels, "sub-2")[:, -1] == -1).sum() == 40
         assert len(rows_of(voxels, "sub-1")) == scans[1].n_voxels - 40
         assert (rows_of(voxels, "sub-1")[:, -1] == 0).all()
         assert {scan.id: scan.role for scan in voxels.scans}["sub-2"] == "training"
@@ -163,7 +168,7 @@ def test_labels_that_contradict_masks_are_told():
         told = " ".join(voxels.notes)
     assert "sub-0: is labelled as normal, and its mask has a lesion" in told
     assert "sub-1: is labelled as anomalous, and its mask has no lesion" in told
-    assert "sub-2: is labelled as anomalous, and no mask says which" in told
+    assert "sub-2: is labelled as anomalous, and no mask says where" in told
     with pytest.raises(ScanError, match="sub-1: is labelled as anomalous, but most of its voxels") as caught:
         gathered(scans, labels=labels)
     assert caught.value.code == "labels.where"
@@ -243,6 +248,19 @@ def test_a_scan_that_is_anomalous_without_a_mask_is_so_in_all_its_slices(cohort)
         assert "sub-4: labelled as anomalous: each of its samples, since no mask says which" in images.notes
 
 
+def test_an_anomalous_scan_without_a_mask_is_refused_once_masks_are_given(cohort, tmp_path):  # noqa: F811
+    settings, labels = image_settings("slices", "hsc"), Labels({"sub-1": -1, "sub-2": -1})
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    shutil.copy(cohort / "masks/sub-1_mask.nii.gz", masks)
+    lesions = lesions_in(masks, ["sub-1", "sub-2"], tmp_path / "x", each=False)
+    known = Annotations.of(settings, 0, lesion_of=lesions, labels=labels)
+    with gather_images(structural(cohort), settings, 0, known=known) as images:
+        assert "sub-2" not in images.table.scans
+        assert any("sub-2: is labelled as anomalous, and no mask says where" in n for n in images.notes)
+        assert (images.table.array()[:, -1] < 0).sum() == 3
+
+
 def test_synthetic_anomalies_stand_in_where_nothing_is_known():
     hsc = replace(FAST, method="hsc", method_settings=None)
     shown = Annotations.of(hsc, 0, outliers=("x",))
@@ -275,3 +293,33 @@ def test_synthetic_anomalies_stand_in_where_nothing_is_known():
 def test_wrong_settings_are_named(wrong, said):
     with pytest.raises(SettingsError, match=said):
         AnnotationSettings(**wrong)
+
+
+@pytest.mark.parametrize("method", ["fcdd", "hsc", "deep_sad"])
+def test_lesions_are_planted_where_the_view_shows_no_background(method):
+    view = {"size": [24, 24], "background": -3.0}
+    settings = image_settings("slices", method, method_settings={"anomalies": "lesions"}, view_settings=view)
+    settings = with_what_is_known(settings, Annotations.of(settings, 0), images=True, gradients=False)
+    assert settings.method_settings.background == -3
+    tree = {"anomalies": "lesions", "background": 0.0}
+    other = image_settings("slices", method, method_settings=tree, view_settings=view)
+    with pytest.raises(
+        SettingsError, match=r"method_settings\.background=0 and view_settings\.background=-3"
+    ):
+        with_what_is_known(other, Annotations.of(other, 0), images=True, gradients=False)
+
+
+def test_planted_lesions_leave_the_background_as_it_is():
+    view = {"size": [24, 24], "background": -3.0}
+    tree = {"anomalies": "lesions"}
+    settings = image_settings("slices", "fcdd", method_settings=tree, view_settings=view)
+    settings = with_what_is_known(settings, Annotations.of(settings, 0), images=True, gradients=False)
+    method = FCDDMethod(settings.method_settings)
+    model = method.build((2, 24, 24))
+    images = torch.full((6, 2, 24, 24), -3.0)
+    images[..., 6:18, 6:18] = torch.randn(6, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+    rows, found = images.flatten(1), torch.Generator().manual_seed(1)
+    made = method.with_planted(model, model.split(rows), torch.ones(6, dtype=torch.bool), found)
+    outside = (images == -3).all(1)
+    assert not made.truth.bool()[outside].any()
+    assert made.truth.bool().any()

@@ -44,7 +44,7 @@ def test_a_handful_of_lesion_voxels_of_one_patient(diffusion, tmp_path):
     result = fit(root, tmp_path / "model", "--method", "deep-sad", "--masks", root / "masks",
                  "--set", "annotations.labelled_voxels=5")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert record(tmp_path / "model")["summary"]["labelled_anomalies"] == 5
+    assert record(tmp_path / "model")["summary"]["labelled_anomalies"] == 4  # One is held out.
     card = (tmp_path / "model" / "README.md").read_text()
     assert "* Annotated: sub-p01: 5 voxels of its lesion are labelled as abnormal" in card
     assert "maps of these scans say nothing of how well it does" in card
@@ -64,6 +64,9 @@ def test_scans_as_outliers_and_labels_of_subjects(diffusion, tmp_path):
     assert result.exit_code == 0, result.output
     found = record(tmp_path / "model")
     assert found["summary"]["outliers"] > 100
+    # A single outlier scan is trained on: normals alone choose no epoch.
+    assert "so the last epoch was kept" in found["summary"]["verdict"]
+    assert mn.Detector.load(tmp_path / "model").fitted.record.best_epoch == len(found["curve"]) - 1
     assert found["settings"]["method_settings"]["anomalies"] == "none"
     assert {scan["id"]: scan["annotation"] for scan in found["scans"]}["sub-c01"] == "normal"
     assert any("outliers to train on, 0 held out; 50% of each batch" in note for note in found["notes"])

@@ -222,8 +222,11 @@ def test_what_touches_a_lesion_is_not_trained_on(cohort, tmp_path, recipe):
         assert all_of["sub-1"] - left["sub-1"] == 3
     # 90 above its surroundings it would stick out of what is left, at four standard deviations.
     assert max(highest.values()) < 3.5
+    some = tmp_path / "some"
+    some.mkdir()
+    os.link(cohort / "masks/sub-2_mask.nii.gz", some / "sub-2_mask.nii.gz")
     with pytest.raises(ScanError, match=r"sub-1: no lesion mask in .*give a healthy scan one of zeros"):
-        lesions_in(tmp_path, ["sub-1"], tmp_path / "x")(read_structural(scans[0]))
+        lesions_in(some, ["sub-1", "sub-2"], tmp_path / "x")(read_structural(scans[0]))
 
 
 @pytest.mark.parametrize("recipe", ["slices", "patches"])

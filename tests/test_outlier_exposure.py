@@ -1,16 +1,19 @@
 """Outliers: balanced batches, pictures, scans that are outliers throughout; what is left of normal rows."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from cohorts import tiny_cohort
 from PIL import Image
 from test_gathering import FAST, other_b, people
 from test_image_recipes import cohort  # noqa: F401 - a fixture
 
 from mednovelty.annotations import Annotations, with_what_is_known
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.fit_knowledge import outliers_of
 from mednovelty.gathering import gather_scans
 from mednovelty.image_gathering import gather_images
 from mednovelty.io.pictures import picture_files, read_picture
@@ -19,6 +22,7 @@ from mednovelty.model_folder import fit_settings
 from mednovelty.outlier_exposure import Exposed, with_more_labelled
 from mednovelty.outlier_sources import find_outliers, picture_samples, resized
 from mednovelty.preprocess.zscore import ZScore
+from mednovelty.recipes import recipe_of
 from mednovelty.voxel_cache import VoxelCache
 
 
@@ -152,7 +156,10 @@ def test_pictures_are_shown_beside_slices(cohort, tmp_path, method):  # noqa: F8
 def test_scans_of_the_same_gradients_are_outliers_for_voxels():
     settings = replace(FAST, method="deep_sad", method_settings=None)
     scans = people(6)
-    strange = [replace(s, id=f"odd-{n}", stored=s.stored[::-1].copy()) for n, s in enumerate(people(4))]
+    strange = [
+        replace(s, id=f"odd-{n}", sha256=f"{n + 99:064x}", stored=s.stored[::-1].copy())
+        for n, s in enumerate(people(4))
+    ]
     strange[0] = other_b(strange[0])
     known = Annotations.of(settings, 1, outliers=strange)
     with gather_scans(scans, settings, 1, known=known) as voxels:
@@ -179,6 +186,32 @@ def test_where_no_outlier_can_be_used_nothing_is_trained():
     with pytest.raises(ScanError, match=r"no outlier can be used: .*odd-") as caught:
         gather_scans(people(3), settings, 0, known=Annotations.of(settings, 0, outliers=strange))
     assert caught.value.code == "outliers.none"
+
+
+def test_a_copy_of_a_training_scan_is_no_outlier(tmp_path):
+    settings = replace(FAST, method="deep_sad", method_settings=None)
+    scans, odd = people(4), [replace(scan, id=f"odd-{n}", sha256=f"{n + 99:064x}")
+                             for n, scan in enumerate(people(3))]  # fmt: skip
+    for seed in range(4):  # The copy is held out for some.
+        copies = [*odd[:2], replace(scans[1], id="copy")]
+        with gather_scans(scans, settings, seed, known=Annotations.of(settings, seed, outliers=copies)) as v:
+            names = set(v.table.scans)
+            assert ("sub-1" in names) != ("outliers: copy" in names)
+            assert any("the same file, byte for byte, as the" in note for note in v.notes)
+
+
+def test_a_copied_file_is_refused_as_an_outlier(tmp_path):
+    made = tiny_cohort()
+    shutil.copytree(made.controls / "sub-c01", tmp_path / "strange" / "sub-x1")
+    for path in (tmp_path / "strange").rglob("sub-c01*"):
+        path.rename(path.with_name(path.name.replace("sub-c01", "sub-x1")))
+    settings = replace(FAST, method="deep_sad", method_settings=None)
+    with pytest.raises(
+        ScanError, match="is an outlier, and the same file, byte for byte, as one of the scan sub-c01"
+    ):
+        outliers_of(
+            tmp_path / "strange", recipe_of("qspace"), scan_folder(made.controls), settings, scan_folder
+        )
 
 
 def test_outliers_for_a_method_that_takes_none_are_refused():

@@ -45,6 +45,37 @@ def read_mask(
     return np.asfortranarray(inside), warnings + more
 
 
+def read_lesion(
+    path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS
+) -> tuple[np.ndarray, list[str]]:
+    """Return a lesion mask on the voxels of an image, and warnings.
+
+    Inside is what exceeds 0.5. Unlike a brain's, a lesion's mask may be all zeros: a healthy scan has none.
+    Arguments and errors are those of ``read_mask``.
+
+    Returns:
+        ``(I, J, K)`` bool, and warnings.
+
+    Raises:
+        ScanError: Besides, something is marked, but with nothing above 0.5 (``mask.faint``): to take such a
+            mask for one of zeros would make its lesion healthy.
+    """
+    values, warnings = read_on_grid(path, grid, image_name, settings)
+    name = shown(path)
+    _refuse_values(values, name)
+    inside = values > PROBABILITY_THRESHOLD
+    marked = np.count_nonzero(values)
+    if marked and not inside.any():
+        raise ScanError(
+            f"{name}: marks {marked} voxels with at most {values.max():.3g}, and more than "
+            f"{PROBABILITY_THRESHOLD:g} is lesion; store 1 in the lesion, or zeros alone where there is none",
+            code="mask.faint",
+        )
+    if soft := np.count_nonzero((values > 0) & (values < 1)):
+        warnings.append(f"{name}: {soft} voxels between 0 and 1; more than 0.5 counts as lesion")
+    return inside, warnings
+
+
 def read_on_grid(
     path: Path, grid: Grid, image_name: str, settings: NiftiSettings = DEFAULTS
 ) -> tuple[np.ndarray, list[str]]:
@@ -90,12 +121,8 @@ def _open(
 
 def _inside(values: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     """Return which voxels are inside, and warnings where that had to be decided."""
-    if not np.isfinite(values).all():
-        raise ScanError(f"{name}: {np.count_nonzero(~np.isfinite(values))} voxels of the mask are not finite",
-                        code="mask.not_finite")  # fmt: skip
-    low, high = values.min(), values.max()
-    if low < 0:
-        raise ScanError(f"{name}: a mask cannot be negative, found {low:g}", code="mask.negative")
+    _refuse_values(values, name)
+    high = values.max()
     inside, warnings = values > 0, []
     if inside.any() and values[inside].min() < high:
         if high <= 1:
@@ -111,6 +138,15 @@ def _inside(values: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
     if not inside.any():
         raise ScanError(f"{name}: the mask is empty", code="mask.empty")
     return inside, warnings
+
+
+def _refuse_values(values: np.ndarray, name: str) -> None:
+    """Refuse values that no mask has."""
+    if not np.isfinite(values).all():
+        raise ScanError(f"{name}: {np.count_nonzero(~np.isfinite(values))} voxels of the mask are not finite",
+                        code="mask.not_finite")  # fmt: skip
+    if (low := values.min()) < 0:
+        raise ScanError(f"{name}: a mask cannot be negative, found {low:g}", code="mask.negative")
 
 
 def _turn(own: Grid, image: Grid) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

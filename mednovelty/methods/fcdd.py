@@ -21,6 +21,7 @@ anomaly; before it may stand a map of the anomaly, ``(B, D + V + 1)``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from mednovelty.methods.fcdd_settings import FCDDSettings, defaults
 from mednovelty.methods.hypersphere import SEMI_LABELS, outside
 from mednovelty.nn.planted_anomalies import chance, planted
 from mednovelty.nn.pretrained import check_file, read_into
+from mednovelty.outlier_exposure import UNJUDGED, can_choose
 from mednovelty.papers import equation
 from mednovelty.types import SampleScores, VoxelScores
 
@@ -63,6 +65,15 @@ class FCDDMethod:
     def truth_maps(self) -> bool:
         """Whether it is to be told where in a sample an anomaly is."""
         return self.settings.loss == "pixel"
+
+    @property
+    def plants(self) -> bool:
+        """Whether anomalies are planted, in training and in held-out samples."""
+        return self.settings.anomalies != "none"
+
+    def can_choose(self, model: FCDDModel, training: Any, validation: Any) -> bool:
+        """Return whether held-out samples, a ``VoxelCache``, can choose an epoch: they have anomalies."""
+        return self.plants or can_choose(training, validation, math.prod(model.shape))
 
     def build(self, shape: Sequence[int]) -> FCDDModel:
         """Return the network for samples of a shape; ``start`` or a file sets its weights.
@@ -176,6 +187,10 @@ class FCDDMethod:
                 means.append(mean_of(model.heatmap(samples.x.to(device))).cpu())
                 labels.append(samples.labels)
         found, abnormal = torch.cat(means).double(), torch.cat(labels) < 0
+        judged = self.can_choose(model, training, validation)
+        auroc = _auroc(found[~abnormal], found[abnormal])
+        if not judged:
+            auroc = _auroc(found[~abnormal], self._trained_with(model, training))
         field = model.network.fields[0]
         said = {
             "anomalies": self.settings.anomalies,
@@ -186,9 +201,19 @@ class FCDDMethod:
             "sigma": float(model.sigma),
             "normal": found[~abnormal].mean().item() if (~abnormal).any() else None,
             "abnormal": found[abnormal].mean().item() if abnormal.any() else None,
-            "auroc": _auroc(found[~abnormal], found[abnormal]),
+            "auroc": auroc if judged else None,
         }
-        return {**_verdict(said), **said}
+        return {**_verdict(said, auroc, judged), **said}
+
+    def _trained_with(self, model: FCDDModel, training: Any) -> Tensor:
+        """Return ``(n,)`` means of the maps of some anomalies that were trained with, at least one."""
+        table = training if not training.n_outliers else training.outliers
+        places = np.flatnonzero(table.array()[:, -1] < 0)
+        chosen = places[np.unique(np.linspace(0, len(places) - 1, ASSESSED).astype(np.int64))]
+        rows = torch.from_numpy(table.take(chosen)).to(next(model.parameters()).device)
+        return (
+            torch.cat([mean_of(model.heatmap(model.split(some).x)) for some in rows.split(16)]).cpu().double()
+        )
 
     def both(self, model: FCDDModel, samples: Labelled, generator: Generator) -> list[Labelled]:
         """Return samples, and where anomalies are to be planted, the normal ones again with one in each."""
@@ -208,7 +233,7 @@ class FCDDMethod:
             return samples
         settings = self.settings
         images = samples.x[chosen].unflatten(1, model.shape)
-        made = planted(images, settings.anomalies, generator, settings.background)
+        made = planted(images, settings.anomalies, generator, settings.background or 0.0)
         x, labels, truth = samples.x.clone(), samples.labels.clone(), truth_of(model, samples).clone()
         x[chosen] = made.images.flatten(1)
         labels[chosen] = -1
@@ -295,22 +320,32 @@ def _auroc(normal: Tensor, abnormal: Tensor) -> float | None:
     return ((pairs > 0).double() + 0.5 * (pairs == 0).double()).mean().item()
 
 
-def _verdict(said: dict[str, Any]) -> dict[str, Any]:
-    """Return ``verdict`` and ``collapsed``."""
+def _verdict(said: dict[str, Any], auroc: float | None, judged: bool) -> dict[str, Any]:
+    """Return ``verdict`` and ``collapsed``.
+
+    Args:
+        said: What else is said.
+        auroc: Of held-out normals against held-out anomalies, or those trained with where none is held out.
+        judged: Whether any is.
+    """
     kind = "labelled" if said["anomalies"] == "none" else said["anomalies"]
     sees = f"each of its outputs sees {said['receptive_field']} pixels, {said['stride']} apart"
-    if said["auroc"] is None:
-        return {"verdict": f"no held-out anomaly to tell from held-out normals; {sees}", "collapsed": False}
-    if said["auroc"] > BLIND:
-        return {
-            "verdict": f"tells held-out samples from the same with anomalies ({kind}) with an AUROC of "
-            f"{said['auroc']:.3f}; {sees}",
-            "collapsed": False,
-        }
+    more = f"; {sees}" if judged else f"; {UNJUDGED}; {sees}"
+    if auroc is None:
+        return {"verdict": f"no anomaly to tell from held-out normals{more}", "collapsed": True}
+    if auroc > BLIND:
+        whose = f"the same with anomalies ({kind})" if judged else "the anomalies that it was trained with"
+        return {"verdict": f"tells held-out samples from {whose} with an AUROC of {auroc:.3f}{more}",
+                "collapsed": False}  # fmt: skip
+    like = (
+        f"anomalies like those it was trained with ({kind})"
+        if judged
+        else "the anomalies it was trained with"
+    )
+    unheld = "" if judged else f"; {UNJUDGED}"
     return {
-        "verdict": f"the network does not even find anomalies like those it was trained with ({kind}): AUROC "
-        f"{said['auroc']:.3f} on held-out samples; train for longer, at another learning rate or with more "
-        "scans, or choose other anomalies",
+        "verdict": f"the network does not even find {like}: AUROC {auroc:.3f} on held-out samples; train for "
+        f"longer, at another learning rate or with more scans, or choose other anomalies{unheld}",
         "collapsed": True,
     }
 

@@ -34,8 +34,8 @@ class FCDDSettings:
         truth: Where planted anomalies are, for the pixel loss: ``region``, in their squares or blobs;
             ``whole``, in all of the image, as in the released code.
         eta: Weight of a labelled or planted sample beside an unlabelled one.
-        background: What samples show outside of the scan, as the view's ``background``; lesions are not
-            planted there.
+        background: What samples show outside of the scan; lesions are not planted there. None: the view's
+            ``background``.
         weight_decay: Of Adam.
     """
 
@@ -48,7 +48,7 @@ class FCDDSettings:
     share: float = 0.5
     truth: Literal["region", "whole"] = "region"
     eta: float = 1.0
-    background: float = 0.0
+    background: float | None = None
     weight_decay: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -74,7 +74,8 @@ class FCDDSettings:
                 "alone or on anomalies alone learns a constant"
             )
         check_between(self, "eta", 1e-6, 1e6)
-        check_between(self, "background", -1e15, 1e15)
+        if self.background is not None:
+            check_between(self, "background", -1e15, 1e15)
         check_between(self, "weight_decay", 0, 1)
 
     def network_for(self, shape: Sequence[int]) -> str:

@@ -24,6 +24,7 @@ none, 1 for a normal, -1 for an anomaly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -41,6 +42,7 @@ from mednovelty.methods.hypersphere_settings import (
     HypersphereSettings,
     defaults,
 )
+from mednovelty.outlier_exposure import can_choose
 from mednovelty.papers import equation
 
 SEMI_LABELS = (-1, 0, 1)
@@ -67,6 +69,13 @@ class _HypersphereMethod:
     def plants(self) -> bool:
         """Whether anomalies are planted in training samples."""
         return plants(self.settings)
+
+    def can_choose(self, model: Hypersphere, training: Any, validation: Any) -> bool:
+        """Return whether the held-out samples of a ``VoxelCache`` can choose an epoch.
+
+        Not those without an anomaly where anomalies are trained on.
+        """
+        return not self.semi_labels or self.plants or can_choose(training, validation, math.prod(model.shape))
 
     def build(self, shape: Sequence[int]) -> Hypersphere:
         """Return the network for samples of a shape; ``start`` or a file sets its weights."""

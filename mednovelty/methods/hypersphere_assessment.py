@@ -10,6 +10,7 @@ from torch import Generator
 
 from mednovelty.methods.hypersphere_model import Hypersphere
 from mednovelty.methods.hypersphere_settings import HypersphereSettings
+from mednovelty.outlier_exposure import UNJUDGED
 
 COLLAPSED = 1e-3
 """A spread of latents below this share of what it is measured by is that of a constant map."""
@@ -66,6 +67,8 @@ def assess(
     if auroc is not None:
         found["auroc"] = auroc
         found["verdict"] += f"; these are told from held-out anomalies with an AUROC of {auroc:.3f}"
+    if not method.can_choose(model, training, validation):
+        found["verdict"] += f"; {UNJUDGED}"
     if model.soft:
         found |= {"radius": model.radius.item(), "outside": (scores > 0).double().mean().item()}
         found["verdict"] += _boundary(model, found["outside"])

@@ -85,7 +85,7 @@ def with_planted(
         made[chosen] = with_exchange(samples[chosen], bvalues, divisors, generator)
     else:
         images = samples[chosen].unflatten(1, model.shape)
-        found = planted(images, settings.anomalies, generator, settings.background)
+        found = planted(images, settings.anomalies, generator, settings.background or 0.0)
         made[chosen] = found.images.flatten(1)
     return made, torch.where(chosen, -1.0, labels)
 

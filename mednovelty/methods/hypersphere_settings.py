@@ -173,20 +173,21 @@ class PlantingSettings(HypersphereSettings):
             outliers are given, else ``diffusion`` or ``confetti``.
         share: Of a batch, how many are to be anomalies: with this probability one is planted in a sample,
             anew each time it is seen; labelled anomalies and outliers of the batch count.
-        background: What samples show outside of the scan, as the view's ``background``; lesions are not
-            planted there.
+        background: What samples show outside of the scan; lesions are not planted there. None: the view's
+            ``background``.
     """
 
     anomalies: Literal["auto", "none", "diffusion", "confetti", "lesions"] = "none"
     share: float = 0.5
-    background: float = 0.0
+    background: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "anomalies", ("auto", "none", "diffusion", "confetti", "lesions"))
         if not 0 < self.share < 1:
             raise SettingsError(f"share={self.share}: must lie between 0 and 1, both left out")
-        check_between(self, "background", -1e15, 1e15)
+        if self.background is not None:
+            check_between(self, "background", -1e15, 1e15)
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class DeepSADSettings(PlantingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_between(self, "eta", 0, 1e6)
+        check_between(self, "eta", 1e-6, 1e6)
         check_between(self, "epsilon", 1e-12, 1)
 
 
@@ -227,7 +228,7 @@ class HSCSettings(PlantingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "norm", ("pseudo_huber", "l1", "l2", "squared"))
-        check_between(self, "eta", 0, 1e6)
+        check_between(self, "eta", 1e-6, 1e6)
 
 
 def check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
