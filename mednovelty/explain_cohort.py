@@ -217,11 +217,11 @@ def _about(
 
 
 def _region(path: Path | None, scan: Scan) -> np.ndarray | None:
-    from mednovelty.io.mask import read_lesion
+    from mednovelty.io.mask import read_mask
 
     if path is None:
         return None
-    region, warnings = read_lesion(path, scan.grid, scan.id)
+    region, warnings = read_mask(path, scan.grid, scan.id)
     for warning in warnings:
         log.warning("%s", warning)
     return region
