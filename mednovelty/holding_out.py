@@ -150,6 +150,7 @@ def add_known(listed: Iterable[Any], gather: Any, on_scan: Callable[[str, str], 
         seed: Decides which anomalies are held out.
     """
     waiting: list[Any] = []
+    ids: dict[str, str] = {}
     groups = [list(group) for _, group in groupby(listed, subject_of)]
     gather.subjects = {name_of(files): subject_of(files) for group in groups for files in group}
 
@@ -159,6 +160,9 @@ def add_known(listed: Iterable[Any], gather: Any, on_scan: Callable[[str, str], 
 
     def add(files: Any) -> None:
         scan = gather.read(files)
+        # Of a path the id is known only now.
+        ids[name_of(files)] = scan.id
+        gather.subjects[scan.id] = subject_of(files)
         lesion, role = gather.known.lesion(scan), getattr(files, "role", None)
         if role != "validation" and gather.known.is_anomalous(scan, lesion):
             waiting.append(files)
@@ -174,8 +178,8 @@ def add_known(listed: Iterable[Any], gather: Any, on_scan: Callable[[str, str], 
             group = [files for files in group if files not in late]
         add_each(group, add, gather.notes, on_scan)
     # The first are held out: those with anomalies, of which there are few, are to be trained on.
-    gather.held = _held(waiting, gather, seed)
-    waiting.sort(key=lambda files: name_of(files) in gather.held.whole)
+    gather.held = _held([(subject_of(files), _id_of(files, ids)) for files in waiting], gather, seed)
+    waiting.sort(key=lambda files: _id_of(files, ids) in gather.held.whole)
     add_each(waiting, partial(_add_late, gather), gather.notes, quiet)
 
 
@@ -196,11 +200,15 @@ def _any_anomalous(group: list[Any], gather: Any) -> bool:
     return False
 
 
-def _held(waiting: list[Any], gather: Any, seed: int) -> HeldAnomalies:
-    """Return which anomalies are held out; none where others are, or the manifest says which scans are."""
+def _id_of(files: Any, ids: Mapping[str, str]) -> str:
+    return ids.get(name_of(files), name_of(files))
+
+
+def _held(waiting: list[tuple[str, str]], gather: Any, seed: int) -> HeldAnomalies:
+    """Return which anomalies, by subject and scan, are held out; none where others are, or roles decide."""
     by_subject: dict[str, list[str]] = {}
-    for files in waiting:
-        by_subject.setdefault(subject_of(files), []).append(name_of(files))
+    for subject, scan_id in waiting:
+        by_subject.setdefault(subject, []).append(scan_id)
     healthy = {gather.subjects[scan.id] for scan in gather.seen}
     fraction = gather.settings.validation_fraction
     others = (

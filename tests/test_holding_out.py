@@ -9,6 +9,7 @@ import torch
 from test_annotations import SAD, gathered, image_settings, rows_of
 from test_gathering import lesion_in, people, roles
 
+from mednovelty import gathering
 from mednovelty.annotations import Labels
 from mednovelty.curve import TrainingRecord
 from mednovelty.methods.hypersphere import DeepSADMethod, DeepSADSettings
@@ -53,6 +54,17 @@ def test_of_a_single_annotated_scan_a_run_of_its_anomalies_is_held_out():
             assert any("of the same patient as those that are trained on" in note for note in voxels.notes)
             found.add(rows_of(voxels, "held out of sub-2").tobytes())
     assert len(found) > 1
+
+
+def test_an_id_that_only_the_file_tells_is_held_out_as_well(monkeypatch):
+    monkeypatch.setattr(
+        gathering, "scan_of", lambda files, options: replace(files, id=files.id.replace("sub", "scan"))
+    )
+    with gathered(people(6), seed=0, lesion_of=lesions_of("scan-1", "scan-4")) as voxels:
+        held = {id for id, role in roles(voxels).items() if role == "validation"}
+        assert len(held & {"scan-1", "scan-4"}) == 1
+        assert set(voxels.validation.scans) == held
+        assert abnormal(voxels.validation.array()) > 0
 
 
 def test_sessions_of_a_subject_stay_together():
