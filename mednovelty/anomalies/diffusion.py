@@ -88,8 +88,8 @@ class Exchange(Diffusing):
 
     def change(self, rows: Rows, generator: Generator) -> Tensor:
         """Return signals after the exchange."""
-        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
-        diffusivity = uniform((rows.samples,), *self.diffusivity_mm2_per_s, generator)[rows.sample]
+        fraction = _drawn(rows, self.fraction, generator) * rows.profile
+        diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
         return exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
 
     def words(self) -> str:
@@ -116,7 +116,7 @@ class AnisotropyLoss(Diffusing):
 
     def change(self, rows: Rows, generator: Generator) -> Tensor:
         """Return signals with less anisotropy; those at b = 0 and the means of shells stay."""
-        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
+        fraction = _drawn(rows, self.fraction, generator) * rows.profile
         return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues)
 
     def words(self) -> str:
@@ -143,8 +143,8 @@ class FibreLoss(Diffusing):
 
     def change(self, rows: Rows, generator: Generator) -> Tensor:
         """Return signals without a part of the fibres along one direction."""
-        fraction = uniform((rows.samples,), *self.fraction, generator)[rows.sample] * rows.profile
-        diffusivity = uniform((rows.samples,), *self.diffusivity_mm2_per_s, generator)[rows.sample]
+        fraction = _drawn(rows, self.fraction, generator) * rows.profile
+        diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
         second = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
         pairs, sample = crossing(rows), torch.arange(rows.samples, device=rows.signals.device)
         one, other = (
@@ -219,6 +219,11 @@ def _rows(host: Host, profile: Tensor, inside: Tensor) -> tuple[Rows, Tensor, in
     sample = inside.nonzero()[:, 0]
     rows = Rows(signals, profile[inside], sample, bvalues.float(), directions.float(), len(inside))
     return rows, divisors, added
+
+
+def _drawn(rows: Rows, between: tuple[float, float], generator: Generator) -> Tensor:
+    """Return ``(n,)``: a number of each sample's own, for each of its voxels."""
+    return uniform((rows.samples,), *between, generator)[rows.sample]
 
 
 def _percent(pair: tuple[float, float]) -> str:

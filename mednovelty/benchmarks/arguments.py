@@ -31,6 +31,11 @@ def add_options(parser: argparse.ArgumentParser, default: Any, names: Iterable[s
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
 
 
+def add_classes(parser: argparse.ArgumentParser, default: Iterable[int]) -> None:
+    """Add ``--classes``, of ten."""
+    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default))
+
+
 def runs_of(measure: Callable[..., dict[str, Any]], folder: Path, options: Any) -> list[dict[str, Any]]:
     """Measure each of ``options.methods`` on each of ``options.classes``, telling each run on stderr."""
     runs = []
@@ -41,4 +46,4 @@ def runs_of(measure: Callable[..., dict[str, Any]], folder: Path, options: Any) 
     return runs
 
 
-__all__ = ["add_options", "parser_of", "runs_of"]
+__all__ = ["add_classes", "add_options", "parser_of", "runs_of"]

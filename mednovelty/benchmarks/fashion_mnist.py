@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mednovelty.benchmarks.arguments import add_options, parser_of
+from mednovelty.benchmarks.arguments import add_classes, add_options, parser_of
 from mednovelty.benchmarks.idx import flat, labelled_images
 from mednovelty.methods.image_vae import FASHION_MNIST, ImageVAE, ImageVAEMethod, closed_forms, misfits
 from mednovelty.methods.image_vae_comparison import mean_image
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     default = Options()
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
+    add_classes(parser, default.classes)
     names = ("seeds", "first_seed", "log_c", "epochs", "batch", "learning_rate", "latent")
     add_options(parser, default, names)
     parser.add_argument("--released-code", action="store_true")

@@ -34,7 +34,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from mednovelty.batch import Batch
-from mednovelty.benchmarks.arguments import add_options, parser_of
+from mednovelty.benchmarks.arguments import add_classes, add_options, parser_of
 from mednovelty.benchmarks.cifar import TEST, TRAINING, grey_images
 from mednovelty.benchmarks.one_class_images import OneClass, Scale, one_class, table_of
 from mednovelty.devices import chosen
@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("fashion", type=Path)
     parser.add_argument("cifar", type=Path)
-    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
+    add_classes(parser, default.classes)
     add_options(parser, default, (field.name for field in fields(Options) if field.name != "classes"))
     return parser
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from mednovelty.batch import Batch
-from mednovelty.benchmarks.arguments import add_options, parser_of, runs_of
+from mednovelty.benchmarks.arguments import add_classes, add_options, parser_of, runs_of
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.calibration import measured_constants
 from mednovelty.devices import chosen
@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
+    add_classes(parser, default.classes)
     parser.add_argument("--protocol", choices=tuple(PAPER), default=default.protocol)
     names = ("seed", "epochs", "learning_rate", "batch", "latent", "k", "alpha", "images", "device")
     add_options(parser, default, names)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mednovelty.benchmarks.arguments import add_options, parser_of
+from mednovelty.benchmarks.arguments import add_classes, add_options, parser_of
 from mednovelty.benchmarks.one_class_images import OneClass, contrast_normalised, one_class, table_of
 from mednovelty.benchmarks.one_vs_rest_shallow import SHALLOW, Components
 from mednovelty.curve import TrainingRecord
@@ -278,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=DETECTORS, default=list(default.methods))
-    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default.classes))
+    add_classes(parser, default.classes)
     parser.add_argument("--scaled", action="store_true", help="of the shallow methods' images")
     others = ("methods", "classes", "scaled")
     add_options(parser, default, (field.name for field in fields(Options) if field.name not in others))

@@ -25,8 +25,8 @@ FROZEN = 15
 """Layers up to the third pooling; Ruff 2021, appendix B.2, keeps these as they are."""
 SHARE_OF = ("weight", "bias", "running_mean", "running_var")
 _CONVERT = (
-    "convert torchvision's file once: python -c \"import torch; from safetensors.torch import save_file; "
-    "save_file(torch.load('vgg11_bn.pth', weights_only=True), 'vgg11_bn.safetensors')\""
+    "convert torchvision's file once, where you trust it, with save_file of safetensors.torch: see "
+    "fcdd in the README"
 )
 
 
