@@ -65,6 +65,7 @@ class Annotations:
         semi: Whether the method learns from labelled anomalies.
         maps: Whether it is told where in a sample they are.
         space: Of a sample, where it has axes.
+        spaced: Whether it is told how far apart a sample's voxels are; its rows then always end with a label.
         seed: Decides which voxels are labelled.
     """
 
@@ -75,6 +76,7 @@ class Annotations:
     semi: bool = False
     maps: bool = False
     space: tuple[int, ...] = ()
+    spaced: bool = False
     seed: int = 0
 
     @classmethod
@@ -93,12 +95,14 @@ class Annotations:
         known = cls(lesion_of, labels, tuple(outliers), settings.annotations, semi, seed=seed)
         space = tuple(make_view(settings).shape(1))[1:]
         maps = known.shows_any and bool(space) and bool(getattr(method, "truth_maps", False))
-        return replace(known, maps=maps, space=space)
+        spaced = bool(space) and bool(getattr(method, "spaced", False))
+        return replace(known, maps=maps, space=space, spaced=spaced)
 
     @property
     def labelled(self) -> bool:
         """Whether samples come with a label."""
-        return self.labels is not None or (self.semi and (self.shows_any or bool(self.outliers)))
+        told = self.labels is not None or (self.semi and (self.shows_any or bool(self.outliers)))
+        return told or self.spaced
 
     @property
     def shows_any(self) -> bool:
@@ -148,15 +152,28 @@ class Annotations:
         shown = lesion is not None and self.shows(scan.id) and bool((lesion & scan.mask).any())
         return shown or (self.semi and self.label_of(scan.id) == -1)
 
-    def rows(self, samples: np.ndarray, labels: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+    def rows(
+        self,
+        samples: np.ndarray,
+        labels: np.ndarray,
+        truth: np.ndarray | None = None,
+        spacing_mm: Sequence[float] = (),
+    ) -> np.ndarray:
         """Return rows of a training table, as wide as a method is told of its samples.
+
+        A row is a sample, the distances of its voxels, where its anomaly is, and its label: each but the
+        first only where the method is told.
 
         Args:
             samples: ``(n, D)``.
             labels: ``(n,)``.
             truth: ``(n, V)``, 1 where an anomaly is; None: nowhere, and everywhere in a sample labelled -1.
+            spacing_mm: Along each axis of space; none: 1, as of pictures.
         """
         parts = [samples]
+        if self.spaced:
+            spacing = tuple(spacing_mm) or (1.0,) * len(self.space)
+            parts.append(np.tile(np.asarray(spacing, np.float32), (len(samples), 1)))
         if self.maps:
             axes = math.prod(self.space)
             whole = np.repeat((labels < 0).astype(np.float32)[:, None], axes, 1)

@@ -210,7 +210,8 @@ class _Gathering:
         training, validation, more = self.exposure.split(self.table, len(first), self.settings, split)
         assert self.scheme is not None
         if {name for name, _ in self.steps} <= {*SCALING, "mean_intensity"}:
-            acquisition = Acquisition(self.scheme.bvalues_s_per_mm2, step.means)
+            directions = tuple(tuple(row) for row in self.scheme.directions)
+            acquisition = Acquisition(self.scheme.bvalues_s_per_mm2, step.means, directions)
             training.acquisition = validation.acquisition = acquisition
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
         steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))

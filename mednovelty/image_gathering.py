@@ -140,10 +140,13 @@ class _Gathering:
                 truth = self._truth(prepared, lesion, start, stop)
                 enough = truth.any(1) if self.known.maps else truth.mean(1) >= self._share
                 labels, used = np.where(enough, -1.0, 0.0), used | enough
-            rows = self.known.rows(samples, labels, truth)
+            rows = self.known.rows(samples, labels, truth, self._spacing_mm(prepared))
             blocks.append(rows[used])
         rows = np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
         return rows, self._told(scan, rows, shown)
+
+    def _spacing_mm(self, scan: Scan) -> tuple[float, ...]:
+        return tuple(self.view.spacing_mm(scan)) if hasattr(self.view, "spacing_mm") else ()
 
     @property
     def _share(self) -> float:
@@ -168,7 +171,7 @@ class _Gathering:
 
     def _outlier_rows(self, files: Any) -> np.ndarray:
         """Return rows of a scan or picture that is all outliers."""
-        contrasts = self.contrasts or ()
+        contrasts, spacing = self.contrasts or (), tuple[float, ...]()
         if isinstance(files, Path):
             samples = picture_samples(files, contrasts, self.steps, self.view.shape(len(contrasts)))
         else:
@@ -177,8 +180,9 @@ class _Gathering:
             check_contrasts(scan, contrasts)
             for _, step in self.steps:
                 scan = step(scan)
-            samples = self.view.cut(scan, 0, self.view.count(scan))
-        return self.known.rows(samples.reshape(len(samples), -1), np.full(len(samples), -1, np.float32))
+            samples, spacing = self.view.cut(scan, 0, self.view.count(scan)), self._spacing_mm(scan)
+        flat, labels = samples.reshape(len(samples), -1), np.full(len(samples), -1, np.float32)
+        return self.known.rows(flat, labels, None, spacing)
 
     def finish(self) -> Gathered:
         """Return the tables."""

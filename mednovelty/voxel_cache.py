@@ -47,10 +47,12 @@ class Acquisition:
     Attributes:
         bvalues_s_per_mm2: ``(C,)``.
         divisors: ``(C,)``: a row is a voxel's signals, times any factor of that voxel, over these.
+        directions: ``(C, 3)`` unit vectors; anything where b = 0.
     """
 
     bvalues_s_per_mm2: tuple[float, ...]
     divisors: tuple[float, ...]
+    directions: tuple[tuple[float, ...], ...] = ()
 
 
 class VoxelCache:
