@@ -134,11 +134,24 @@ def fit(
         str | None,
         typer.Option(help="nln: choose K and alpha on held-out normals and anomalies made of them."),
     ] = None,
+    anomalies: Annotated[
+        str | None,
+        typer.Option("--anomalies", help="Families planted in training, a,b; see mednovelty list anomalies."),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option("--held-out", help="Families that are not trained on and choose the epoch."),
+    ] = None,
+    lesion_shapes: Annotated[
+        Path | None,
+        typer.Option("--lesion-shapes", help="Folder of lesion masks whose outlines planted anomalies take."),
+    ] = None,
     contrasts: Contrasts = None,
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", help="Lesion masks: left out, or for deep-sad, hsc and fcdd shown as abnormal."
+            "--masks",
+            help="Lesion masks: left out, or for deep-sad, hsc, fcdd, synthetic-lesions shown as abnormal.",
         ),
     ] = None,
     labels: Annotated[
@@ -179,6 +192,9 @@ def fit(
             mask_maker=mask_maker,
             tune=tune,
             preset=preset,
+            anomalies=anomalies,
+            held_out=held_out,
+            lesion_shapes=lesion_shapes,
         )
         request = fit_command.FitRequest(
             folder=folders[0],

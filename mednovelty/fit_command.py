@@ -63,6 +63,9 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     mask_maker: str | None = None,
     tune: str | None = None,
     preset: str | None = None,
+    anomalies: str | None = None,
+    held_out: str | None = None,
+    lesion_shapes: Path | None = None,
 ) -> dict[str, Any]:
     """Return the settings that flags ask for; flags win over ``--set``.
 
@@ -80,6 +83,10 @@ def overrides(  # noqa: PLR0913 - an option is an argument
             tree.setdefault("method_settings", {}).update(nets[0])
         else:
             tree["candidates"] = nets
+    planted = {"anomalies": anomalies, "held_out": held_out, "lesion_shapes": lesion_shapes}
+    for name, value in planted.items():
+        if value is not None:
+            tree.setdefault("method_settings", {})[name] = str(value)
     if tune is not None:
         if tune not in TUNED:
             raise SettingsError(f"--tune {tune!r}: there is {', '.join(TUNED)} to be tuned")
