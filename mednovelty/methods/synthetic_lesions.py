@@ -59,6 +59,7 @@ class SyntheticLesionsMethod:
     semi_labels: ClassVar[tuple[int, ...]] = SEMI_LABELS
     truth_maps: ClassVar[bool] = True
     spaced: ClassVar[bool] = True
+    plants: ClassVar[bool] = True
     defaults = staticmethod(defaults)
 
     def __init__(self, settings: Any = None) -> None:
