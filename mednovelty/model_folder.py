@@ -31,6 +31,8 @@ CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
 LATER_SETTINGS = ("maps", "structural_mask", "nln", "knn", "preset", "annotations")
 """What this format's first detectors had none of; they behave as the defaults say."""
+LATER_TRAIN = ("average",)
+"""The same of ``train``."""
 
 
 def save(detector: Detector, folder: Path) -> str:
@@ -159,7 +161,10 @@ def _with_later_settings(record: store.DetectorRecord) -> store.DetectorRecord:
     """Return a record with the settings that detectors written before these were there do not tell."""
     defaults = tree_of(FitSettings())
     later = {name: store.json_types(defaults[name]) for name in LATER_SETTINGS}
-    return record.model_copy(update={"settings": later | record.settings})
+    settings = later | record.settings
+    if isinstance(settings.get("train"), dict):
+        settings["train"] = {name: defaults["train"][name] for name in LATER_TRAIN} | settings["train"]
+    return record.model_copy(update={"settings": settings})
 
 
 @contextmanager

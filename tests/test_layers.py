@@ -10,7 +10,7 @@ LAYERS = [
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
-    "curve schedule",
+    "curve schedule averaging initial_weights",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
