@@ -316,6 +316,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         best.method.finish(best.model, training, validation, seed)
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
+    summary |= {} if init is None else {"started_from": init.words}
     reference = _draw_reference(best, training, parts, settings, seed, on_reference)
     sample = _held_out(validation, best.method, settings, seed).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,

@@ -15,10 +15,12 @@ class InitialWeights:
     Attributes:
         sha256: Of the detector.
         tensors: Weights and buffers, by name.
+        words: What is told of the detector.
     """
 
     sha256: str
     tensors: Mapping[str, Tensor]
+    words: str = ""
 
     def put_into(self, model: nn.Module, keeps_own: Sequence[str] = ()) -> None:
         """Replace all weights and buffers of a model but those that it keeps.

@@ -35,8 +35,8 @@ class TrainSettings:
             thousands: without it a single broken voxel would stay in Adam's variance for as many steps.
         validation_voxels: At most as many, evenly over the validation scans.
         checkpoint_every: Epochs between two checkpoints.
-        average: Between 0 and 1: validated, chosen and kept is a moving average of the weights over the steps,
-            which forgets as much at each; 0.99 remembers about 100 steps. ``None``: the weights themselves.
+        average: Between 0 and 1: validated, chosen and kept is a moving average of the weights over steps;
+            0.99 remembers about 100 of them. ``None``: the weights themselves.
     """
 
     batch_size: int = 32768
