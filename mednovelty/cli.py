@@ -174,6 +174,10 @@ def fit(
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="A detector's folder: training starts from its weights."),
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -210,6 +214,7 @@ def fit(
             outliers=outliers,
             fold=fold,
             resume=resume,
+            init=init,
             overwrite=overwrite,
             device=device,
             threads=threads,

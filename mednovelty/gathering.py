@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from mednovelty.annotations import Annotations
-from mednovelty.errors import MedNoveltyError, ScanError
+from mednovelty.errors import MedNoveltyError, ScanError, SchemeError, SettingsError
 from mednovelty.fitting import FitSettings, make_steps
 from mednovelty.holding_out import (
     HeldAnomalies,
@@ -94,6 +94,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
     known: Annotations | None = None,
+    scheme: GradientScheme | None = None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
@@ -109,8 +110,11 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
         known: Lesions, labels, outliers; None: nothing is known of any scan.
+        scheme: The acquisition, and the order of its channels, of what is trained on from here; None: the
+            cohort's usual one.
 
     Raises:
+        SettingsError: The cohort's usual acquisition is not the one given (``init.acquisition``).
         ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or
             a scan is said to be anomalous and no mask says where (``labels.where``).
     """
@@ -119,7 +123,9 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     _refuse_anomalous_scans(known, listed)
-    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, known)
+    usual = _usual_scheme(listed, settings, options)
+    scheme = usual if scheme is None else _same_scheme(scheme, usual, settings)
+    gather = _Gathering(settings, folder, scheme, asks, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
     add_known(validation_first(listed, seed), gather, on_scan, seed)
@@ -359,12 +365,32 @@ def _usual_scheme(
         # What is wrong with a scan is said when it is read.
         with suppress(MedNoveltyError, OSError):
             tables.append(_gradients(files, options))
-    tolerances = {
+    found = [table for table in tables if table is not None]
+    return GradientScheme.usual(found, **_tolerances(settings)) if found else None
+
+
+def _same_scheme(
+    scheme: GradientScheme, usual: GradientScheme | None, settings: FitSettings
+) -> GradientScheme:
+    """Return the acquisition of a detector to start from, if it is that of most scans, whatever the order."""
+    scheme = GradientScheme(scheme.bvalues_s_per_mm2, scheme.directions, **_tolerances(settings))
+    if usual is None:  # Scans without gradients are refused one by one.
+        return scheme
+    try:
+        scheme.order_of(usual.table(), "most scans here")
+    except SchemeError as error:
+        raise SettingsError(
+            f"init: another acquisition than that of the detector to start from: {error}",
+            code="init.acquisition",
+        ) from error
+    return scheme
+
+
+def _tolerances(settings: FitSettings) -> dict[str, float]:
+    return {
         "bvalue_tolerance": settings.bvalue_tolerance,
         "angle_tolerance_deg": settings.angle_tolerance_deg,
     }
-    found = [table for table in tables if table is not None]
-    return GradientScheme.usual(found, **tolerances) if found else None
 
 
 def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:

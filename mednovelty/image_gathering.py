@@ -6,16 +6,17 @@ the healthy part of patients; or it is labelled as abnormal, for methods that le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
-from mednovelty.fitting import FitSettings, make_steps, make_view
+from mednovelty.fitting import FitSettings, make_method, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
@@ -204,6 +205,25 @@ class _Gathering:
         )
 
 
+def refuse_size(settings: FitSettings, channels: int) -> None:
+    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
+    with torch.device("meta"):  # No memory is taken.
+        method = make_method(settings)
+        model = method.build(tuple(make_view(settings).shape(channels)))
+        if hasattr(method, "check_ready"):
+            method.check_ready(model)
+
+
+def contrasts_of(listed: Sequence[Any]) -> tuple[str, ...] | None:
+    """Return the contrasts of the first of some scans or their files; None where only reading tells them."""
+    from mednovelty.io.scan_folder import ScanFiles
+
+    first = listed[0] if listed else None
+    if isinstance(first, ScanFiles):
+        return tuple(name for name, _ in first.contrasts)
+    return first.contrasts if isinstance(first, Scan) else None
+
+
 def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
     """Refuse a scan whose contrasts are not those expected, in that order; None: any.
 
@@ -220,4 +240,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["check_contrasts", "gather_images"]
+__all__ = ["check_contrasts", "contrasts_of", "gather_images", "refuse_size"]

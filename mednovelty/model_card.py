@@ -24,6 +24,7 @@ def model_card(detector: Detector, sha256: str) -> str:
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
     scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
     record, said = detector.fitted.record, annotated(detector)
+    average = settings.train.average
     lines = [
         "# A novelty detector",
         "",
@@ -37,6 +38,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
         f"{voxels:,} voxels",
         *[f"* Annotated: {words}" for words in said],
+        *([] if detector.origin is None else [f"* Weights: {detector.origin.words}"]),
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
@@ -44,14 +46,15 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
         *_neighbours(detector),
         f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
-        + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
+        + ("" if record.seconds is None else f", {record.seconds:.0f} s")
+        + ("" if average is None else f"; kept is a moving average of weights, decay {average:g}"),
         "",
         "## How well it describes held-out voxels",
         "",
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"
             for name, value in summary.items()
-            if name not in ("candidates", "tuned")
+            if name not in ("candidates", "tuned", "started_from")
         ],
         "",
         "## What fitting had to say",
@@ -66,7 +69,12 @@ def model_card(detector: Detector, sha256: str) -> str:
 
 def annotated(detector: Detector) -> list[str]:
     """Return the scans of which more was known than that they were taken to be healthy, and what."""
-    return [f"{scan.id}: {scan.annotation}" for scan in detector.scans if scan.annotation]
+    own = len(detector.scans)
+    return [
+        f"{scan.id}: {scan.annotation}" + (" (seen by the detector it started from)" if i >= own else "")
+        for i, scan in enumerate(detector.seen)
+        if scan.annotation
+    ]
 
 
 def _neighbours(detector: Detector) -> list[str]:
