@@ -9,6 +9,9 @@ their mean rank, ``r = (rank - 1/2) / m`` in (0, 1). How far up a voxel stands i
 after R. A. Fisher, Statistical Methods for Research Workers (1925; section 21.1 from the 4th edition, 1932,
 on). That is half of his statistic. It is used as a score, not as a test: two scores of one scan are not
 independent, so no p-value follows, and its threshold is found like that of any score.
+
+A rank knows no other scan: the top percent of a healthy scan ranks as high as that of a sick one. So numbers
+of all scans pooled, and of slices of several scans, lose what a score knows of scans as a whole.
 """
 
 from __future__ import annotations
@@ -191,7 +194,7 @@ def to_dict(found: Evaluation) -> dict[str, dict[str, Any]]:
 def words(found: Evaluation) -> list[str]:
     """Say of each combination how far it is ahead of the better of both, or behind."""
     return [
-        f"{found.named(name)}: "
+        f"{found.named(name)} against the better of both: "
         + "; ".join(_said(gain(found, name, metric), what) for metric, what in GAINED.items())
         + "."
         for name in found.together
@@ -201,7 +204,7 @@ def words(found: Evaluation) -> list[str]:
 def pooled_words(found: Evaluation) -> list[str]:
     """Say the same of all scans pooled."""
     return [
-        f"{found.named(name)}, pooled: "
+        f"{found.named(name)} against the better of both, pooled: "
         + "; ".join(_said(pooled_gain(found, name, metric), GAINED[metric]) for metric in POOLED)
         + "."
         for name in found.together
@@ -216,7 +219,7 @@ def _said(one: Gain, metric: str) -> str:
         low, high = one.interval if one.ahead >= 0 else (-one.interval[1], -one.interval[0])
         size += f" [{low:.3f}, {high:.3f}]"
     way = "above" if one.ahead >= 0 else "below"
-    return f"{metric} {one.together:.3f}, {size} {way} {one.better} ({one.value:.3f}), the better of both"
+    return f"{metric} {one.together:.3f}, {size} {way} {one.better} ({one.value:.3f})"
 
 
 def _scans(found: Evaluation, score: str) -> set[str]:

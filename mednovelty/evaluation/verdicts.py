@@ -133,7 +133,8 @@ def _sentence(found: Evaluation, standing: Standing, what: str) -> str:
     if behind:
         least, most = (f"{-gaps[score][0]:.3f}" for score in (behind[0], behind[-1]))
         by = least if least == most else f"{least} to {most}"
-        said += f" {len(behind)} of {len(gaps)} lose to it, by {by}: {', '.join(map(shown.get, behind))}."
+        losers = ", ".join(shown[score] for score in behind)
+        said += f" {len(behind)} of {len(gaps)} lose to it, by {by}: {losers}."
     return said + (f" Not comparable, having other scans: {', '.join(unknown)}." if unknown else "")
 
 

@@ -182,10 +182,10 @@ def _draw_row(axes: Sequence[Axes], row: PanelRow, scores: Sequence[str]) -> Non
 def _title(score: str, kinds: Sequence[str], ap: float) -> str:
     """Return what stands over a map; a column is too narrow for a kind beside the name."""
     told = "AP -" if math.isnan(ap) else f"AP {ap:.3f}"
+    if not kinds:
+        return f"{score}, {told}"
     # A name of two is broken where they meet.
-    return (
-        "\n".join([score.replace("+", "\n+"), f"{', '.join(kinds)}, {told}"]) if kinds else f"{score}, {told}"
-    )
+    return "\n".join([score.replace("+", "\n+"), f"({', '.join(kinds)}), {told}"])
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
