@@ -179,8 +179,8 @@ def test_what_was_looked_for_stands_below_the_table_once_for_all_scores_of_a_met
     found = evaluate(out, masks, settings=FAST)
     lines = [line for line in found.to_markdown().splitlines() if "was trained to find" in line]
     assert lines == [
-        f"* synthetic_lesions ({A} (semi-supervised), vae_regularizer) was trained to find: bright blobs of 4 "
-        "to 40 mm; it is blind to what looks otherwise.",
+        f"* synthetic_lesions ({A} (semi-supervised), vae_regularizer) was trained to find: bright blobs of "
+        "4 to 40 mm; it is blind to what looks otherwise.",
         "* synthetic_lesions (vae_regularizer) was trained to find: dark blobs; it is blind to what looks "
         "otherwise.",
     ]
