@@ -349,13 +349,20 @@ def evaluate(
             "--relevance", help="With --clever-hans: where explain wrote; default: the same folder."
         ),
     ] = None,
+    together: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--together",
+            help="A,B: also rate the maps of two scores as one, beside both. May be given several times.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
     where = (relevance or output) if clever_hans or relevance is not None else None
-    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where), as_json))
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
 
 
 @app.command("preview-anomalies")

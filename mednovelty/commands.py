@@ -267,13 +267,26 @@ def _refuse_absent(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def evaluate(output: Path, masks: Path, seed: int, as_json: bool, relevance: Path | None = None) -> int:
-    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions."""
+def evaluate(
+    output: Path,
+    masks: Path,
+    seed: int,
+    as_json: bool,
+    relevance: Path | None = None,
+    together: Sequence[str] = (),
+) -> int:
+    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions.
+
+    Each of ``together`` names two scores, ``A,B``, whose maps are also rated as one.
+    """
     from mednovelty.evaluation import EvaluateSettings
     from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
 
-    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed), relevance=relevance)
+    settings = EvaluateSettings(seed=seed)
+    # Each entry as a pair of its own: two without a comma must not pass for one.
+    pairs = [entry.split(",") for entry in together]
+    evaluation = run(output, masks, settings=settings, relevance=relevance, together=pairs)
     written = [
         *evaluation.write(output / "evaluation"),
         *draw_evaluation(evaluation, output / "evaluation"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mednovelty.abnormality import annotated, found_section, is_semi_supervised, outliers_of, prior_section
 from mednovelty.searches import told_of
 from mednovelty.tuning import takes_neighbours, told_in_words
 
@@ -39,6 +40,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"{voxels:,} voxels",
         *[f"* Annotated: {words}" for words in said],
         *([] if detector.origin is None else [f"* Weights: {detector.origin.words}"]),
+        *_supervision(detector),
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
@@ -49,12 +51,14 @@ def model_card(detector: Detector, sha256: str) -> str:
         + ("" if record.seconds is None else f", {record.seconds:.0f} s")
         + ("" if average is None else f"; kept is a moving average of weights, decay {average:g}"),
         "",
+        *prior_section(summary),
+        *found_section(summary),
         "## How well it describes held-out voxels",
         "",
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"
             for name, value in summary.items()
-            if name not in ("candidates", "tuned", "started_from")
+            if name not in ("candidates", "tuned", "started_from", "prior", "found")
         ],
         "",
         "## What fitting had to say",
@@ -67,14 +71,14 @@ def model_card(detector: Detector, sha256: str) -> str:
     return "\n".join(lines)
 
 
-def annotated(detector: Detector) -> list[str]:
-    """Return the scans of which more was known than that they were taken to be healthy, and what."""
-    own = len(detector.scans)
-    return [
-        f"{scan.id}: {scan.annotation}" + (" (seen by the detector it started from)" if i >= own else "")
-        for i, scan in enumerate(detector.seen)
-        if scan.annotation
-    ]
+def _supervision(detector: Detector) -> list[str]:
+    """Return by what it was shown what is abnormal, where it was."""
+    if not is_semi_supervised(detector):
+        return []
+    scans, outliers = len(annotated(detector)), outliers_of(detector)
+    shown = [f"{scans:,} annotated scan{'s' * (scans != 1)}"] if scans else []
+    shown += [f"{outliers:,} outlier{'s' * (outliers != 1)}"] if outliers else []
+    return [f"* Semi-supervised: trained with {' and '.join(shown)}"]
 
 
 def _neighbours(detector: Detector) -> list[str]:
