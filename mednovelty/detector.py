@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ class Detector:
     Made by ``Detector.fit`` from scans, by ``fit_voxels`` from arrays, or read by ``Detector.load``.
 
     Attributes:
-        recipe: ``qspace``: diffusion scans, one sample a voxel; ``slices`` and ``patches``: structural scans;
-            ``voxels``: arrays only.
+        recipe: ``qspace``: diffusion scans, one sample a voxel; ``qspace-volumes``: windows of them;
+            ``slices`` and ``patches``: structural scans; ``voxels``: arrays only.
         fitted: Model, reference and training curve.
         settings: What it was fitted with.
         seed: Of training and of the draws of stochastic scores.
@@ -100,7 +100,7 @@ class Detector:
             scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
                 or any iterable of such files, of images with their gradients beside them, and of scans in
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
-            recipe: ``qspace``, ``slices``, ``patches`` or ``contrasts``.
+            recipe: ``qspace``, ``qspace-volumes``, ``slices``, ``patches`` or ``contrasts``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
             lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out, or,
                 for ``deep_sad``, ``hsc`` and ``fcdd``, labelled as abnormal (see ``annotations``).
@@ -130,13 +130,18 @@ class Detector:
         # Scans to be scored are to be masked as those it was fitted on.
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
-        gather = gather_scans if kind == "dwi" else gather_images
-        if kind == "structural":
+        of = recipe_of(recipe)
+        gather = (
+            partial(gather_images, diffusion=of.diffusion)
+            if kind == "structural" or of.images
+            else gather_scans
+        )
+        if gather is not gather_scans:
+            # How many gradients there are is known later.
             _refuse_size(settings, len(contrasts or ()) or 1)
         listed = _listed(scans, kind, contrasts)
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
-        of = recipe_of(recipe)
-        settings = with_what_is_known(settings, known, images=of.images, gradients=of.scans == "dwi")
+        settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
@@ -328,7 +333,9 @@ class Detector:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample: ``(C,)``, or ``(contrasts, *space)``."""
+        """Of a sample: ``(C,)``, or ``(C, *space)`` where C is the number of contrasts or gradients."""
+        if self.scheme is not None:
+            return tuple(self.view.shape(len(self.scheme.bvalues_s_per_mm2)))
         return tuple(self.view.shape(len(self.contrasts))) if self.contrasts else (self.model.channels,)
 
     def names_of(self, scores: str | Sequence[str] | None = None) -> list[str]:
@@ -432,13 +439,16 @@ def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> Fi
 
     Raises:
         UnknownPluginError: One is not installed; the nearest is suggested.
-        SettingsError: Half precision is asked for, and samples are voxels.
+        SettingsError: Half precision is asked for, and samples are voxels; or a view that does not fit the
+            recipe.
     """
     if settings is None:
         from mednovelty.model_folder import fit_settings
 
         settings = fit_settings(where="defaults", recipe=recipe)
     images = recipe_of(recipe).images
+    if recipe_of(recipe).diffusion:
+        _refuse_view(settings, recipe)
     offers = offered_by(plugin("methods", settings.method))
     names = resolve_names(settings.scores, images=images, offers=offers)
     settings = replace(settings, scores=tuple(names))
@@ -458,6 +468,25 @@ def reading(settings: FitSettings) -> ReadOptions:
     from mednovelty.io.read_scan import ReadOptions
 
     return ReadOptions(structural_mask=settings.structural_mask)
+
+
+def _refuse_view(settings: FitSettings, recipe: str) -> None:
+    """Raise where a view does not cut diffusion scans into what a recipe is about."""
+    view, images = make_view(settings), recipe_of(recipe).images
+    if (len(view.shape(1)) > 1) != images:
+        other = "qspace" if images else "qspace-volumes"
+        raise SettingsError(
+            f"view={settings.view!r}: the recipe {recipe} has {'windows' if images else 'single voxels'} of "
+            f"diffusion scans; choose another view, or the recipe {other}",
+            code="view.recipe",
+        )
+    background = getattr(view.settings, "background", 0.0)
+    if background:
+        raise SettingsError(
+            f"view_settings.background={background:g}: outside of a diffusion scan there is no signal; leave "
+            "it at 0",
+            code="background.signal",
+        )
 
 
 def _refuse_size(settings: FitSettings, channels: int) -> None:

@@ -17,7 +17,7 @@ LAYERS = [
     "map_settings annotation_settings score_names scoring store candidates searches tuning",
     "fitting recipes",
     "annotations",
-    "holding_out gathering image_gathering outlier_sources mapping",
+    "holding_out signal_scale gathering image_gathering outlier_sources mapping",
     "detector model_folder model_card record_checks",
     "voxel_fitting explaining words",
     "evaluation outputs testing",
