@@ -8,10 +8,10 @@
 4  ratio             the mean over directions of S_g / S_0, which is S_w / S_0
 == ================= ============================================================
 
-A network on these has a few channels, not one for each gradient, and sees no direction: a turned head is the
-same to it. Signals are taken as measured up to one factor a scan: the mean of the scan is 1, so that a signal
-below ``FAINTEST`` is none. Attenuation and ratio stay in what a noisy voxel may show; elsewhere their gradient
-is 0.
+A network on these has a few channels, not one for each gradient, and sees no direction: of directions that
+are evenly spread, a turned head has nearly the same maps. Signals are taken as measured up to one factor a
+scan, whose mean is 1: a mean signal below ``FAINTEST`` is none. Attenuation and ratio stay in what a noisy
+voxel may show; beyond, their gradient is 0.
 """
 
 from __future__ import annotations
