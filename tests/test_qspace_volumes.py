@@ -254,7 +254,8 @@ def study(tmp_path_factory):
     root, cohort = tmp_path_factory.mktemp("volumes"), tiny_cohort()
     (root / "tiny.toml").write_text(TINY)
     fitted = run("fit", cohort.controls, "-o", root / "model", "--recipe", "qspace-volumes",
-                 "--method", "fcdd", "--settings", root / "tiny.toml", "--brain-masks", cohort.brains)  # fmt: skip
+                 "--method", "fcdd", "--settings", root / "tiny.toml",
+                 "--brain-masks", cohort.brains)  # fmt: skip
     assert fitted.exit_code == 0, fitted.output
     scored = run(
         "score", root / "model", cohort.patients, "-o", root / "maps", "--brain-masks", cohort.brains
