@@ -14,15 +14,15 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
+from mednovelty.detector_settings import checked_settings, reading, refuse_size
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
-from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
+from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
 from mednovelty.image_gathering import check_contrasts, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
-from mednovelty.nn.precision import check_precision
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -136,12 +136,12 @@ class Detector:
             if kind == "structural" or of.images
             else gather_scans
         )
-        if gather is not gather_scans:
-            # How many gradients there are is known later.
-            _refuse_size(settings, len(contrasts or ()) or 1)
         listed = _listed(scans, kind, contrasts)
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
         settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
+        if gather is not gather_scans:
+            # How many gradients there are is known later.
+            refuse_size(settings, len(contrasts or ()) or 1)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
@@ -432,70 +432,6 @@ class Detector:
     def __repr__(self) -> str:
         scheme = self.scheme.describe() if self.scheme else f"{self.model.channels} channels"
         return f"Detector({self.recipe!r}, {self.settings.method}, {scheme}, {len(self.reference)} normals)"
-
-
-def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> FitSettings:
-    """Return settings, or a recipe's defaults, with groups of scores spelled out and every plug-in found.
-
-    Raises:
-        UnknownPluginError: One is not installed; the nearest is suggested.
-        SettingsError: Half precision is asked for, and samples are voxels; or a view that does not fit the
-            recipe.
-    """
-    if settings is None:
-        from mednovelty.model_folder import fit_settings
-
-        settings = fit_settings(where="defaults", recipe=recipe)
-    images = recipe_of(recipe).images
-    if recipe_of(recipe).diffusion:
-        _refuse_view(settings, recipe)
-    offers = offered_by(plugin("methods", settings.method))
-    names = resolve_names(settings.scores, images=images, offers=offers)
-    settings = replace(settings, scores=tuple(names))
-    # Which device will score is not known yet.
-    check_precision(settings.maps.precision, torch.device("cuda"), images=images)
-    check_plugins(settings)
-    given = settings.preprocessor_settings
-    steps = {name: plugin("preprocessors", name)().state() for name in settings.preprocessors}
-    settings = replace(
-        settings, preprocessor_settings={name: state | given.get(name, {}) for name, state in steps.items()}
-    )
-    return settings
-
-
-def reading(settings: FitSettings) -> ReadOptions:
-    """Return how scans are read under some settings."""
-    from mednovelty.io.read_scan import ReadOptions
-
-    return ReadOptions(structural_mask=settings.structural_mask)
-
-
-def _refuse_view(settings: FitSettings, recipe: str) -> None:
-    """Raise where a view does not cut diffusion scans into what a recipe is about."""
-    view, images = make_view(settings), recipe_of(recipe).images
-    if (len(view.shape(1)) > 1) != images:
-        other = "qspace" if images else "qspace-volumes"
-        raise SettingsError(
-            f"view={settings.view!r}: the recipe {recipe} has {'windows' if images else 'single voxels'} of "
-            f"diffusion scans; choose another view, or the recipe {other}",
-            code="view.recipe",
-        )
-    background = getattr(view.settings, "background", 0.0)
-    if background:
-        raise SettingsError(
-            f"view_settings.background={background:g}: outside of a diffusion scan there is no signal; leave "
-            "it at 0",
-            code="background.signal",
-        )
-
-
-def _refuse_size(settings: FitSettings, channels: int) -> None:
-    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
-    with torch.device("meta"):  # No memory is taken.
-        method = make_method(settings)
-        model = method.build(tuple(make_view(settings).shape(channels)))
-        if hasattr(method, "check_ready"):
-            method.check_ready(model)
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:

@@ -4,8 +4,8 @@
 recipe             scans      sample                source
 ================== ========== ===================== =======================================
 ``qspace``         diffusion  a voxel's signals     Vasilev et al. 2018
-``qspace-volumes`` diffusion  a 3-D window of       normalised as ``qspace``, with the
-                              signals               networks of ``patches``
+``qspace-volumes`` diffusion  a 3-D window of       normalised as ``qspace``
+                              signals
 ``slices``         structural a 2-D slice           Zimmerer et al. 2019
 ``patches``        structural a 3-D window          the same networks, a dimension more
 ``contrasts``      structural a voxel's contrasts   the networks of ``qspace``
@@ -74,7 +74,7 @@ RECIPES = {
     "qspace-volumes": Recipe(
         "qspace-volumes",
         "dwi",
-        _images("patch", 4, {"batch_size": 16}) | {"method": "fcdd", "preprocessors": []},
+        _images("patch", 4, {"batch_size": 16}) | {"method": "synthetic_lesions", "preprocessors": []},
         images=True,
     ),
     "slices": Recipe("slices", "structural", _images("slice", 64, {}), images=True),

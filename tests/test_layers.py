@@ -18,7 +18,7 @@ LAYERS = [
     "fitting recipes",
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
-    "detector model_folder model_card record_checks",
+    "detector detector_settings model_folder model_card record_checks",
     "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",

@@ -241,7 +241,7 @@ def test_defaults_of_the_recipe():
         "patch", (32, 32, 32), 0.5,
     )  # fmt: skip
     assert (settings.preprocessors, settings.batch_voxels) == ((), 4)
-    assert settings.scores == ("fcdd_map", "fcdd")
+    assert settings.scores == ("synthetic_lesions_map", "synthetic_lesions")
 
 
 def run(*words):
