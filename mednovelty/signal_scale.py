@@ -59,7 +59,7 @@ class SignalScale:
             SchemeError: It was acquired otherwise.
         """
         if scan.gradients is None or self.scheme is None:
-            raise ScanError(f"{scan.id}: has no gradients; these recipes need diffusion scans",
+            raise ScanError(f"{scan.id}: has no gradients, which the recipes of diffusion scans need",
                             code="gradients.missing")  # fmt: skip
         prepared = self.scheme(scan if left_out is None else scan.without(left_out))
         for _, step in self.steps:
