@@ -89,7 +89,7 @@ def check(
     deep: Annotated[bool, typer.Option("--deep", help="Read every voxel to the end.")] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="What scans will be: qspace, slices or patches; default: by what is there."),
+        typer.Option(help="What scans will be, a recipe as of fit; default: by what is there."),
     ] = None,
     contrasts: Contrasts = None,
     brain_masks: BrainMasks = None,
@@ -108,7 +108,7 @@ def fit(
     folders: Folders,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
     recipe: Annotated[
-        str, typer.Option(help="What scans are: qspace, slices, patches or contrasts.")
+        str, typer.Option(help="What scans are: qspace, qspace-volumes, slices, patches or contrasts.")
     ] = "qspace",
     method: Annotated[
         str | None, typer.Option(help="What is trained: vae, ae, ae-con, ...; see mednovelty list methods.")
@@ -372,7 +372,9 @@ def preview_anomalies(
     anomalies: Annotated[
         str, typer.Option("--anomalies", help="NAME[,NAME] of families; see mednovelty list anomalies.")
     ],
-    recipe: Annotated[str, typer.Option(help="What scans are: slices, patches or qspace.")] = "slices",
+    recipe: Annotated[
+        str, typer.Option(help="What scans are: slices, patches, qspace or qspace-volumes.")
+    ] = "slices",
     seed: Annotated[int, typer.Option(help="Same seed, same anomalies.")] = 0,
     lesion_shapes: Annotated[
         Path | None,

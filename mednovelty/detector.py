@@ -14,15 +14,15 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
+from mednovelty.detector_settings import checked_settings, reading, refuse_size
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
-from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
+from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
-from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images, refuse_size
+from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
-from mednovelty.nn.precision import check_precision
 from mednovelty.origin import Origin, Start
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
@@ -53,8 +53,8 @@ class Detector:
     Made by ``Detector.fit`` from scans, by ``fit_voxels`` from arrays, or read by ``Detector.load``.
 
     Attributes:
-        recipe: ``qspace``: diffusion scans, one sample a voxel; ``slices`` and ``patches``: structural scans;
-            ``voxels``: arrays only.
+        recipe: ``qspace``: diffusion scans, one sample a voxel; ``qspace-volumes``: windows of them;
+            ``slices`` and ``patches``: structural scans; ``voxels``: arrays only.
         fitted: Model, reference and training curve.
         settings: What it was fitted with.
         seed: Of training and of the draws of stochastic scores.
@@ -104,7 +104,7 @@ class Detector:
             scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
                 or any iterable of such files, of images with their gradients beside them, and of scans in
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
-            recipe: ``qspace``, ``slices``, ``patches`` or ``contrasts``.
+            recipe: ``qspace``, ``qspace-volumes``, ``slices``, ``patches`` or ``contrasts``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
             lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out, or,
                 for ``deep_sad``, ``hsc`` and ``fcdd``, labelled as abnormal (see ``annotations``).
@@ -137,16 +137,18 @@ class Detector:
         # Scans to be scored are to be masked as those it was fitted on.
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
-        if kind == "structural":
-            refuse_size(settings, len(contrasts or ()) or 1)
+        of = recipe_of(recipe)
         listed = list(_listed(scans, kind, contrasts))
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
-        of = recipe_of(recipe)
-        settings = with_what_is_known(settings, known, images=of.images, gradients=of.scans == "dwi")
+        settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
+        if of.images or kind == "structural":
+            # Of diffusion, how many gradients there are is known later.
+            refuse_size(settings, len(contrasts or ()) or 1)
         start = Start.of(init, settings, recipe, contrasts=contrasts_of(listed))
-        gather: Any = gather_images
-        if kind == "dwi":
-            gather = partial(gather_scans, scheme=None if start is None else start.detector.scheme)
+        scheme = None if start is None else start.detector.scheme
+        gather = partial(gather_scans, scheme=scheme)
+        if of.images or kind == "structural":
+            gather = partial(gather_images, diffusion=of.diffusion, scheme=scheme)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
@@ -353,7 +355,9 @@ class Detector:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample: ``(C,)``, or ``(contrasts, *space)``."""
+        """Of a sample: ``(C,)``, or ``(C, *space)`` where C is the number of contrasts or gradients."""
+        if self.scheme is not None:
+            return tuple(self.view.shape(len(self.scheme.bvalues_s_per_mm2)))
         return tuple(self.view.shape(len(self.contrasts))) if self.contrasts else (self.model.channels,)
 
     def names_of(self, scores: str | Sequence[str] | None = None) -> list[str]:
@@ -450,39 +454,6 @@ class Detector:
     def __repr__(self) -> str:
         scheme = self.scheme.describe() if self.scheme else f"{self.model.channels} channels"
         return f"Detector({self.recipe!r}, {self.settings.method}, {scheme}, {len(self.reference)} normals)"
-
-
-def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> FitSettings:
-    """Return settings, or a recipe's defaults, with groups of scores spelled out and every plug-in found.
-
-    Raises:
-        UnknownPluginError: One is not installed; the nearest is suggested.
-        SettingsError: Half precision is asked for, and samples are voxels.
-    """
-    if settings is None:
-        from mednovelty.model_folder import fit_settings
-
-        settings = fit_settings(where="defaults", recipe=recipe)
-    images = recipe_of(recipe).images
-    offers = offered_by(plugin("methods", settings.method))
-    names = resolve_names(settings.scores, images=images, offers=offers)
-    settings = replace(settings, scores=tuple(names))
-    # Which device will score is not known yet.
-    check_precision(settings.maps.precision, torch.device("cuda"), images=images)
-    check_plugins(settings)
-    given = settings.preprocessor_settings
-    steps = {name: plugin("preprocessors", name)().state() for name in settings.preprocessors}
-    settings = replace(
-        settings, preprocessor_settings={name: state | given.get(name, {}) for name, state in steps.items()}
-    )
-    return settings
-
-
-def reading(settings: FitSettings) -> ReadOptions:
-    """Return how scans are read under some settings."""
-    from mednovelty.io.read_scan import ReadOptions
-
-    return ReadOptions(structural_mask=settings.structural_mask)
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:
