@@ -29,7 +29,12 @@ FOUND_HEADS = ("family", "trained on", "AUROC", "AP")
 
 def annotated(detector: Detector) -> list[str]:
     """Return the scans of which more was known than that they were taken to be healthy, and what."""
-    return [f"{scan.id}: {scan.annotation}" for scan in detector.scans if scan.annotation]
+    own = len(detector.scans)
+    return [
+        f"{scan.id}: {scan.annotation}" + (" (seen by the detector it started from)" if i >= own else "")
+        for i, scan in enumerate(detector.seen)
+        if scan.annotation
+    ]
 
 
 def outliers_of(detector: Detector) -> int:
@@ -72,7 +77,7 @@ def annotation_of(detector: Detector, scan: Scan) -> str | None:
     """Return what a detector was told of a scan, by its id or its bytes; None where it was told nothing."""
     seen = (
         one.annotation
-        for one in detector.scans
+        for one in detector.seen
         if one.annotation and (one.id == scan.id or (one.sha256 and one.sha256 == scan.sha256))
     )
     return next(seen, None)

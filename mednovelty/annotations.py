@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LesionOf = Callable[[Scan], np.ndarray | None]
 """``(I, J, K)`` bool of a scan's lesion; None where it has none, or none is known."""
 WORDS = {"normal": 1, "anomalous": -1, "unlabelled": 0}
-SEMI = "deep_sad, hsc and fcdd"
+SEMI = "deep_sad, hsc, fcdd and synthetic_lesions"
 
 
 @dataclass(frozen=True)
@@ -296,6 +296,8 @@ def with_what_is_known(
     if getattr(own, "anomalies", None) == "auto":
         shown = known.outliers or known.labels is not None or known.shows_any
         own = replace(own, anomalies="none" if shown else "confetti" if images else "diffusion")
+    if hasattr(method, "for_samples"):
+        own = method.for_samples(images=images, gradients=gradients)
     own = _with_background(own, settings)
     _check_synthetic(own, images=images, gradients=gradients)
     return settings if own is method.settings else replace(settings, method_settings=own)

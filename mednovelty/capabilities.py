@@ -13,6 +13,8 @@
 ``heatmap``      ``heatmap(x)``, ``(B, *sides)``: how abnormal parts of        ``fcdd``
                  samples are; ``upsampled(maps)``, ``(B, *space)``: the same
                  of their voxels
+``lesion_map``   ``lesion_map(x)``, ``(B, *space)``: log-odds that an anomaly  ``synthetic_lesions``
+                 is there
 ``contexts``     ``contexts``: context vectors over the latents of a scan's    ``cvdd``
                  voxels, of which ``members(x)`` gives those
 ================ ============================================================= =====================
@@ -44,6 +46,7 @@ WORDS = {
     "consistent": "a second encoder, which the method ae_con trains",
     "hypersphere": "a hypersphere around normal latents, which the methods deep_svdd, deep_sad and hsc train",
     "heatmap": "a map that the network itself gives, which the method fcdd trains",
+    "lesion_map": "log-odds of planted anomalies, which the method synthetic_lesions learns",
     "contexts": "context vectors over whole scans, which the method cvdd trains",
 }
 

@@ -89,7 +89,7 @@ def check(
     deep: Annotated[bool, typer.Option("--deep", help="Read every voxel to the end.")] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="What scans will be: qspace, slices or patches; default: by what is there."),
+        typer.Option(help="What scans will be, a recipe as of fit; default: by what is there."),
     ] = None,
     contrasts: Contrasts = None,
     brain_masks: BrainMasks = None,
@@ -108,7 +108,7 @@ def fit(
     folders: Folders,
     output: Annotated[Path, typer.Option("--output", "-o", help="The detector's folder.")],
     recipe: Annotated[
-        str, typer.Option(help="What scans are: qspace, slices, patches or contrasts.")
+        str, typer.Option(help="What scans are: qspace, qspace-volumes, slices, patches or contrasts.")
     ] = "qspace",
     method: Annotated[
         str | None, typer.Option(help="What is trained: vae, ae, ae-con, ...; see mednovelty list methods.")
@@ -134,11 +134,24 @@ def fit(
         str | None,
         typer.Option(help="nln: choose K and alpha on held-out normals and anomalies made of them."),
     ] = None,
+    anomalies: Annotated[
+        str | None,
+        typer.Option("--anomalies", help="Families planted in training, a,b; see mednovelty list anomalies."),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option("--held-out", help="Families that are not trained on and choose the epoch."),
+    ] = None,
+    lesion_shapes: Annotated[
+        Path | None,
+        typer.Option("--lesion-shapes", help="Folder of lesion masks whose outlines planted anomalies take."),
+    ] = None,
     contrasts: Contrasts = None,
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", help="Lesion masks: left out, or for deep-sad, hsc and fcdd shown as abnormal."
+            "--masks",
+            help="Lesion masks: left out, or for deep-sad, hsc, fcdd, synthetic-lesions shown as abnormal.",
         ),
     ] = None,
     labels: Annotated[
@@ -161,6 +174,10 @@ def fit(
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="A detector's folder: training starts from its weights."),
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -179,6 +196,9 @@ def fit(
             mask_maker=mask_maker,
             tune=tune,
             preset=preset,
+            anomalies=anomalies,
+            held_out=held_out,
+            lesion_shapes=lesion_shapes,
         )
         request = fit_command.FitRequest(
             folder=folders[0],
@@ -194,6 +214,7 @@ def fit(
             outliers=outliers,
             fold=fold,
             resume=resume,
+            init=init,
             overwrite=overwrite,
             device=device,
             threads=threads,
@@ -351,7 +372,9 @@ def preview_anomalies(
     anomalies: Annotated[
         str, typer.Option("--anomalies", help="NAME[,NAME] of families; see mednovelty list anomalies.")
     ],
-    recipe: Annotated[str, typer.Option(help="What scans are: slices, patches or qspace.")] = "slices",
+    recipe: Annotated[
+        str, typer.Option(help="What scans are: slices, patches, qspace or qspace-volumes.")
+    ] = "slices",
     seed: Annotated[int, typer.Option(help="Same seed, same anomalies.")] = 0,
     lesion_shapes: Annotated[
         Path | None,

@@ -217,10 +217,11 @@ def _refuse_trained_on(detector: Detector, scans: ScanList, model: Path) -> None
     """Raise where a scan that a fold tests, the same files, is one that the detector has seen."""
     from mednovelty.io.structural import input_sha256
 
-    seen = {scan.id: scan.sha256 for scan in detector.scans}
+    seen = {(scan.id, scan.sha256) for scan in detector.seen}
+    ids = {id for id, _ in seen}
     for files in scans:
         with suppress(ScanError):  # What cannot be read is told when it is scored.
-            if files.id in seen and input_sha256(files) == seen[files.id]:
+            if files.id in ids and (files.id, input_sha256(files)) in seen:
                 fitted = [f" ({note})" for note in detector.notes if note.startswith("fold ")]
                 raise DetectorError(
                     f"{model}: was fitted with {files.id}, which is to be tested{''.join(fitted)}; "

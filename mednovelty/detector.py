@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,16 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
+from mednovelty.detector_settings import checked_settings, reading, refuse_size
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
-from mednovelty.fitting import FitSettings, Fitted, check_plugins, fit_model, make_method, make_view
+from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
-from mednovelty.image_gathering import check_contrasts, gather_images
+from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
-from mednovelty.nn.precision import check_precision
+from mednovelty.origin import Origin, Start
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -52,13 +53,14 @@ class Detector:
     Made by ``Detector.fit`` from scans, by ``fit_voxels`` from arrays, or read by ``Detector.load``.
 
     Attributes:
-        recipe: ``qspace``: diffusion scans, one sample a voxel; ``slices`` and ``patches``: structural scans;
-            ``voxels``: arrays only.
+        recipe: ``qspace``: diffusion scans, one sample a voxel; ``qspace-volumes``: windows of them;
+            ``slices`` and ``patches``: structural scans; ``voxels``: arrays only.
         fitted: Model, reference and training curve.
         settings: What it was fitted with.
         seed: Of training and of the draws of stochastic scores.
         preprocessing: Name and step, in order; empty for ``voxels``.
         scans: The scans it has seen.
+        origin: The detector whose weights its training started from; None: it started from nothing learnt.
         notes: What fitting had to say: scans that failed, how validation was split.
         sha256: Of its record on disk; empty before it is saved.
     """
@@ -72,6 +74,7 @@ class Detector:
     notes: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
     """Names of a structural scan's channels, in order."""
+    origin: Origin | None = None
     sha256: str = field(default="", compare=False)
 
     @classmethod
@@ -89,6 +92,7 @@ class Detector:
         options: ReadOptions | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
+        init: Detector | str | Path | None = None,
         on_epoch: Callable[[Any], Any] | None = None,
         on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
         on_reference: Callable[[int, int], Any] = lambda chosen, count: None,
@@ -100,7 +104,7 @@ class Detector:
             scans: A folder, image or data manifest, as ``scan_folder`` takes it; what ``scan_folder`` lists;
                 or any iterable of such files, of images with their gradients beside them, and of scans in
                 memory. Where a manifest gives roles, only ``normal`` and ``validation`` scans are taken.
-            recipe: ``qspace``, ``slices``, ``patches`` or ``contrasts``.
+            recipe: ``qspace``, ``qspace-volumes``, ``slices``, ``patches`` or ``contrasts``.
             contrasts: Which images of a structural scan are its channels; None: the only one there is.
             lesions: Gives each scan's lesion as ``(I, J, K)`` bool, or None; what touches it is left out, or,
                 for ``deep_sad``, ``hsc`` and ``fcdd``, labelled as abnormal (see ``annotations``).
@@ -111,6 +115,8 @@ class Detector:
             options: How scans are read; None: the defaults, with the ``structural_mask`` of the settings.
             folder: Where checkpoints and large training tables lie; None: no checkpoints.
             resume: Go on from the checkpoint in that folder.
+            init: A detector, or its folder, whose weights training starts from: of the same method, network,
+                recipe and contrasts or acquisition.
             on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
             on_scan: Told ``(scan id, message)`` for each scan; the message is empty where all went well.
             on_reference: Told how many voxels of a coreset are chosen, and of how many.
@@ -118,8 +124,9 @@ class Detector:
 
         Raises:
             ScanError: No scan can be used.
-            SettingsError: Unknown recipe, or a setting is wrong; ``UnknownPluginError``: an unknown name.
-            DetectorError: The checkpoint to resume from is damaged.
+            SettingsError: Unknown recipe, or a setting is wrong; ``UnknownPluginError``: an unknown name; or
+                the weights to start from are those of another network.
+            DetectorError: The checkpoint to resume from, or the detector to start from, is damaged.
             OutputError: The folder cannot be written.
             StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
         """
@@ -130,29 +137,49 @@ class Detector:
         # Scans to be scored are to be masked as those it was fitted on.
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
-        gather = gather_scans if kind == "dwi" else gather_images
-        if kind == "structural":
-            _refuse_size(settings, len(contrasts or ()) or 1)
-        listed = _listed(scans, kind, contrasts)
-        known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
         of = recipe_of(recipe)
-        settings = with_what_is_known(settings, known, images=of.images, gradients=of.scans == "dwi")
+        listed = list(_listed(scans, kind, contrasts))
+        known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
+        settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
+        if of.images or kind == "structural":
+            # Of diffusion, how many gradients there are is known later.
+            refuse_size(settings, len(contrasts or ()) or 1)
+        start = Start.of(init, settings, recipe, contrasts=contrasts_of(listed))
+        scheme = None if start is None else start.detector.scheme
+        gather = partial(gather_scans, scheme=scheme)
+        if of.images or kind == "structural":
+            gather = partial(gather_images, diffusion=of.diffusion, scheme=scheme)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
             settings.maps.signs_of(gathered.contrasts)  # Known wrong before hours of training.
+            if start is not None:
+                start.check_gathered(gathered.contrasts)
+            weights = None if start is None else start.weights
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
-                               resume=resume, on_epoch=on_epoch, on_reference=on_reference,
+                               resume=resume, init=weights, on_epoch=on_epoch, on_reference=on_reference,
                                device=chosen(device))  # fmt: skip
-            return cls._of(recipe, fitted, settings, seed, gathered)
+            return cls._of(recipe, fitted, settings, seed, (gathered, start))
 
     @classmethod
     def _of(
-        cls, recipe: str, fitted: Fitted, settings: FitSettings, seed: int, gathered: Gathered
+        cls,
+        recipe: str,
+        fitted: Fitted,
+        settings: FitSettings,
+        seed: int,
+        scans: tuple[Gathered, Start | None],
     ) -> Detector:
+        gathered, start = scans
         settings = replace(settings, method_settings=fitted.method.settings, nln=fitted.nln)
-        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes,
-                   gathered.contrasts)  # fmt: skip
+        origin, more = (None, ()) if start is None else (start.origin, start.told(gathered.scans))
+        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans,
+                   (*gathered.notes, *more), gathered.contrasts, origin)  # fmt: skip
+
+    @property
+    def seen(self) -> tuple[SeenScan, ...]:
+        """Every scan that its weights have seen: its own, and those of the detectors that it started from."""
+        return self.scans if self.origin is None else (*self.scans, *self.origin.scans)
 
     @property
     def model(self) -> Any:
@@ -328,7 +355,9 @@ class Detector:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample: ``(C,)``, or ``(contrasts, *space)``."""
+        """Of a sample: ``(C,)``, or ``(C, *space)`` where C is the number of contrasts or gradients."""
+        if self.scheme is not None:
+            return tuple(self.view.shape(len(self.scheme.bvalues_s_per_mm2)))
         return tuple(self.view.shape(len(self.contrasts))) if self.contrasts else (self.model.channels,)
 
     def names_of(self, scores: str | Sequence[str] | None = None) -> list[str]:
@@ -425,48 +454,6 @@ class Detector:
     def __repr__(self) -> str:
         scheme = self.scheme.describe() if self.scheme else f"{self.model.channels} channels"
         return f"Detector({self.recipe!r}, {self.settings.method}, {scheme}, {len(self.reference)} normals)"
-
-
-def checked_settings(settings: FitSettings | None, recipe: str = "qspace") -> FitSettings:
-    """Return settings, or a recipe's defaults, with groups of scores spelled out and every plug-in found.
-
-    Raises:
-        UnknownPluginError: One is not installed; the nearest is suggested.
-        SettingsError: Half precision is asked for, and samples are voxels.
-    """
-    if settings is None:
-        from mednovelty.model_folder import fit_settings
-
-        settings = fit_settings(where="defaults", recipe=recipe)
-    images = recipe_of(recipe).images
-    offers = offered_by(plugin("methods", settings.method))
-    names = resolve_names(settings.scores, images=images, offers=offers)
-    settings = replace(settings, scores=tuple(names))
-    # Which device will score is not known yet.
-    check_precision(settings.maps.precision, torch.device("cuda"), images=images)
-    check_plugins(settings)
-    given = settings.preprocessor_settings
-    steps = {name: plugin("preprocessors", name)().state() for name in settings.preprocessors}
-    settings = replace(
-        settings, preprocessor_settings={name: state | given.get(name, {}) for name, state in steps.items()}
-    )
-    return settings
-
-
-def reading(settings: FitSettings) -> ReadOptions:
-    """Return how scans are read under some settings."""
-    from mednovelty.io.read_scan import ReadOptions
-
-    return ReadOptions(structural_mask=settings.structural_mask)
-
-
-def _refuse_size(settings: FitSettings, channels: int) -> None:
-    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
-    with torch.device("meta"):  # No memory is taken.
-        method = make_method(settings)
-        model = method.build(tuple(make_view(settings).shape(channels)))
-        if hasattr(method, "check_ready"):
-            method.check_ready(model)
 
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:

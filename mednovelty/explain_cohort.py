@@ -206,7 +206,7 @@ def _about(
     """Return what the sidecars of maps tell, of relevance."""
     about = dict(describe(found.score, detector.contrast_baselines))
     side = sidecar_of(detector, scan, NoveltyMap(found.score, found.volume, scan.mask, about), place, facts)
-    of = "gradients" if found.gradients else "contrasts"
+    of = "contrasts" if detector.contrasts else "gradients"
     side["Description"] = (
         f"Relevance for {found.score}, summed over {of}: how much of the score each voxel accounts for, or, "
         f"where the rule does not conserve, how it moves the score. Rule: {found.rule}."

@@ -44,6 +44,7 @@ class FitRequest:
     outliers: Path | None = None
     fold: int | None = None
     resume: bool = False
+    init: Path | None = None
     overwrite: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -63,6 +64,9 @@ def overrides(  # noqa: PLR0913 - an option is an argument
     mask_maker: str | None = None,
     tune: str | None = None,
     preset: str | None = None,
+    anomalies: str | None = None,
+    held_out: str | None = None,
+    lesion_shapes: Path | None = None,
 ) -> dict[str, Any]:
     """Return the settings that flags ask for; flags win over ``--set``.
 
@@ -80,6 +84,10 @@ def overrides(  # noqa: PLR0913 - an option is an argument
             tree.setdefault("method_settings", {}).update(nets[0])
         else:
             tree["candidates"] = nets
+    planted = {"anomalies": anomalies, "held_out": held_out, "lesion_shapes": lesion_shapes}
+    for name, value in planted.items():
+        if value is not None:
+            tree.setdefault("method_settings", {})[name] = str(value)
     if tune is not None:
         if tune not in TUNED:
             raise SettingsError(f"--tune {tune!r}: there is {', '.join(TUNED)} to be tuned")
@@ -139,6 +147,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     recipe = recipe_of(request.recipe)
     device = chosen(request.device)
     _refuse_what_is_there(request)
+    init = None if request.init is None else Detector.load(request.init)
     layers = [read_toml(request.settings)] if request.settings else []
     where = str(request.settings or "--set")
     settings = fit_settings(*layers, request.overrides or {}, where=where, recipe=request.recipe)
@@ -183,6 +192,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
             settings=settings,
             folder=request.output,
             resume=request.resume,
+            init=init,
             on_epoch=on_epoch,
             on_scan=on_scan,
             on_reference=on_reference,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from mednovelty.annotations import Annotations
-from mednovelty.errors import MedNoveltyError, ScanError
-from mednovelty.fitting import FitSettings, make_steps
+from mednovelty.errors import ScanError
+from mednovelty.fitting import FitSettings
 from mednovelty.holding_out import (
     HeldAnomalies,
     add_known,
@@ -30,24 +29,19 @@ from mednovelty.holding_out import (
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure
-from mednovelty.plugins import plugin
-from mednovelty.preprocess.intensity import ChannelMean, channel_means
 from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
-from mednovelty.voxel_cache import Acquisition, VoxelCache
+from mednovelty.signal_scale import SignalScale, scheme_for
+from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
-    from dipy.core.gradients import GradientTable
-
     from mednovelty.io.read_scan import ReadOptions
 
 log = logging.getLogger("mednovelty")
 Role = Literal["training", "validation"]
-SCALING = ("resample",)
-"""Preprocessors after which a voxel's channels are still in the proportions in which they were measured."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +88,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
     known: Annotations | None = None,
+    scheme: GradientScheme | None = None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
@@ -109,8 +104,11 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
         known: Lesions, labels, outliers; None: nothing is known of any scan.
+        scheme: The acquisition, and the order of its channels, of what is trained on from here; None: the
+            cohort's usual one.
 
     Raises:
+        SettingsError: The cohort's usual acquisition is not the one given (``init.acquisition``).
         ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or
             a scan is said to be anomalous and no mask says where (``labels.where``).
     """
@@ -119,7 +117,8 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     _refuse_anomalous_scans(known, listed)
-    gather = _Gathering(settings, folder, _usual_scheme(listed, settings, options), asks, known)
+    scale = SignalScale(settings, scheme_for(listed, settings, options, scheme))
+    gather = _Gathering(settings, folder, scale, asks, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
     add_known(validation_first(listed, seed), gather, on_scan, seed)
@@ -136,20 +135,14 @@ class _Gathering:
         self,
         settings: FitSettings,
         folder: Path | None,
-        scheme: GradientScheme | None,
+        scale: SignalScale,
         asks: bool,
         known: Annotations,
     ) -> None:
         self.settings, self.known = settings, known
         self.folder = folder
-        self.scheme = scheme
-        mean_intensity = plugin("preprocessors", "mean_intensity")(within=settings.normalise_within)
-        self.steps: list[tuple[str, Preprocessor]] = [
-            *make_steps(settings),
-            ("mean_intensity", mean_intensity),
-        ]
+        self.scale = scale
         self.table: VoxelCache | None = None
-        self.moments: dict[str, tuple[int, np.ndarray]] = {}
         self.seen: list[SeenScan] = []
         self.asks = asks
         self.asked: set[str] = set()
@@ -167,7 +160,7 @@ class _Gathering:
                             code="cohort.duplicate")  # fmt: skip
         if lesion is not None and not self.known.shows(scan.id):
             scan, lesion = scan.without(lesion), None
-        prepared = self._prepared(scan)
+        prepared = self.scale.prepared(scan)
         if lesion is not None and prepared.grid.shape != scan.grid.shape:
             lesion = carried(lesion, scan.grid, prepared.grid)
         healthy = prepared if lesion is None else prepared.without(lesion)
@@ -179,7 +172,7 @@ class _Gathering:
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
         held = self.held.append(self.table, scan.id, rows)
         self.notes += [f"{scan.id}: {held}"] if held else []
-        self.moments[scan.id] = (healthy.n_voxels, channel_means(healthy))
+        self.scale.keep(scan.id, healthy)
         told = self.known.told(scan.id)
         if prepared.n_voxels > healthy.n_voxels:
             count, in_all = int((labels[used] < 0).sum()), prepared.n_voxels - healthy.n_voxels
@@ -203,29 +196,13 @@ class _Gathering:
         first = held_out_ids([scan for scan in ids if scan not in self.held.whole], self.asked,
                              self.settings.validation_fraction, self.subjects)  # fmt: skip
         held_out = first | self.held.whole
-        step = ChannelMean.of_moments([self.moments[scan] for scan in ids if scan not in held_out])
         self.exposure.train(self.table, self._outlier_rows, self.notes)
-        self.table.divide_channels(np.array([*step.means, *([1.0] if self.known.labelled else [])]))
+        acquisition, steps = self.scale.divide(self.table, [id for id in ids if id not in held_out])
         self.exposure.apart = self.held.names
         training, validation, more = self.exposure.split(self.table, len(first), self.settings, split)
-        assert self.scheme is not None
-        if {name for name, _ in self.steps} <= {*SCALING, "mean_intensity"}:
-            directions = tuple(tuple(row) for row in self.scheme.directions)
-            acquisition = Acquisition(self.scheme.bvalues_s_per_mm2, step.means, directions)
-            training.acquisition = validation.acquisition = acquisition
+        training.acquisition = validation.acquisition = acquisition
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
-        steps = (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more))
-
-    def _prepared(self, scan: Scan) -> Scan:
-        """Return a scan after all steps but the division by the normals' means."""
-        if scan.gradients is None or self.scheme is None:
-            raise ScanError(f"{scan.id}: has no gradients; the recipe 'qspace' needs diffusion scans",
-                            code="gradients.missing")  # fmt: skip
-        prepared = self.scheme(scan)
-        for _, step in self.steps:
-            prepared = step(prepared)
-        return prepared
 
     def _labels(self, scan: Scan, lesion: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return ``(n,)`` labels of a scan's voxels, and ``(n,)`` bool: which of them are used."""
@@ -243,7 +220,7 @@ class _Gathering:
         """Return ``(n, C + 1)`` rows of a scan that is all outliers."""
         scan = self.read(files)
         refuse_outlier(scan, self.seen, self.outliers)
-        samples = self._prepared(scan).voxels()
+        samples = self.scale.prepared(scan).voxels()
         return self.known.rows(samples, np.full(len(samples), -1, np.float32))
 
 
@@ -348,28 +325,3 @@ def refuse_same_ids(listed: list[Any]) -> None:
     if twice:
         raise ScanError(f"{twice[0]}: {count[twice[0]]} scans have this id; give each its own",
                         code="cohort.same_id")  # fmt: skip
-
-
-def _usual_scheme(
-    listed: list[Any], settings: FitSettings, options: ReadOptions | None
-) -> GradientScheme | None:
-    """Return the acquisition that most scans share, from headers alone; None where none has gradients."""
-    tables = []
-    for files in listed:
-        # What is wrong with a scan is said when it is read.
-        with suppress(MedNoveltyError, OSError):
-            tables.append(_gradients(files, options))
-    tolerances = {
-        "bvalue_tolerance": settings.bvalue_tolerance,
-        "angle_tolerance_deg": settings.angle_tolerance_deg,
-    }
-    found = [table for table in tables if table is not None]
-    return GradientScheme.usual(found, **tolerances) if found else None
-
-
-def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
-    from mednovelty.io.read_scan import DEFAULTS, gradients_of, scan_files
-
-    if isinstance(files, Scan):
-        return files.gradients
-    return gradients_of(scan_files(files), options or DEFAULTS)

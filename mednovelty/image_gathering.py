@@ -1,12 +1,14 @@
-"""Healthy structural scans become two tables of samples, slices or windows laid flat, as voxels do.
+"""Healthy scans become two tables of samples, slices or windows laid flat, as voxels do.
 
 As for voxels, scans are held out whole. What touches a lesion can be left out, so that normals may come as
 the healthy part of patients; or it is labelled as abnormal, for methods that learn from a few such samples.
+Diffusion scans give windows of all their channels, on the scale of ``signal_scale``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +34,19 @@ from mednovelty.holding_out import (
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure, picture_samples
+from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
+from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
-from mednovelty.voxel_cache import VoxelCache
+from mednovelty.signal_scale import SignalScale, scheme_for
+from mednovelty.voxel_cache import Acquisition, VoxelCache
 
 if TYPE_CHECKING:
     from mednovelty.io.read_scan import ReadOptions
 
 BLOCK_SAMPLES = 64
+BLOCK_BYTES = 64 * 2**20
+"""Samples are cut so many at a time, fewer where they are large."""
 HALF = 0.5 - 1e-6
 """From this share on, a pixel is a lesion's."""
 
@@ -53,29 +60,63 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
     known: Annotations | None = None,
+    diffusion: bool = False,
+    scheme: GradientScheme | None = None,
 ) -> Gathered:
-    """Read structural scans one after another, preprocess them, and keep their samples.
+    """Read scans one after another, preprocess them, and keep their samples.
 
     Args:
-        scans: What ``structural_folder`` lists, or scans in memory.
+        scans: What ``structural_folder`` or ``scan_folder`` lists, or scans in memory.
         settings: Preprocessing, view, the share to hold out, the byte budget.
         seed: Decides which scans are held out.
         options: How scans are read.
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
         known: Lesions, labels, outliers; None: all scans are healthy.
+        diffusion: Whether scans are of diffusion, which are put into one order of gradients and divided by
+            their mean and by those of the channels, as ``gather_scans`` does.
+        scheme: Of diffusion, see ``gather_scans``.
 
     Raises:
+        SettingsError: The cohort's usual acquisition is not the one given (``init.acquisition``).
         ScanError: No scan can be used, or an id occurs twice; or no outlier can be used (``outliers.none``).
     """
     known = known or Annotations()
     listed = list(scans)
     refuse_same_ids(listed)
-    gather = _Gathering(settings, folder, known)
+    scale: _Contrasts | SignalScale = _Contrasts(settings)
+    if diffusion:
+        scale = SignalScale(settings, scheme_for(listed, settings, options, scheme))
+    gather = _Gathering(settings, folder, known, scale)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
     add_known(validation_first(listed, seed), gather, on_scan, seed)
     return gather.finish()
+
+
+class _Contrasts:
+    """What is done to each structural scan, whose contrasts are those of the first one that is used."""
+
+    def __init__(self, settings: FitSettings) -> None:
+        self.steps = make_steps(settings)
+        self.names: tuple[str, ...] | None = None
+
+    def prepared(self, scan: Scan, left_out: np.ndarray | None = None) -> Scan:
+        """Return a scan after all steps, its lesion included."""
+        check_contrasts(scan, self.names)
+        for _, step in self.steps:
+            scan = step(scan)
+        return scan
+
+    def keep(self, id: str, healthy: Scan) -> None:
+        """Remember the contrasts."""
+        self.names = healthy.contrasts
+
+    def divide(
+        self, table: VoxelCache, training: list[str]
+    ) -> tuple[Acquisition | None, tuple[tuple[str, Preprocessor], ...]]:
+        """Return no acquisition, and the steps; nothing is divided."""
+        return None, tuple(self.steps)
 
 
 class _Gathering:
@@ -84,10 +125,11 @@ class _Gathering:
     exposure: Exposure
     read: Callable[[Any], Scan]
 
-    def __init__(self, settings: FitSettings, folder: Path | None, known: Annotations) -> None:
+    def __init__(
+        self, settings: FitSettings, folder: Path | None, known: Annotations, scale: _Contrasts | SignalScale
+    ) -> None:
         self.settings, self.folder, self.known = settings, folder, known
-        self.steps, self.view = make_steps(settings), make_view(settings)
-        self.contrasts: tuple[str, ...] | None = None
+        self.scale, self.view = scale, make_view(settings)
         self.table: VoxelCache | None = None
         self.seen: list[SeenScan] = []
         self.asked: set[str] = set()
@@ -103,14 +145,19 @@ class _Gathering:
         if same is not None:
             raise ScanError(f"{scan.id}: the same files, byte for byte, as {same}; they are used once",
                             code="cohort.duplicate")  # fmt: skip
-        check_contrasts(scan, self.contrasts)
-        rows, told = self._rows(scan, lesion)
+        shown = lesion is not None and self.known.shows(scan.id)
+        prepared = self.scale.prepared(scan, None if shown else lesion)
+        if lesion is not None and prepared.grid.shape != scan.grid.shape:
+            lesion = carried(lesion, scan.grid, prepared.grid)
+        rows = self._rows(prepared, lesion, shown)
+        told = self._told(scan, rows, shown)
         if not len(rows):
             raise ScanError(f"{scan.id}: no sample is left to train on: too little brain, or lesions in all",
                             code="samples.none")  # fmt: skip
+        healthy = prepared.without(lesion) if shown and told and lesion is not None else prepared
+        self.scale.keep(scan.id, healthy)
         if self.table is None:
-            self.contrasts = scan.contrasts
-            shape, budget = self.view.shape(scan.n_channels), self.settings.cache_bytes
+            shape, budget = self.view.shape(prepared.n_channels), self.settings.cache_bytes
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
         held = self.held.append(self.table, scan.id, rows)
@@ -121,17 +168,13 @@ class _Gathering:
             self.asked.add(scan.id)
         self.notes += [f"{scan.id}: {warning}" for warning in scan.warnings]
 
-    def _rows(self, scan: Scan, lesion: np.ndarray | None) -> tuple[np.ndarray, str]:
-        """Return ``(n, D)`` or wider rows, and in words what they are labelled as."""
-        prepared = scan
-        for _, step in self.steps:
-            prepared = step(prepared)
-        if lesion is not None and prepared.grid.shape != scan.grid.shape:
-            lesion = carried(lesion, scan.grid, prepared.grid)
-        whole, shown = self.known.label_of(scan.id), lesion is not None and self.known.shows(scan.id)
-        count, blocks = self.view.count(prepared), []
-        for start in range(0, count, BLOCK_SAMPLES):
-            stop = min(start + BLOCK_SAMPLES, count)
+    def _rows(self, prepared: Scan, lesion: np.ndarray | None, shown: bool) -> np.ndarray:
+        """Return ``(n, D)`` or wider rows, those of samples that may be used."""
+        whole, count, blocks = self.known.label_of(prepared.id), self.view.count(prepared), []
+        sample_bytes = 4 * math.prod(self.view.shape(prepared.n_channels))
+        at_a_time = max(1, min(BLOCK_SAMPLES, BLOCK_BYTES // sample_bytes))
+        for start in range(0, count, at_a_time):
+            stop = min(start + at_a_time, count)
             samples = self.view.cut(prepared, start, stop).reshape(stop - start, -1)
             labels, used, truth = np.full(len(samples), whole, np.float32), np.ones(len(samples), bool), None
             if lesion is not None:
@@ -142,8 +185,7 @@ class _Gathering:
                 labels, used = np.where(enough, -1.0, 0.0), used | enough
             rows = self.known.rows(samples, labels, truth, self._spacing_mm(prepared))
             blocks.append(rows[used])
-        rows = np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
-        return rows, self._told(scan, rows, shown)
+        return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
     def _spacing_mm(self, scan: Scan) -> tuple[float, ...]:
         return tuple(self.view.spacing_mm(scan)) if hasattr(self.view, "spacing_mm") else ()
@@ -171,15 +213,15 @@ class _Gathering:
 
     def _outlier_rows(self, files: Any) -> np.ndarray:
         """Return rows of a scan or picture that is all outliers."""
-        contrasts, spacing = self.contrasts or (), tuple[float, ...]()
+        spacing = tuple[float, ...]()
         if isinstance(files, Path):
-            samples = picture_samples(files, contrasts, self.steps, self.view.shape(len(contrasts)))
+            assert isinstance(self.scale, _Contrasts)  # Others' pictures are refused before.
+            names = self.scale.names or ()
+            samples = picture_samples(files, names, self.scale.steps, self.view.shape(len(names)))
         else:
             scan = self.read(files)
             refuse_outlier(scan, self.seen, self.outliers)
-            check_contrasts(scan, contrasts)
-            for _, step in self.steps:
-                scan = step(scan)
+            scan = self.scale.prepared(scan)
             samples, spacing = self.view.cut(scan, 0, self.view.count(scan)), self._spacing_mm(scan)
         flat, labels = samples.reshape(len(samples), -1), np.full(len(samples), -1, np.float32)
         return self.known.rows(flat, labels, None, spacing)
@@ -193,15 +235,26 @@ class _Gathering:
         ids = [scan.id for scan in self.seen if scan.id not in self.held.whole]
         first = held_out_ids(ids, self.asked, fraction, self.subjects)
         held_out = first | self.held.whole
-        self.exposure.apart = self.held.names
         self.exposure.train(self.table, self._outlier_rows, self.notes)
+        training_ids = [scan.id for scan in self.seen if scan.id not in held_out]
+        acquisition, steps = self.scale.divide(self.table, training_ids)
+        self.exposure.apart = self.held.names
         # A table's parts are neighbours in it; a scan whose role was asked for comes first.
         training, validation, more = self.exposure.split(self.table, len(first), self.settings, split)
+        training.acquisition = validation.acquisition = acquisition
         seen = tuple(replace(s, role="validation") if s.id in held_out else s for s in self.seen)
-        notes = (*self.notes, *more)
-        return Gathered(
-            self.table, training, validation, tuple(self.steps), seen, notes, self.contrasts or ()
-        )
+        names = (self.scale.names or ()) if isinstance(self.scale, _Contrasts) else ()
+        return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more), names)
+
+
+def contrasts_of(listed: Sequence[Any]) -> tuple[str, ...] | None:
+    """Return the contrasts of the first of some scans or their files; None where only reading tells them."""
+    from mednovelty.io.scan_folder import ScanFiles
+
+    first = listed[0] if listed else None
+    if isinstance(first, ScanFiles):
+        return tuple(name for name, _ in first.contrasts)
+    return first.contrasts if isinstance(first, Scan) else None
 
 
 def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
@@ -220,4 +273,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["check_contrasts", "gather_images"]
+__all__ = ["check_contrasts", "contrasts_of", "gather_images"]

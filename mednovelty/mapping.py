@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.batch import sample_shape
+from mednovelty.batch import Batch, sample_shape
+from mednovelty.errors import SettingsError
 from mednovelty.map_settings import MapSettings
 from mednovelty.plugins import plugin
 from mednovelty.postprocess import masked_median
@@ -18,6 +19,7 @@ from mednovelty.scan import Scan, Volume
 from mednovelty.scoring import Scoring, Tell, describe_score, needs_signal
 
 RAW = "raw_"
+SIGNALS_A_BATCH = 1 << 14
 
 
 class Stages(NamedTuple):
@@ -47,7 +49,17 @@ def volumes_of(
         names: Which scores; none: nothing is done.
         advance: Told how many more samples were scored.
         tell: Told what scores have to say besides.
+
+    Raises:
+        SettingsError: A score looks at a model and at the signal as measured, and samples have voxels within.
     """
+    if len(sample_shape(scoring.model)) > 1 and needs_signal(names):
+        measured = [name for name in names if needs_signal([name])]
+        rest = [name for name in names if name not in measured]
+        found = _of_signals(scoring, scan, measured) | volumes_of(scoring, view, scan, rest, advance, tell)
+        if not rest:
+            advance(scan.measured.n_voxels)
+        return {name: found[name] for name in names}
     if not names:
         return {}
     if hasattr(view, "stitch"):
@@ -67,6 +79,24 @@ def volumes_of(
         name: back(view.assemble(scan.prepared, values.pop(name), f"{name} of {scan.given.id}"), scan)
         for name in names
     }
+
+
+def _of_signals(scoring: Scoring, scan: Stages, names: Sequence[str]) -> dict[str, Volume]:
+    """Return maps of scores that look at each voxel's signal alone, as measured, whatever a sample is."""
+    for name in names:
+        if "model" in plugin("scorers", name).needs:
+            raise SettingsError(
+                f"{name}: looks at a model and at the signal as measured, voxel by voxel; slices and windows "
+                "have no such signal. Leave it out, or fit with the recipe qspace"
+            )
+    scorers, measured = scoring.scorers(names), scan.measured
+    values = {name: np.empty(measured.n_voxels, np.float32) for name in names}
+    for start in range(0, measured.n_voxels, SIGNALS_A_BATCH):
+        signal = torch.from_numpy(measured.voxels(start, start + SIGNALS_A_BATCH)).to(scoring.device)
+        batch = Batch(signal, signal=signal)
+        for name, scorer in scorers.items():
+            values[name][start : start + len(signal)] = scorer.score(batch).cpu().numpy()
+    return {name: measured.assemble(values[name], f"{name} of {scan.given.id}") for name in names}
 
 
 def _of_windows(scoring: Scoring, names: Sequence[str], tell: Tell) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -25,6 +25,7 @@ def model_card(detector: Detector, sha256: str) -> str:
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
     scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
     record, said = detector.fitted.record, annotated(detector)
+    average = settings.train.average
     lines = [
         "# A novelty detector",
         "",
@@ -38,6 +39,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
         f"{voxels:,} voxels",
         *[f"* Annotated: {words}" for words in said],
+        *([] if detector.origin is None else [f"* Weights: {detector.origin.words}"]),
         *_supervision(detector),
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
@@ -46,7 +48,8 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
         *_neighbours(detector),
         f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
-        + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
+        + ("" if record.seconds is None else f", {record.seconds:.0f} s")
+        + ("" if average is None else f"; kept is a moving average of weights, decay {average:g}"),
         "",
         *prior_section(summary),
         *found_section(summary),
@@ -55,7 +58,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"
             for name, value in summary.items()
-            if name not in ("candidates", "tuned", "prior", "found")
+            if name not in ("candidates", "tuned", "started_from", "prior", "found")
         ],
         "",
         "## What fitting had to say",

@@ -212,8 +212,8 @@ def find_outliers(
             "that no preview is taken for an outlier",
             code="outliers.folder",
         )
-    if view != "slice":
-        what = "diffusion voxels" if kind == "dwi" else "windows"
+    if view != "slice" or kind == "dwi":
+        what = "diffusion scans" if kind == "dwi" else "windows"
         raise SettingsError(
             f"{folder}: holds {len(pictures)} pictures, which are outliers for slices alone; for {what} give "
             "a folder of scans like those that are trained on",

@@ -16,7 +16,7 @@ from mednovelty.errors import OutputError, SettingsError
 if TYPE_CHECKING:
     import torch
 
-    from mednovelty.anomalies.host import Host, Planted
+    from mednovelty.anomalies.host import Gradients, Host, Planted
     from mednovelty.anomalies.mixture import Mixture
     from mednovelty.report.anomaly_panels import Pair
     from mednovelty.scan import Scan
@@ -127,7 +127,7 @@ def _refuse_other_kind(recipe: str, mixture: Mixture) -> None:
 
 
 def _hosts(request: PreviewRequest) -> list[tuple[Host, list[Sample]]]:
-    """Return samples of some scans, ready for planting: of slices and windows as one, of volumes one each."""
+    """Return samples of some scans, ready for planting: of contrasts as one, of diffusion by scan."""
     from mednovelty.anomalies.outlines import read_outlines
     from mednovelty.fit_command import find_scans_of
     from mednovelty.io.read_scan import DEFAULTS, read_scan, with_mask_maker
@@ -136,7 +136,8 @@ def _hosts(request: PreviewRequest) -> list[tuple[Host, list[Sample]]]:
     outlines = None if request.lesion_shapes is None else read_outlines(request.lesion_shapes)
     if outlines is not None:
         log.info("%s: %s", request.lesion_shapes, outlines.describe())
-    kind = recipe_of(request.recipe).scans
+    recipe = recipe_of(request.recipe)
+    kind = recipe.scans
     listed = find_scans_of(kind, request.folder, request.contrasts, request.brain_masks)
     console.say_skipped(listed)
     options = DEFAULTS if request.mask_maker is None else with_mask_maker(DEFAULTS, request.mask_maker)
@@ -144,7 +145,9 @@ def _hosts(request: PreviewRequest) -> list[tuple[Host, list[Sample]]]:
     places = np.unique(np.linspace(0, len(files) - 1, min(request.rows, len(files))).round().astype(int))
     scans = [read_scan(files[place], options=options) for place in places]
     each = -(-request.rows // len(scans))
-    if kind == "dwi":
+    if recipe.images and recipe.diffusion:
+        hosts = [_cut([scan], each, request) for scan in scans]
+    elif recipe.diffusion:
         hosts = [_volume(scan, share) for scan in scans for share in np.linspace(*HEIGHTS, each)]
     else:
         hosts = [_cut(scans, each, request)]
@@ -152,14 +155,16 @@ def _hosts(request: PreviewRequest) -> list[tuple[Host, list[Sample]]]:
 
 
 def _cut(scans: Sequence[Scan], each: int, request: PreviewRequest) -> tuple[Host, list[Sample]]:
-    """Return slices or windows of some scans, preprocessed as the recipe does."""
+    """Return slices or windows of some scans, preprocessed as the recipe does; of diffusion, of one scan."""
     import torch
 
     from mednovelty.anomalies.host import Host
     from mednovelty.fitting import make_steps, make_view
     from mednovelty.model_folder import fit_settings
 
-    axes = {"slices": 2, "patches": 3}[request.recipe]
+    axes = len(make_view(fit_settings(where="--size", recipe=request.recipe)).shape(1)) - 1
+    if not axes:
+        raise SettingsError(f"--recipe {request.recipe} has single voxels, in which no anomaly has a shape")
     layer = {} if request.size is None else {"view_settings": {"size": [request.size] * axes}}
     settings = fit_settings(layer, where="--size", recipe=request.recipe)
     steps, view = make_steps(settings), make_view(settings)
@@ -179,16 +184,28 @@ def _cut(scans: Sequence[Scan], each: int, request: PreviewRequest) -> tuple[Hos
     if not images:
         raise SettingsError("no slice or window of these scans has enough brain to plant anomalies in")
     host = Host(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(masks)),
-                torch.tensor(np.array(spacings), dtype=torch.float32))  # fmt: skip
+                torch.tensor(np.array(spacings), dtype=torch.float32), _gradients(scans[0]))  # fmt: skip
     return host, samples
+
+
+def _gradients(scan: Scan) -> Gradients | None:
+    """Return how a scan's channels were measured; None of a structural one."""
+    import torch
+
+    from mednovelty.anomalies.host import Gradients
+    from mednovelty.preprocess.qspace import GradientScheme
+
+    if scan.gradients is None:
+        return None
+    scheme = GradientScheme.of(scan.gradients)
+    return Gradients(torch.tensor(scheme.bvalues_s_per_mm2), torch.tensor(scheme.directions))
 
 
 def _volume(scan: Scan, share: float) -> tuple[Host, list[Sample]]:
     """Return a slab of a diffusion scan's signals, its axes turned to the right, the front and up."""
     import torch
 
-    from mednovelty.anomalies.host import Gradients, Host
-    from mednovelty.preprocess.qspace import GradientScheme
+    from mednovelty.anomalies.host import Host
     from mednovelty.views.axes import to_ras
 
     if scan.gradients is None:
@@ -201,11 +218,9 @@ def _volume(scan: Scan, share: float) -> tuple[Host, list[Sample]]:
     ends[2] = max(low, round(middle - half)), min(high, round(middle + half) + 1)
     signals = turn(scan.box(turn.box(ends, scan.grid.shape)))
     box = tuple(slice(*end) for end in ends)
-    scheme = GradientScheme.of(scan.gradients)
-    gradients = Gradients(torch.tensor(scheme.bvalues_s_per_mm2), torch.tensor(scheme.directions))
     host = Host(torch.from_numpy(np.ascontiguousarray(signals))[None],
                 torch.from_numpy(np.ascontiguousarray(mask[box]))[None],
-                tuple(float(step) for step in spacing), gradients)  # fmt: skip
+                tuple(float(step) for step in spacing), _gradients(scan))  # fmt: skip
     return host, [Sample(scan.id, ())]
 
 
@@ -213,8 +228,8 @@ def _pair(host: Host, made: Planted, place: int, sample: Sample) -> Pair:
     """Return the slice with most truth, of the channel or map that changes most."""
     from mednovelty.report.anomaly_panels import Pair
 
-    before, names = _shown(host.images[place], host, sample)
-    after, _ = _shown(made.images[place], host, sample)
+    before, names = _shown(host.images[place], host, place, sample)
+    after, _ = _shown(made.images[place], host, place, sample)
     truth, mask = made.truth[place].numpy(), host.mask[place].numpy()
     spacing = host.spacings_mm[place].tolist()
     if truth.ndim == 3:
@@ -229,7 +244,7 @@ def _pair(host: Host, made: Planted, place: int, sample: Sample) -> Pair:
     return Pair(title, before[best][box], after[best][box], truth[box], mask[box], spacing[1] / spacing[0])
 
 
-def _shown(image: torch.Tensor, host: Host, sample: Sample) -> tuple[np.ndarray, Sequence[str]]:
+def _shown(image: torch.Tensor, host: Host, place: int, sample: Sample) -> tuple[np.ndarray, Sequence[str]]:
     """Return what is drawn of a sample: its channels; of diffusion three maps of its signals."""
     from mednovelty.nn.planted_diffusion import B0_S_PER_MM2
 
@@ -239,6 +254,6 @@ def _shown(image: torch.Tensor, host: Host, sample: Sample) -> tuple[np.ndarray,
     b0, signals = image[~weighted].mean(0), image[weighted]
     mean = signals.mean(0)
     maps = [b0, mean, signals.std(0) / mean.clamp_min(1e-6)]
-    inside = host.mask[0]
+    inside = host.mask[place]
     shown = [(found * inside).numpy() for found in maps]
     return np.stack(shown), ("mean b=0", "mean weighted", "spread / mean")

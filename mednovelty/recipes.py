@@ -1,13 +1,15 @@
 """What kind of scans a detector is for, and the settings that such scans ask for.
 
-============= ================= ==================== ==========================================
-recipe        scans             sample               source
-============= ================= ==================== ==========================================
-``qspace``    diffusion         a voxel's signals    Vasilev et al. 2018
-``slices``    structural        a 2-D slice          Zimmerer et al. 2019
-``patches``   structural        a 3-D window         the same networks, a dimension more
-``contrasts`` structural        a voxel's contrasts  the networks of ``qspace``
-============= ================= ==================== ==========================================
+================== ========== ===================== =======================================
+recipe             scans      sample                source
+================== ========== ===================== =======================================
+``qspace``         diffusion  a voxel's signals     Vasilev et al. 2018
+``qspace-volumes`` diffusion  a 3-D window of       normalised as ``qspace``
+                              signals
+``slices``         structural a 2-D slice           Zimmerer et al. 2019
+``patches``        structural a 3-D window          the same networks, a dimension more
+``contrasts``      structural a voxel's contrasts   the networks of ``qspace``
+================== ========== ===================== =======================================
 """
 
 from __future__ import annotations
@@ -50,6 +52,11 @@ class Recipe:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     images: bool = False
 
+    @property
+    def diffusion(self) -> bool:
+        """Whether scans are of diffusion."""
+        return self.scans == "dwi"
+
 
 def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
     return {
@@ -64,6 +71,12 @@ def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
 
 RECIPES = {
     "qspace": Recipe("qspace", "dwi"),
+    "qspace-volumes": Recipe(
+        "qspace-volumes",
+        "dwi",
+        _images("patch", 4, {"batch_size": 16}) | {"method": "synthetic_lesions", "preprocessors": []},
+        images=True,
+    ),
     "slices": Recipe("slices", "structural", _images("slice", 64, {}), images=True),
     "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16}), images=True),
     "contrasts": Recipe("contrasts", "structural", {"preprocessors": ["zscore", "clip"], "view": "voxel"}),

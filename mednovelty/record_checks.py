@@ -56,13 +56,19 @@ def check_record(record: DetectorRecord, settings: FitSettings) -> None:
     known = (*RECIPES, "voxels")
     if record.recipe not in known:
         raise DetectorError(f"no recipe is called {record.recipe!r}; known: {', '.join(known)}")
-    structural = record.recipe in RECIPES and RECIPES[record.recipe].scans == "structural"
+    recipe = RECIPES.get(record.recipe)
+    structural = recipe is not None and not recipe.diffusion
     if bool(record.contrasts) != structural or len(set(record.contrasts)) != len(record.contrasts):
         raise DetectorError(f"contrasts: {record.contrasts} do not fit the recipe {record.recipe!r}")
-    if structural and tuple(record.shape) != tuple(make_view(settings).shape(len(record.contrasts))):
+    # Of diffusion scans the gradients, which are checked with the steps, say how many channels there are.
+    channels = len(record.contrasts) if structural else record.shape[0]
+    if recipe is not None and tuple(record.shape) != tuple(make_view(settings).shape(channels)):
         raise DetectorError(f"shape: {record.shape} is not that of the view {record.view!r}")
-    if not structural and len(record.shape) != 1:
-        raise DetectorError(f"shape: {record.shape}, where the recipe {record.recipe!r} has voxels")
+    if (recipe is None or recipe.diffusion) and (len(record.shape) > 1) != (
+        recipe is not None and recipe.images
+    ):
+        of = "windows" if recipe is not None and recipe.images else "voxels"
+        raise DetectorError(f"shape: {record.shape}, where the recipe {record.recipe!r} has {of}")
     check_plugins(settings)
     plugin("neighbours", record.reference.neighbours)
     for search in record.reference.searches:
@@ -149,7 +155,9 @@ def check_steps(record: DetectorRecord, settings: FitSettings, steps: Steps) -> 
         DetectorError: It is not.
     """
     diffusion = ["gradient_scheme", *settings.preprocessors, "mean_intensity", "channel_mean"]
-    expected = {"qspace": diffusion, "voxels": []}.get(record.recipe, list(settings.preprocessors))
+    expected = [] if record.recipe == "voxels" else list(settings.preprocessors)
+    if record.recipe in RECIPES and RECIPES[record.recipe].diffusion:
+        expected = diffusion
     names = [name for name, _ in steps]
     if names != expected:
         raise DetectorError(
@@ -165,11 +173,11 @@ def check_steps(record: DetectorRecord, settings: FitSettings, steps: Steps) -> 
                     f"settings say {value!r}"
                 )
         if isinstance(step, GradientScheme):
-            check_scheme(step, record.channels)
+            check_scheme(step, record.shape[0])
         if isinstance(step, ChannelMean):
             annotated = any(scan.annotation for scan in record.scans)
             tolerance = ANNOTATED_TOLERANCE if annotated else MEAN_TOLERANCE
-            check_channel_means(step, record.channels, settings.normalise_within, tolerance)
+            check_channel_means(step, record.shape[0], settings.normalise_within, tolerance)
 
 
 def _settings_of_step(name: str, settings: FitSettings) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Listed:
 def listed(monkeypatch):
     """Let scans with roles be read from memory."""
     monkeypatch.setattr("mednovelty.gathering.scan_of", lambda files, options: files.scan)
-    monkeypatch.setattr("mednovelty.gathering._gradients", lambda files, options: files.scan.gradients)
+    monkeypatch.setattr("mednovelty.signal_scale._gradients", lambda files, options: files.scan.gradients)
     return Listed
 
 

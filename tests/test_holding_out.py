@@ -99,7 +99,7 @@ def test_annotated_scans_wait_as_files(monkeypatch):
         return scan
 
     monkeypatch.setattr("mednovelty.gathering.scan_of", read)
-    monkeypatch.setattr("mednovelty.gathering._gradients", lambda files, options: files.scan.gradients)
+    monkeypatch.setattr("mednovelty.signal_scale._gradients", lambda files, options: files.scan.gradients)
     scans = [Lazy(scan.id, scan) for scan in people(8)]
     with gathered(scans, lesion_of=lesions_of(*(f"sub-{n}" for n in range(1, 8)))) as voxels:
         assert len(roles(voxels)) == 8

@@ -10,15 +10,15 @@ LAYERS = [
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
-    "curve schedule",
+    "curve schedule averaging initial_weights",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
     "map_settings annotation_settings score_names scoring store candidates searches tuning",
     "fitting recipes",
     "annotations",
-    "holding_out gathering image_gathering outlier_sources mapping",
-    "detector abnormality model_folder model_card record_checks",
+    "holding_out signal_scale gathering image_gathering outlier_sources mapping",
+    "detector abnormality detector_settings model_folder model_card origin record_checks",
     "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",

@@ -223,7 +223,7 @@ def test_outliers_for_a_method_that_takes_none_are_refused():
 
 def test_pictures_are_for_slices_and_folders_hold_one_kind(tmp_path):
     save(tmp_path / "a.png", colours())
-    with pytest.raises(SettingsError, match="outliers for slices alone; for diffusion voxels give") as caught:
+    with pytest.raises(SettingsError, match="outliers for slices alone; for diffusion scans give") as caught:
         find_outliers(tmp_path, "dwi", "voxel", lambda folder: ())
     assert caught.value.code == "outliers.pictures"
     with pytest.raises(ScanError, match="holds 1 pictures and 2 scans"):

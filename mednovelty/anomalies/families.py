@@ -84,9 +84,7 @@ class Hyperintense(Shaped):
 
     def __post_init__(self) -> None:
         check_range("strength_sd", self.strength_sd, 0.01, 100)
-        object.__setattr__(self, "signs", tuple(self.signs))
-        if any(sign not in (-1, 0, 1) for sign in self.signs) or (self.signs and not any(self.signs)):
-            raise SettingsError(f"signs must be 1, 0 or -1, one a channel and not all 0, got {self.signs}")
+        object.__setattr__(self, "signs", _checked_signs(self.signs))
 
     def change(self, host: Host, profile: Tensor, generator: Generator) -> Tensor:
         """Return images with the contrast of the tissue raised."""
@@ -262,14 +260,28 @@ class Confetti:
 
 @dataclass(frozen=True)
 class Lesions:
-    """Uneven ellipsoids, each contrast brighter or darker; sizes are shares of the image."""
+    """Uneven ellipsoids, each contrast brighter or darker; sizes are shares of the image.
+
+    Attributes:
+        signs: For each channel, or one for all, 1: brighter, -1: darker, 0: unchanged. Empty: either way.
+    """
+
+    signs: tuple[int, ...] = ()
 
     needs: ClassVar[Literal["images", "diffusion"]] = "images"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signs", _checked_signs(self.signs))
 
     def plant(self, host: Host, generator: Generator) -> Planted:
         """Return each sample with one to three of them; see ``nn.planted_anomalies.lesions``."""
         refuse_kind(self, host)
-        made = planted_anomalies.lesions(host.images, generator, tissue=host.mask)
+        channels = host.images.shape[1]
+        if len(self.signs) not in (0, 1, channels):
+            raise SettingsError(
+                f"signs={self.signs} is for {len(self.signs)} channels; the samples have {channels}"
+            )
+        made = planted_anomalies.lesions(host.images, generator, tissue=host.mask, signs=self.signs)
         return planted(host, made.images, made.profile, made.where)
 
     def describe(self) -> Prior:
@@ -277,10 +289,19 @@ class Lesions:
         (low, high), strength = planted_anomalies.RADII, planted_anomalies.STRENGTH
         words = (
             f"1 to {planted_anomalies.MOST_LESIONS} uneven ellipsoids with radii of {100 * low:g} to "
-            f"{100 * high:g} % of the image's shortest side: {_range(strength)} standard deviations brighter "
-            "or darker, each contrast its own way"
+            f"{100 * high:g} % of the image's shortest side: {_range(strength)} standard deviations "
+            + {(): "brighter or darker, each contrast its own way", (1,): "brighter", (-1,): "darker"}.get(
+                self.signs, f"times {', '.join(map(str, self.signs))} by contrast"
+            )
         )
-        return Prior(words, {"radius_share": [low, high], "strength_sd": list(strength)})
+        ranges = {"radius_share": [low, high], "strength_sd": list(strength), "signs": list(self.signs)}
+        return Prior(words, ranges)
+
+
+def _checked_signs(signs: tuple[int, ...]) -> tuple[int, ...]:
+    if any(sign not in (-1, 0, 1) for sign in signs) or (signs and not any(signs)):
+        raise SettingsError(f"signs must be 1, 0 or -1, one a channel and not all 0, got {tuple(signs)}")
+    return tuple(signs)
 
 
 def _strengths(

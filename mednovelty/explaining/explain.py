@@ -18,6 +18,7 @@ from mednovelty.explaining.neuralised import Explained, neuralised
 from mednovelty.explaining.relevance import Relevance
 from mednovelty.methods.input_gradients import NoisyCopies
 from mednovelty.reference import Reference
+from mednovelty.score_names import needs_signal
 from mednovelty.scoring import Scoring
 
 Method = Literal["auto", "lrp", "gradient_x_input", "smoothgrad"]
@@ -80,6 +81,11 @@ def check_explainable(scoring: Scoring, score: str, method: Method = "auto") -> 
         UnknownPluginError: There is no scorer of that name.
         SettingsError: See ``explain``; whether derivatives are finite is only known of samples.
     """
+    if needs_signal([score]):
+        raise SettingsError(
+            f"{score}: is of the signal as measured, which the model does not see; there is nothing to "
+            "explain"
+        )
     scoring.check([score])
     by_layers = method in ("auto", "lrp") and neuralised(scoring, score) is not None
     if method == "lrp" and not by_layers:

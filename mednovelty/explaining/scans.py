@@ -2,8 +2,9 @@
 
 A map sums over channels: of a diffusion voxel over its gradients, so that with a rule that conserves the map
 is the score, less what no input has to do with; of a structural scan over contrasts. Windows that overlap are
-blended as their scores are. What the sum hides is in a volume for each gradient, and in tables: how much each
-gradient and each shell has to do with the score, on average over voxels, and over the most novel of them.
+blended as their scores are. What the sum hides of single voxels is in a volume for each gradient, and in
+tables: how much each gradient and each shell has to do with the score, on average over voxels, and over the
+most novel of them. Windows of diffusion scans have the sum alone.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class ScanRelevance:
         sums: Means over samples, which add up: the score is relevance, constant and what is lost.
         unassigned: Mean modulus of what is lost, as a share of that of the score.
         volume: ``(1, I, J, K)`` float32, summed over channels, on the scan's own voxels.
-        gradients: Of a diffusion scan; none of another.
+        gradients: Of a diffusion scan cut into voxels; none of another.
         shells: The same.
         by_gradient: The same: where each gradient's relevance lies.
     """
@@ -233,7 +234,7 @@ def explain_scan(
     run.scoring.check([score])
     gradients: tuple[GradientRelevance, ...] = ()
     by_gradient: Sequence[Volume] = ()
-    if run.scheme is None:
+    if len(detector.shape) > 1 or run.scheme is None:
         volume = run.images()
     else:
         volume, by_gradient, gradients = run.voxels(_chosen(prepared, region))

@@ -133,7 +133,11 @@ def draw_squares(images: Tensor, generator: Generator) -> Squares:
 
 
 def lesions(
-    images: Tensor, generator: Generator, background: float = 0.0, tissue: Tensor | None = None
+    images: Tensor,
+    generator: Generator,
+    background: float = 0.0,
+    tissue: Tensor | None = None,
+    signs: Sequence[int] = (),
 ) -> Planted:
     """Return images with smooth blobs of another contrast; arguments as of ``planted``.
 
@@ -142,8 +146,10 @@ def lesions(
         generator: See there.
         background: See there.
         tissue: ``(B, *space)`` bool, where they may be; None: where images do not show the background.
+        signs: For each channel, or for all, 1: brighter, -1: darker, 0: unchanged; none: either way.
     """
     n, channels, *space = images.shape
+    ways = None if not signs else torch.tensor(signs, device=images.device).float().expand(n, channels)
     tissue = (images != background).any(1) if tissue is None else tissue.clone()
     tissue |= ~_column(tissue.flatten(1).any(1), len(space))  # Of an empty image all is as good.
     spread = _spread(images, tissue)
@@ -153,7 +159,8 @@ def lesions(
     counts = 1 + (torch.rand(n, generator=generator, device=images.device) * MOST_LESIONS).floor()
     made, where, share = images.clone(), torch.zeros_like(tissue), torch.zeros_like(images[:, 0])
     for number in range(MOST_LESIONS):
-        change = spread * _uniform((n, channels), *STRENGTH, generator) * _signs((n, channels), generator)
+        change = spread * _uniform((n, channels), *STRENGTH, generator)
+        change = change * (_signs((n, channels), generator) if ways is None else ways)
         profile = _ellipsoid(space, _places(middles[:, number], space), generator)
         profile = profile * (tissue & _column(number < counts, len(space)))
         made += profile[:, None] * _column(change, len(space))

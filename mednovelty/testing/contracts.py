@@ -171,8 +171,11 @@ def check_model(method: Method, training: VoxelCache, held_out: VoxelCache) -> N
         assert model.novelty(x).shape == x.shape[:1]
     if "heatmap" in offers:
         assert model.upsampled(model.heatmap(x)).shape == (len(x), *training.shape[1:])
+    if "lesion_map" in offers:
+        assert model.lesion_map(x).shape == (len(x), *training.shape[1:])
     if not set(BOTH_WAYS) <= set(offers):
-        assert {"novelty", "hypersphere", "heatmap"} & set(offers), "a model that does not decode has a score"
+        own = {"novelty", "hypersphere", "heatmap", "lesion_map"}
+        assert own & set(offers), "a model that does not decode has a score"
     if "encode" not in offers:
         return
     posterior = model.encode(x)
