@@ -144,6 +144,9 @@ def test_every_table_names_a_semi_supervised_score_so(tmp_path):
     assert text.count(f"| `{A}` (semi-supervised) |") == 3
     assert text.count(f"| `{A}+{B}` (combination, semi-supervised) |") == 3
     assert f"Found by {named}, by {B}, by both as one" in text
+    assert f"| both | only {named} | only {B} | only together |" in text
+    assert f"against the better of both: AUROC {found.mean[f'{A}+{B}']['auroc']:.3f}, " in text
+    assert f"above {named} (" in text or f"below {named} (" in text
     told = found.to_dict()
     assert told["semi_supervised"] == [A, f"{A}+{B}"]
     assert told["names"][A] == named
@@ -206,9 +209,9 @@ def test_pictures_name_it_in_legends_titles_and_panels(tmp_path, monkeypatch):
     titles = [axes.get_title() for axes in panels_figure([row], [A, B, f"{A}+{B}"]).axes[1:]]
     rows = found.scans["sub-01"]
     assert titles == [
-        f"{A}\n(semi-supervised), AP {rows[A]['ap']:.3f}",
+        f"{A}, AP {rows[A]['ap']:.3f}\n(semi-supervised)",
         f"{B}, AP {rows[B]['ap']:.3f}",
-        f"{A}\n+{B}\n(combination, semi-supervised), AP {rows[f'{A}+{B}']['ap']:.3f}",
+        f"{A}\n+{B}, AP {rows[f'{A}+{B}']['ap']:.3f}\n(combination, semi-supervised)",
     ]
 
 

@@ -154,7 +154,7 @@ def _shared(found: Evaluation, name: str) -> list[_Part]:
     }
     one, other = found.together[name]
     lesions = next(iter(known.values())).lesions
-    heads = [head.format(printable(one), printable(other)) for head in SHARED_HEADS]
+    heads = [head.format(*(printable(found.named(score)) for score in (one, other))) for head in SHARED_HEADS]
     caption = [
         "Each score at its own threshold. Only together: found by the combination, by neither alone; lost "
         "together: found by one or both, not by the combination. The others add up to all."

@@ -195,7 +195,7 @@ def words(found: Evaluation) -> list[str]:
     """Say of each combination how far it is ahead of the better of both, or behind."""
     return [
         f"{found.named(name)} against the better of both: "
-        + "; ".join(_said(gain(found, name, metric), what) for metric, what in GAINED.items())
+        + "; ".join(_said(found, gain(found, name, metric), what) for metric, what in GAINED.items())
         + "."
         for name in found.together
     ]
@@ -205,13 +205,13 @@ def pooled_words(found: Evaluation) -> list[str]:
     """Say the same of all scans pooled."""
     return [
         f"{found.named(name)} against the better of both, pooled: "
-        + "; ".join(_said(pooled_gain(found, name, metric), GAINED[metric]) for metric in POOLED)
+        + "; ".join(_said(found, pooled_gain(found, name, metric), GAINED[metric]) for metric in POOLED)
         + "."
         for name in found.together
     ]
 
 
-def _said(one: Gain, metric: str) -> str:
+def _said(found: Evaluation, one: Gain, metric: str) -> str:
     if math.isnan(one.ahead):
         return f"{metric} cannot be compared"
     size = f"{abs(one.ahead):.3f}"
@@ -219,7 +219,7 @@ def _said(one: Gain, metric: str) -> str:
         low, high = one.interval if one.ahead >= 0 else (-one.interval[1], -one.interval[0])
         size += f" [{low:.3f}, {high:.3f}]"
     way = "above" if one.ahead >= 0 else "below"
-    return f"{metric} {one.together:.3f}, {size} {way} {one.better} ({one.value:.3f})"
+    return f"{metric} {one.together:.3f}, {size} {way} {found.named(one.better)} ({one.value:.3f})"
 
 
 def _scans(found: Evaluation, score: str) -> set[str]:

@@ -33,6 +33,8 @@ _BASELINE_COLOURS = ("#222222", "#777777", "#aaaaaa", "#5c5346")
 _BASELINE_DASHES = ("--", "-.", ":")
 MOST_NAMED_SCANS = 8
 LEAST_FPR = 1e-3
+_ROC_INCHES, _ROC_AXES_INCHES = 12.0, 7.9
+"""Width of a ROC picture, more where a long legend would leave both axes together less than that."""
 BINS = 120
 _DRAWN_BEFORE = re.compile(r"roc\.png|panels\.png|(?:roc|histogram)_[A-Za-z0-9_-]+\.png")
 LONGEST_TAIL = 30
@@ -89,7 +91,7 @@ def plot_roc(lines: Sequence[RocLine], path: Path, title: str) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(12, 5))
+    figure = Figure(figsize=(_ROC_INCHES, 5))
     linear, logarithmic = figure.subplots(1, 2, sharey=True)
     styles = _styles(lines)
     for axes in (linear, logarithmic):
@@ -113,7 +115,9 @@ def plot_roc(lines: Sequence[RocLine], path: Path, title: str) -> Path:
         handles=handles, loc="center right", frameon=False, title="AUROC and AP in brackets"
     )
     # Only the legend's width is not known beforehand; a layout engine would measure every tick, twice.
-    width = min(0.5, legend.get_window_extent().width / figure.bbox.width)
+    inches = legend.get_window_extent().width / figure.dpi
+    figure.set_figwidth(max(_ROC_INCHES, _ROC_AXES_INCHES + inches))
+    width = min(0.5, inches / figure.get_figwidth())
     figure.subplots_adjust(left=0.055, right=0.985 - width, bottom=0.11, top=0.92, wspace=0.06)
     return save_figure(figure, path)
 

@@ -184,8 +184,8 @@ def _title(score: str, kinds: Sequence[str], ap: float) -> str:
     told = "AP -" if math.isnan(ap) else f"AP {ap:.3f}"
     if not kinds:
         return f"{score}, {told}"
-    # A name of two is broken where they meet.
-    return "\n".join([score.replace("+", "\n+"), f"({', '.join(kinds)}), {told}"])
+    name = score.replace("+", "\n+")  # A name of two is broken where they meet.
+    return f"{name}, {told}\n({', '.join(kinds)})"
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
