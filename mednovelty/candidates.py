@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mednovelty.curve import TrainingRecord
+from mednovelty.initial_weights import InitialWeights
 from mednovelty.train import CHECKPOINT_NAME, TrainSettings, train
 from mednovelty.voxel_cache import VoxelCache
 
@@ -43,6 +44,7 @@ class Training:
         resume: Go on from them.
         on_epoch: Told each record as it grows.
         device: Where to train.
+        init: What all start from; None: from nothing learnt.
     """
 
     training: VoxelCache
@@ -53,6 +55,7 @@ class Training:
     resume: bool = False
     on_epoch: Callable[[Any], Any] | None = None
     device: str | torch.device = "cpu"
+    init: InitialWeights | None = None
 
 
 def train_best(methods: list[Any], how: Training) -> tuple[Trained, dict[str, Any]]:
@@ -126,6 +129,7 @@ def _train(method: Any, how: Training, folder: Path | None) -> Trained:
         seed=how.seed,
         folder=folder,
         resume=how.resume,
+        init=how.init,
         on_epoch=how.on_epoch,
     )
     model.eval().requires_grad_(False)

@@ -62,6 +62,11 @@ def offered_by(method: Any) -> tuple[str, ...]:
     return tuple(what for what in (*own, *BOTH_WAYS) if what not in lacks)
 
 
+def own_of(offered: Iterable[str]) -> tuple[str, ...]:
+    """Return what is of a method's own: neither latents, nor reconstructions, nor distributions."""
+    return tuple(what for what in offered if what not in (*PROBABILISTIC, *BOTH_WAYS))
+
+
 def check_offers(name: str, asked: Iterable[str], offered: Iterable[str], who: str) -> None:
     """Refuse a score that asks for what is not there.
 
@@ -86,4 +91,4 @@ def check_model(name: str, asked: Iterable[str], model: Any) -> None:
     check_offers(name, asked, [what for what in asked if hasattr(model, what)], type(model).__name__)
 
 
-__all__ = ["BOTH_WAYS", "PROBABILISTIC", "asked_by", "check_model", "check_offers", "offered_by"]
+__all__ = ["BOTH_WAYS", "PROBABILISTIC", "asked_by", "check_model", "check_offers", "offered_by", "own_of"]

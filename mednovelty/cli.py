@@ -174,6 +174,10 @@ def fit(
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="A detector's folder: training starts from its weights."),
+    ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -210,6 +214,7 @@ def fit(
             outliers=outliers,
             fold=fold,
             resume=resume,
+            init=init,
             overwrite=overwrite,
             device=device,
             threads=threads,
@@ -344,13 +349,20 @@ def evaluate(
             "--relevance", help="With --clever-hans: where explain wrote; default: the same folder."
         ),
     ] = None,
+    together: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--together",
+            help="A,B: also rate the maps of two scores as one, beside both. May be given several times.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
     where = (relevance or output) if clever_hans or relevance is not None else None
-    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where), as_json))
+    _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
 
 
 @app.command("preview-anomalies")

@@ -217,10 +217,11 @@ def _refuse_trained_on(detector: Detector, scans: ScanList, model: Path) -> None
     """Raise where a scan that a fold tests, the same files, is one that the detector has seen."""
     from mednovelty.io.structural import input_sha256
 
-    seen = {scan.id: scan.sha256 for scan in detector.scans}
+    seen = {(scan.id, scan.sha256) for scan in detector.seen}
+    ids = {id for id, _ in seen}
     for files in scans:
         with suppress(ScanError):  # What cannot be read is told when it is scored.
-            if files.id in seen and input_sha256(files) == seen[files.id]:
+            if files.id in ids and (files.id, input_sha256(files)) in seen:
                 fitted = [f" ({note})" for note in detector.notes if note.startswith("fold ")]
                 raise DetectorError(
                     f"{model}: was fitted with {files.id}, which is to be tested{''.join(fitted)}; "
@@ -266,13 +267,26 @@ def _refuse_absent(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def evaluate(output: Path, masks: Path, seed: int, as_json: bool, relevance: Path | None = None) -> int:
-    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions."""
+def evaluate(
+    output: Path,
+    masks: Path,
+    seed: int,
+    as_json: bool,
+    relevance: Path | None = None,
+    together: Sequence[str] = (),
+) -> int:
+    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions.
+
+    Each of ``together`` names two scores, ``A,B``, whose maps are also rated as one.
+    """
     from mednovelty.evaluation import EvaluateSettings
     from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
 
-    evaluation = run(output, masks, settings=EvaluateSettings(seed=seed), relevance=relevance)
+    settings = EvaluateSettings(seed=seed)
+    # Each entry as a pair of its own: two without a comma must not pass for one.
+    pairs = [entry.split(",") for entry in together]
+    evaluation = run(output, masks, settings=settings, relevance=relevance, together=pairs)
     written = [
         *evaluation.write(output / "evaluation"),
         *draw_evaluation(evaluation, output / "evaluation"),

@@ -14,15 +14,16 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
-from mednovelty.detector_settings import checked_settings, reading, refuse_size
+from mednovelty.detector_settings import checked_settings, reading
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
-from mednovelty.image_gathering import check_contrasts, gather_images
+from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images, refuse_size
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
+from mednovelty.origin import Origin, Start
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2, GradientScheme
@@ -59,6 +60,7 @@ class Detector:
         seed: Of training and of the draws of stochastic scores.
         preprocessing: Name and step, in order; empty for ``voxels``.
         scans: The scans it has seen.
+        origin: The detector whose weights its training started from; None: it started from nothing learnt.
         notes: What fitting had to say: scans that failed, how validation was split.
         sha256: Of its record on disk; empty before it is saved.
     """
@@ -72,6 +74,7 @@ class Detector:
     notes: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
     """Names of a structural scan's channels, in order."""
+    origin: Origin | None = None
     sha256: str = field(default="", compare=False)
 
     @classmethod
@@ -89,6 +92,7 @@ class Detector:
         options: ReadOptions | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
+        init: Detector | str | Path | None = None,
         on_epoch: Callable[[Any], Any] | None = None,
         on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
         on_reference: Callable[[int, int], Any] = lambda chosen, count: None,
@@ -111,6 +115,8 @@ class Detector:
             options: How scans are read; None: the defaults, with the ``structural_mask`` of the settings.
             folder: Where checkpoints and large training tables lie; None: no checkpoints.
             resume: Go on from the checkpoint in that folder.
+            init: A detector, or its folder, whose weights training starts from: of the same method, network,
+                recipe and contrasts or acquisition.
             on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
             on_scan: Told ``(scan id, message)`` for each scan; the message is empty where all went well.
             on_reference: Told how many voxels of a coreset are chosen, and of how many.
@@ -118,8 +124,9 @@ class Detector:
 
         Raises:
             ScanError: No scan can be used.
-            SettingsError: Unknown recipe, or a setting is wrong; ``UnknownPluginError``: an unknown name.
-            DetectorError: The checkpoint to resume from is damaged.
+            SettingsError: Unknown recipe, or a setting is wrong; ``UnknownPluginError``: an unknown name; or
+                the weights to start from are those of another network.
+            DetectorError: The checkpoint to resume from, or the detector to start from, is damaged.
             OutputError: The folder cannot be written.
             StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
         """
@@ -131,33 +138,48 @@ class Detector:
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
         of = recipe_of(recipe)
-        gather = (
-            partial(gather_images, diffusion=of.diffusion)
-            if kind == "structural" or of.images
-            else gather_scans
-        )
-        listed = _listed(scans, kind, contrasts)
+        listed = list(_listed(scans, kind, contrasts))
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
         settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
-        if gather is not gather_scans:
+        gather: Any = gather_scans
+        if of.images or not of.diffusion:
+            gather = partial(gather_images, diffusion=of.diffusion)
             # How many gradients there are is known later.
             refuse_size(settings, len(contrasts or ()) or 1)
+        start = Start.of(init, settings, recipe, contrasts=contrasts_of(listed))
+        if of.diffusion:
+            gather = partial(gather, scheme=None if start is None else start.detector.scheme)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:
             settings.maps.signs_of(gathered.contrasts)  # Known wrong before hours of training.
+            if start is not None:
+                start.check_gathered(gathered.contrasts)
+            weights = None if start is None else start.weights
             fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
-                               resume=resume, on_epoch=on_epoch, on_reference=on_reference,
+                               resume=resume, init=weights, on_epoch=on_epoch, on_reference=on_reference,
                                device=chosen(device))  # fmt: skip
-            return cls._of(recipe, fitted, settings, seed, gathered)
+            return cls._of(recipe, fitted, settings, seed, (gathered, start))
 
     @classmethod
     def _of(
-        cls, recipe: str, fitted: Fitted, settings: FitSettings, seed: int, gathered: Gathered
+        cls,
+        recipe: str,
+        fitted: Fitted,
+        settings: FitSettings,
+        seed: int,
+        scans: tuple[Gathered, Start | None],
     ) -> Detector:
+        gathered, start = scans
         settings = replace(settings, method_settings=fitted.method.settings, nln=fitted.nln)
-        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans, gathered.notes,
-                   gathered.contrasts)  # fmt: skip
+        origin, more = (None, ()) if start is None else (start.origin, start.told(gathered.scans))
+        return cls(recipe, fitted, settings, seed, gathered.preprocessing, gathered.scans,
+                   (*gathered.notes, *more), gathered.contrasts, origin)  # fmt: skip
+
+    @property
+    def seen(self) -> tuple[SeenScan, ...]:
+        """Every scan that its weights have seen: its own, and those of the detectors that it started from."""
+        return self.scans if self.origin is None else (*self.scans, *self.origin.scans)
 
     @property
     def model(self) -> Any:

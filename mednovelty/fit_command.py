@@ -44,6 +44,7 @@ class FitRequest:
     outliers: Path | None = None
     fold: int | None = None
     resume: bool = False
+    init: Path | None = None
     overwrite: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -146,6 +147,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     recipe = recipe_of(request.recipe)
     device = chosen(request.device)
     _refuse_what_is_there(request)
+    init = None if request.init is None else Detector.load(request.init)
     layers = [read_toml(request.settings)] if request.settings else []
     where = str(request.settings or "--set")
     settings = fit_settings(*layers, request.overrides or {}, where=where, recipe=request.recipe)
@@ -190,6 +192,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
             settings=settings,
             folder=request.output,
             resume=request.resume,
+            init=init,
             on_epoch=on_epoch,
             on_scan=on_scan,
             on_reference=on_reference,

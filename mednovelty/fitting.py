@@ -18,6 +18,7 @@ from mednovelty.candidates import Training, train_best
 from mednovelty.capabilities import asked_by, check_offers, offered_by
 from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
+from mednovelty.initial_weights import InitialWeights
 from mednovelty.map_settings import MapSettings
 from mednovelty.neighbours.choice import is_approximate
 from mednovelty.neighbours.latent_settings import MOST_NEIGHBOURS, NLNSettings
@@ -279,6 +280,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     *,
     folder: Path | None = None,
     resume: bool = False,
+    init: InitialWeights | None = None,
     on_epoch: Callable[[Any], Any] | None = None,
     on_reference: Callable[[int, int], Any] = lambda chosen, count: None,
     device: str | torch.device = "cpu",
@@ -293,6 +295,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
         seed: Same seed, same machine: same bits.
         folder: Where checkpoints lie; None: none are written.
         resume: Go on from the checkpoint in the folder.
+        init: What training starts from; None: from nothing learnt.
         on_epoch: Told the record so far after each epoch, and once before the first.
         on_reference: Told how many voxels of a coreset are chosen, and of how many.
         device: Where to train; the model stays there.
@@ -306,12 +309,14 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     _check_anomalies(training, settings)
     parts = reference_parts(settings.scores)
     check_neighbours(training, validation, settings)
-    how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device)
+    how = Training(training, validation, settings.train, seed, folder, resume, on_epoch, device,
+                   init)  # fmt: skip
     best, choice = train_best(make_candidates(settings), how)
     if hasattr(best.method, "finish"):
         best.method.finish(best.model, training, validation, seed)
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
+    summary |= {} if init is None else {"started_from": init.words}
     reference = _draw_reference(best, training, parts, settings, seed, on_reference)
     sample = _held_out(validation, best.method, settings, seed).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,

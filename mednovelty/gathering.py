@@ -30,10 +30,11 @@ from mednovelty.holding_out import (
 )
 from mednovelty.outlier_sources import Exposure
 from mednovelty.preprocess.resample import carried
+from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
-from mednovelty.signal_scale import SignalScale, usual_scheme
+from mednovelty.signal_scale import SignalScale, scheme_of
 from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     folder: Path | None = None,
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
     known: Annotations | None = None,
+    scheme: GradientScheme | None = None,
 ) -> Gathered:
     """Read scans one after another, bring them to one scale, and keep their voxels.
 
@@ -102,8 +104,11 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
         folder: Where a table beyond the byte budget lies.
         on_scan: Told ``(scan id, message)`` of each scan; the message is empty where all went well.
         known: Lesions, labels, outliers; None: nothing is known of any scan.
+        scheme: The acquisition, and the order of its channels, of what is trained on from here; None: the
+            cohort's usual one.
 
     Raises:
+        SettingsError: The cohort's usual acquisition is not the one given (``init.acquisition``).
         ScanError: No scan can be used, or an id occurs twice; no outlier can be used (``outliers.none``); or
             a scan is said to be anomalous and no mask says where (``labels.where``).
     """
@@ -112,7 +117,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     _refuse_anomalous_scans(known, listed)
-    scale = SignalScale(settings, usual_scheme(listed, settings, options))
+    scale = SignalScale(settings, scheme_of(listed, settings, options, scheme))
     gather = _Gathering(settings, folder, scale, asks, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)

@@ -8,16 +8,17 @@ Diffusion scans give windows of all their channels, on the scale of ``signal_sca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
-from mednovelty.fitting import FitSettings, make_steps, make_view
+from mednovelty.fitting import FitSettings, make_method, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
@@ -34,10 +35,11 @@ from mednovelty.holding_out import (
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure, picture_samples
+from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
-from mednovelty.signal_scale import SignalScale, usual_scheme
+from mednovelty.signal_scale import SignalScale, scheme_of
 from mednovelty.voxel_cache import Acquisition, VoxelCache
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     on_scan: Callable[[str, str], Any] = lambda scan_id, message: None,
     known: Annotations | None = None,
     diffusion: bool = False,
+    scheme: GradientScheme | None = None,
 ) -> Gathered:
     """Read scans one after another, preprocess them, and keep their samples.
 
@@ -73,6 +76,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
         known: Lesions, labels, outliers; None: all scans are healthy.
         diffusion: Whether scans are of diffusion, which are put into one order of gradients and divided by
             their mean and by those of the channels, as ``gather_scans`` does.
+        scheme: Of diffusion, see ``gather_scans``.
 
     Raises:
         ScanError: No scan can be used, or an id occurs twice; or no outlier can be used (``outliers.none``).
@@ -82,7 +86,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     refuse_same_ids(listed)
     scale: _Contrasts | SignalScale = _Contrasts(settings)
     if diffusion:
-        scale = SignalScale(settings, usual_scheme(listed, settings, options))
+        scale = SignalScale(settings, scheme_of(listed, settings, options, scheme))
     gather = _Gathering(settings, folder, known, scale)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
@@ -243,6 +247,25 @@ class _Gathering:
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more), names)
 
 
+def refuse_size(settings: FitSettings, channels: int) -> None:
+    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
+    with torch.device("meta"):  # No memory is taken.
+        method = make_method(settings)
+        model = method.build(tuple(make_view(settings).shape(channels)))
+        if hasattr(method, "check_ready"):
+            method.check_ready(model)
+
+
+def contrasts_of(listed: Sequence[Any]) -> tuple[str, ...] | None:
+    """Return the contrasts of the first of some scans or their files; None where only reading tells them."""
+    from mednovelty.io.scan_folder import ScanFiles
+
+    first = listed[0] if listed else None
+    if isinstance(first, ScanFiles):
+        return tuple(name for name, _ in first.contrasts)
+    return first.contrasts if isinstance(first, Scan) else None
+
+
 def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
     """Refuse a scan whose contrasts are not those expected, in that order; None: any.
 
@@ -259,4 +282,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["check_contrasts", "gather_images"]
+__all__ = ["check_contrasts", "contrasts_of", "gather_images", "refuse_size"]

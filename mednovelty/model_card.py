@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mednovelty.abnormality import annotated, found_section, is_semi_supervised, outliers_of, prior_section
 from mednovelty.searches import told_of
 from mednovelty.tuning import takes_neighbours, told_in_words
 
@@ -24,6 +25,7 @@ def model_card(detector: Detector, sha256: str) -> str:
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
     scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
     record, said = detector.fitted.record, annotated(detector)
+    average = settings.train.average
     lines = [
         "# A novelty detector",
         "",
@@ -37,6 +39,8 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
         f"{voxels:,} voxels",
         *[f"* Annotated: {words}" for words in said],
+        *([] if detector.origin is None else [f"* Weights: {detector.origin.words}"]),
+        *_supervision(detector),
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
         f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
@@ -44,14 +48,17 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
         *_neighbours(detector),
         f"* Training: {len(record.rows) - 1} epochs, the best was {record.best_epoch}"
-        + ("" if record.seconds is None else f", {record.seconds:.0f} s"),
+        + ("" if record.seconds is None else f", {record.seconds:.0f} s")
+        + ("" if average is None else f"; kept is a moving average of weights, decay {average:g}"),
         "",
+        *prior_section(summary),
+        *found_section(summary),
         "## How well it describes held-out voxels",
         "",
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"
             for name, value in summary.items()
-            if name not in ("candidates", "tuned")
+            if name not in ("candidates", "tuned", "started_from", "prior", "found")
         ],
         "",
         "## What fitting had to say",
@@ -64,9 +71,14 @@ def model_card(detector: Detector, sha256: str) -> str:
     return "\n".join(lines)
 
 
-def annotated(detector: Detector) -> list[str]:
-    """Return the scans of which more was known than that they were taken to be healthy, and what."""
-    return [f"{scan.id}: {scan.annotation}" for scan in detector.scans if scan.annotation]
+def _supervision(detector: Detector) -> list[str]:
+    """Return by what it was shown what is abnormal, where it was."""
+    if not is_semi_supervised(detector):
+        return []
+    scans, outliers = len(annotated(detector)), outliers_of(detector)
+    shown = [f"{scans:,} annotated scan{'s' * (scans != 1)}"] if scans else []
+    shown += [f"{outliers:,} outlier{'s' * (outliers != 1)}"] if outliers else []
+    return [f"* Semi-supervised: trained with {' and '.join(shown)}"]
 
 
 def _neighbours(detector: Detector) -> list[str]:

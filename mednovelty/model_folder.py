@@ -19,6 +19,7 @@ from mednovelty.fitting import FitSettings, Fitted, make_method
 from mednovelty.gathering import SeenScan
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.model_card import model_card
+from mednovelty.origin import Origin
 from mednovelty.plugins import plugin
 from mednovelty.recipes import recipe_of
 from mednovelty.reference import Reference
@@ -31,6 +32,8 @@ CURVE_CSV, CURVE_PNG, CARD = "training.csv", "training.png", "README.md"
 PACKAGES = ("mednovelty", "torch", "numpy")
 LATER_SETTINGS = ("maps", "structural_mask", "nln", "knn", "preset", "annotations")
 """What this format's first detectors had none of; they behave as the defaults say."""
+LATER_TRAIN = ("average",)
+"""The same of ``train``."""
 
 
 def save(detector: Detector, folder: Path) -> str:
@@ -39,17 +42,24 @@ def save(detector: Detector, folder: Path) -> str:
     Raises:
         OutputError: The folder cannot be written.
     """
-    record = record_of(detector)
-    files = {
-        store.WEIGHTS: detector.model.state_dict(),
-        store.REFERENCE: detector.reference.parts,
-        store.SEARCHES: searches.states_of(detector.reference),
-    }
-    sha256 = store.write(folder, record, files)
+    sha256 = store.write(folder, record_of(detector), _tensors_of(detector))
     write_curve_csv(detector.fitted.record, folder / CURVE_CSV)
     plot_curve(detector.fitted.record, folder / CURVE_PNG)
     write_text_atomic(folder / CARD, model_card(detector, sha256))
     return sha256
+
+
+def sha256_of(detector: Detector) -> str:
+    """Return the sha256 that saving a detector would give it."""
+    return store.sha256_of(record_of(detector), _tensors_of(detector))
+
+
+def _tensors_of(detector: Detector) -> dict[str, Mapping[str, torch.Tensor]]:
+    return {
+        store.WEIGHTS: detector.model.state_dict(),
+        store.REFERENCE: detector.reference.parts,
+        store.SEARCHES: searches.states_of(detector.reference),
+    }
 
 
 def record_of(detector: Detector) -> store.DetectorRecord:
@@ -79,7 +89,8 @@ def record_of(detector: Detector) -> store.DetectorRecord:
                 for (_, place), choice in reference.chosen.items()
             ],
         ),
-        scans=[store.ScanRecord(**vars(scan)) for scan in detector.scans],
+        scans=_scans_told(detector.scans),
+        origin=_origin_told(detector.origin),
         notes=list(detector.notes),
         summary=store.json_types(detector.fitted.summary),
         curve=[
@@ -128,11 +139,28 @@ def load(folder: Path) -> dict[str, Any]:
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,
-        "scans": tuple(SeenScan(**scan.model_dump()) for scan in record.scans),
+        "scans": _scans(record.scans),
+        "origin": None
+        if record.origin is None
+        else Origin(record.origin.sha256, _scans(record.origin.scans)),
         "notes": tuple(record.notes),
         "contrasts": tuple(record.contrasts),
         "sha256": sha256,
     }
+
+
+def _scans_told(scans: Sequence[SeenScan]) -> list[store.ScanRecord]:
+    return [store.ScanRecord(**vars(scan)) for scan in scans]
+
+
+def _origin_told(origin: Origin | None) -> store.OriginRecord | None:
+    if origin is None:
+        return None
+    return store.OriginRecord(sha256=origin.sha256, scans=_scans_told(origin.scans))
+
+
+def _scans(told: Sequence[store.ScanRecord]) -> tuple[SeenScan, ...]:
+    return tuple(SeenScan(**scan.model_dump()) for scan in told)
 
 
 def _told(constants: Mapping[str, Constants]) -> dict[str, dict[str, store.ScaleRecord]]:
@@ -159,7 +187,10 @@ def _with_later_settings(record: store.DetectorRecord) -> store.DetectorRecord:
     """Return a record with the settings that detectors written before these were there do not tell."""
     defaults = tree_of(FitSettings())
     later = {name: store.json_types(defaults[name]) for name in LATER_SETTINGS}
-    return record.model_copy(update={"settings": later | record.settings})
+    settings = later | record.settings
+    if isinstance(settings.get("train"), dict):
+        settings["train"] = {name: defaults["train"][name] for name in LATER_TRAIN} | settings["train"]
+    return record.model_copy(update={"settings": settings})
 
 
 @contextmanager

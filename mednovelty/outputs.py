@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mednovelty.abnormality import annotation_of, told_of_score
 from mednovelty.io.guard import sha256_of_file
 from mednovelty.preprocess.qspace import describe
 from mednovelty.reference import device_of
@@ -173,7 +174,7 @@ def sidecar_of(
         "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
         "Sources": [_relative(path, place.folder) for path in place.sources],
-        "Score": novelty.about,
+        "Score": {**novelty.about, **told_of_score(detector, novelty.about)},
         "Calibration": None,
         "Threshold": None,
         "Detector": {
@@ -183,6 +184,7 @@ def sidecar_of(
             "ReferenceDrawnFrom": reference.drawn_from,
             "Neighbours": told_of(reference),
         },
+        "AnnotatedInTraining": annotation_of(detector, scan),
         "Gradients": None if scan.gradients is None else {"Scheme": describe(scan.gradients.bvals)},
         "Mask": {"Source": scan.mask_source, "Voxels": scan.n_voxels},
         "Geometry": {

@@ -98,8 +98,10 @@ class Method(Protocol):
     True where it cannot do without the first; ``defaults(images=...)``, settings of fitting that it asks for,
     as a tree; and ``parameter_groups(model)``, as of torch's optimisers, where ``rate`` multiplies the
     learning rate of some weights: for opponents, whose losses are added up after what one of them must not
-    move was held fixed (``methods.adversarial_autoencoders``); and
-    ``finish(model, training, validation, seed)``, which adds to a trained model what needs whole scans.
+    move was held fixed (``methods.adversarial_autoencoders``); ``keeps_own``, beginnings of names of buffers
+    that describe the training samples, such as what their channels were divided by, and that a training which
+    starts from another detector's weights does not take over; and ``finish(model, training, validation,
+    seed)``, which adds to a trained model what needs whole scans.
 
     ``mednovelty.testing.contracts.METHOD_CHECKS`` holds a method to what is written here.
     """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mednovelty.abnormality import is_semi_supervised
 from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.outputs import command_line, environment, peak_mib
@@ -109,7 +110,9 @@ def write_record(
         "ExitCode": result.exit_code,
         "EndedBy": None if ended is None else {"Kind": type(ended).__name__, "Message": str(ended)},
         "DetectorSha256": detector.sha256,
-        "AnnotatedInTraining": {scan.id: scan.annotation for scan in detector.scans if scan.annotation},
+        "StartedFrom": None if detector.origin is None else detector.origin.sha256,
+        "AnnotatedInTraining": {scan.id: scan.annotation for scan in detector.seen if scan.annotation},
+        "SemiSupervised": is_semi_supervised(detector),
         **facts,
         "Environment": environment(detector),
         "PeakMiB": peak_mib(),

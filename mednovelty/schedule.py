@@ -35,6 +35,8 @@ class TrainSettings:
             thousands: without it a single broken voxel would stay in Adam's variance for as many steps.
         validation_voxels: At most as many, evenly over the validation scans.
         checkpoint_every: Epochs between two checkpoints.
+        average: Between 0 and 1: validated, chosen and kept is a moving average of the weights over steps;
+            0.99 remembers about 100 of them. ``None``: the weights themselves.
     """
 
     batch_size: int = 32768
@@ -50,6 +52,7 @@ class TrainSettings:
     gradient_clip: float | None = 500.0
     validation_voxels: int = 65536
     checkpoint_every: int = 1
+    average: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -57,6 +60,8 @@ class TrainSettings:
                 raise SettingsError(f"{name}={value!r}: must be positive")
         if not self.plateau_factor < 1:
             raise SettingsError(f"plateau_factor={self.plateau_factor}: must be less than 1")
+        if self.average is not None and not self.average < 1:
+            raise SettingsError(f"average={self.average}: must be between 0 and 1, or none for no average")
 
     def batch_for(self, voxels: int) -> int:
         """Return the largest batch for as many training voxels an epoch."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError, ScanError
+from mednovelty.errors import MedNoveltyError, ScanError, SchemeError, SettingsError
 from mednovelty.fitting import FitSettings, make_steps
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.intensity import ChannelMean, channel_means
@@ -94,21 +94,52 @@ class SignalScale:
         return acquisition, (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
 
 
-def usual_scheme(
-    listed: list[Any], settings: FitSettings, options: ReadOptions | None
+def scheme_of(
+    listed: list[Any], settings: FitSettings, options: ReadOptions | None, given: GradientScheme | None = None
 ) -> GradientScheme | None:
-    """Return the acquisition that most scans share, from headers alone; None where none has gradients."""
+    """Return the acquisition that most scans share, from headers alone; None where none has gradients.
+
+    Args:
+        listed: Scans or their files.
+        settings: Its tolerances.
+        options: How scans are read.
+        given: That of a detector to start from, in whose order channels come.
+
+    Raises:
+        SettingsError: The usual acquisition is not the one given (``init.acquisition``).
+    """
     tables = []
     for files in listed:
         # What is wrong with a scan is said when it is read.
         with suppress(MedNoveltyError, OSError):
             tables.append(_gradients(files, options))
-    tolerances = {
+    found = [table for table in tables if table is not None]
+    usual = GradientScheme.usual(found, **_tolerances(settings)) if found else None
+    return usual if given is None else _same_scheme(given, usual, settings)
+
+
+def _same_scheme(
+    scheme: GradientScheme, usual: GradientScheme | None, settings: FitSettings
+) -> GradientScheme:
+    """Return the acquisition of a detector to start from, if it is that of most scans, whatever the order."""
+    scheme = GradientScheme(scheme.bvalues_s_per_mm2, scheme.directions, **_tolerances(settings))
+    if usual is None:  # Scans without gradients are refused one by one.
+        return scheme
+    try:
+        scheme.order_of(usual.table(), "most scans here")
+    except SchemeError as error:
+        raise SettingsError(
+            f"init: another acquisition than that of the detector to start from: {error}",
+            code="init.acquisition",
+        ) from error
+    return scheme
+
+
+def _tolerances(settings: FitSettings) -> dict[str, float]:
+    return {
         "bvalue_tolerance": settings.bvalue_tolerance,
         "angle_tolerance_deg": settings.angle_tolerance_deg,
     }
-    found = [table for table in tables if table is not None]
-    return GradientScheme.usual(found, **tolerances) if found else None
 
 
 def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
@@ -119,4 +150,4 @@ def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
     return gradients_of(scan_files(files), options or DEFAULTS)
 
 
-__all__ = ["SignalScale", "usual_scheme"]
+__all__ = ["SignalScale", "scheme_of"]

@@ -57,6 +57,13 @@ class ScanRecord(_Strict):
     annotation: str = Field(default="", description="what was known of it: labels, lesion voxels")
 
 
+class OriginRecord(_Strict):
+    """The detector whose weights the training started from."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    scans: list[ScanRecord] = Field(description="that it had seen, and the one that it started from, ...")
+
+
 class QualityRecord(_Strict):
     """What was measured of an approximate search on held-out voxels."""
 
@@ -126,6 +133,7 @@ class DetectorRecord(_Strict):
     seed: int
     reference: ReferenceRecord
     scans: list[ScanRecord]
+    origin: OriginRecord | None = None
     notes: list[str]
     summary: dict[str, Any] = Field(description="what the method says of its model on held-out voxels")
     curve: list[EpochRecord] = Field(min_length=1)
@@ -167,12 +175,26 @@ def write(folder: Path, record: Any, files: Mapping[str, Mapping[str, Tensor]], 
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     hashes = {}
     for file, tensors in files.items():
-        data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        data = _packed(tensors)
         write_bytes_atomic(folder / file, data)
         hashes[file] = hashlib.sha256(data).hexdigest()
-    text = record.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n"
+    text = _text(record, hashes)
     write_text_atomic(folder / name, text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of(record: Any, files: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Return the sha256 that ``write`` would return, without writing; arguments as there."""
+    hashes = {file: hashlib.sha256(_packed(tensors)).hexdigest() for file, tensors in files.items()}
+    return hashlib.sha256(_text(record, hashes).encode()).hexdigest()
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+
+
+def _text(record: Any, hashes: Mapping[str, str]) -> str:
+    return str(record.model_copy(update={"files": hashes}).model_dump_json(indent=2)) + "\n"
 
 
 def read(folder: Path) -> tuple[DetectorRecord, dict[str, dict[str, Tensor]], str]:

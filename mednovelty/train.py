@@ -3,7 +3,8 @@
 Adam, the learning rate lowered on plateaus of the validation loss, early stopping and best weights
 by the same loss, a checkpoint an epoch. An epoch's random numbers come from (seed, epoch) alone and
 every decision follows from the losses recorded so far, so that a run that was stopped and resumed
-ends with the bits of one that was not.
+ends with the bits of one that was not. Where weights are averaged over steps, the average is validated,
+chosen and kept.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from mednovelty.averaging import WeightAverage
 from mednovelty.checkpoint import read_checkpoint, write_checkpoint
 from mednovelty.curve import EpochRow, TrainingRecord
 from mednovelty.errors import SettingsError, StoppedError
+from mednovelty.initial_weights import InitialWeights
 from mednovelty.reference import device_of
 from mednovelty.schedule import TrainSettings, exhausted, learning_rate
 from mednovelty.seeds import generator, numpy_generator
@@ -43,6 +46,7 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
     seed: int = 0,
     folder: Path | None = None,
     resume: bool = False,
+    init: InitialWeights | None = None,
     on_epoch: Callable[[TrainingRecord], None] | None = None,
 ) -> TrainingRecord:
     """Train a model in place; it ends with the weights of its best epoch, in evaluation mode.
@@ -60,6 +64,8 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
         seed: Of everything random.
         folder: Where checkpoints go; ``None``: nowhere.
         resume: Go on from the checkpoint in ``folder`` if there is one.
+        init: What the model has learnt elsewhere: it replaces what ``start`` has set, but for what the method
+            names in ``keeps_own``.
         on_epoch: Called after each epoch, and once before the first, with the record so far.
 
     Returns:
@@ -72,7 +78,7 @@ def train(  # noqa: PLR0913 - what is trained, on what, and how; the rest is by 
         OutputError: A checkpoint cannot be written.
     """
     report = on_epoch or (lambda record: None)
-    loop = _Loop(method, model, data, validation, settings or TrainSettings(), seed, folder)
+    loop = _Loop(method, model, data, validation, settings or TrainSettings(), seed, folder, init)
     try:
         with _terminate_as_interrupt():
             loop.begin(resume)
@@ -102,6 +108,7 @@ class _Loop:
         settings: TrainSettings,
         seed: int,
         folder: Path | None,
+        init: InitialWeights | None,
     ) -> None:
         self.method, self.model, self.data, self.settings, self.seed = method, model, data, settings, seed
         self.path = folder / CHECKPOINT_NAME if folder is not None else None
@@ -112,6 +119,8 @@ class _Loop:
         chooses = getattr(method, "can_choose", None)
         self.judged = chooses is None or bool(chooses(model, data, validation))
         self.optimiser = _adam(method, model, settings)
+        self.init = init
+        self.average: WeightAverage | None = None
         self.record = TrainingRecord()
         self.best: dict[str, Tensor] = {}
         self.saved_epoch: int | None = None
@@ -122,6 +131,7 @@ class _Loop:
             "settings": asdict(settings),
             "data": data.fingerprint(),
             "validation": validation.fingerprint(),
+            "init": None if init is None else init.sha256,
         }
 
     @property
@@ -139,9 +149,13 @@ class _Loop:
             self._load(self.path)
             return
         self.method.start(self.model, self.data, generator(self.seed, "start"))
+        if self.init is not None:
+            self.init.put_into(self.model, getattr(self.method, "keeps_own", ()))
         started = time.perf_counter()
         scores = self._validate()
         self._add(EpochRow(0, None, self.settings.learning_rate, time.perf_counter() - started, 0.0, scores))
+        if self.settings.average is not None:  # What validation has set at the start is part of it.
+            self.average = WeightAverage(self.model.state_dict(), self.settings.average)
 
     def epoch(self) -> None:
         """Train for one epoch, validate, record, keep a checkpoint when one is due."""
@@ -179,6 +193,8 @@ class _Loop:
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
             self.optimiser.step()
+            if self.average is not None:
+                self.average.add(self.model)
             total, count = total + loss.item() * len(x), count + len(x)
             if not math.isfinite(total):
                 raise SettingsError(_diverged(number, loss.item(), x, self.optimiser.param_groups[0]["lr"]))
@@ -189,9 +205,9 @@ class _Loop:
         # The same noise every epoch: what changes between two epochs is the model.
         noise = self._noise("validation noise")
         batches = (x.to(self.device) for x in self.held_out.split(self.settings.batch_size))
-        scores = {
-            name: float(value) for name, value in self.method.validate(self.model, batches, noise).items()
-        }
+        with nullcontext() if self.average is None else self.average.within(self.model):
+            found = self.method.validate(self.model, batches, noise)
+        scores = {name: float(value) for name, value in found.items()}
         if not math.isfinite(scores["loss"]):
             raise SettingsError(
                 f"validation loss is {scores['loss']} after {len(self.record.rows)} epochs; lower "
@@ -206,11 +222,14 @@ class _Loop:
         row = replace(row, judged=self.judged)
         self.record = replace(self.record, rows=(*self.record.rows, row))
         if self.record.best_epoch == row.epoch:
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            kept = self.model.state_dict() if self.average is None else self.average.tensors
+            self.best = {name: value.detach().clone() for name, value in kept.items()}
 
     def _save(self, path: Path) -> None:
         tensors = {f"weights/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{name}": value for name, value in values.items()}
         write_checkpoint(path, tensors, {"identity": self.identity, "record": self.record.as_json()})
@@ -223,6 +242,9 @@ class _Loop:
         self.saved_epoch = len(self.record.rows) - 1
         self.model.load_state_dict(_part(tensors, "weights"))
         self.best = {name: value.to(self.device) for name, value in _part(tensors, "best").items()}
+        if self.settings.average is not None:
+            kept = {name: value.to(self.device) for name, value in _part(tensors, "average").items()}
+            self.average = WeightAverage(kept, self.settings.average)
         adam: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "adam").items():
             index, key = name.split("/")

@@ -11,6 +11,7 @@ import numpy as np
 from mednovelty.detector import Detector, checked_settings
 from mednovelty.fitting import FitSettings, fit_model, make_method
 from mednovelty.gathering import gather_voxels
+from mednovelty.origin import Start
 from mednovelty.voxel_arrays import checked_labels, checked_voxels
 
 
@@ -23,6 +24,7 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     settings: FitSettings | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    init: Detector | str | Path | None = None,
     on_epoch: Callable[[Any], Any] | None = None,
 ) -> Detector:
     """Return a detector trained on healthy voxels, for those who have arrays and no files.
@@ -40,12 +42,14 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
         settings: Network, training, reference; None: the defaults.
         folder: Where checkpoints lie; None: none are written.
         resume: Go on from the checkpoint in that folder.
+        init: A detector fitted on arrays, or its folder, whose weights training starts from.
         on_epoch: Told the ``TrainingRecord`` so far after each epoch, and once before the first.
 
     Raises:
         ScanError: Wrong shape, or values that are no numbers, not finite or too large.
-        SettingsError: A setting is wrong; ``UnknownPluginError``: an unknown name.
-        DetectorError: The checkpoint to resume from is damaged.
+        SettingsError: A setting is wrong, or the weights to start from do not fit; ``UnknownPluginError``: an
+            unknown name.
+        DetectorError: The checkpoint to resume from, or the detector to start from, is damaged.
         OutputError: The folder cannot be written.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
@@ -53,10 +57,12 @@ def fit_voxels(  # noqa: PLR0913 - all but the voxels are by keyword
     x = checked_voxels(x)
     labels = checked_labels(labels, len(x), make_method(settings), settings.method)
     folder = None if folder is None else Path(folder)
+    start = Start.of(init, settings, "voxels", shape=x.shape[1:])
+    weights = None if start is None else start.weights
     with gather_voxels(x, scans, settings, seed, labels=labels, folder=folder) as gathered:
         fitted = fit_model(gathered.training, gathered.validation, settings, seed, folder=folder,
-                           resume=resume, on_epoch=on_epoch)  # fmt: skip
-        return Detector._of("voxels", fitted, settings, seed, gathered)
+                           resume=resume, init=weights, on_epoch=on_epoch)  # fmt: skip
+        return Detector._of("voxels", fitted, settings, seed, (gathered, start))
 
 
 __all__ = ["fit_voxels"]

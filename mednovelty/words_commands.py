@@ -23,7 +23,8 @@ log = logging.getLogger("mednovelty")
 SCORED = "reports.json"
 FEW_KNOWN = 0.5
 """Share of a report's words with a vector, below which what was judged is hardly the report."""
-OF_SCANS_FIT = ("masks", "labels", "outliers", "fold", "recipe", "contrasts", "brain_masks", "resume")
+OF_SCANS_FIT = ("masks", "labels", "outliers", "fold", "recipe", "contrasts", "brain_masks", "resume",
+                "init")  # fmt: skip
 OF_SCANS_SCORE = (
     "scores", "draws", "assignments", "fold", "brain_masks", "mask_maker", "dry_run", "plot_sphere",
 )  # fmt: skip

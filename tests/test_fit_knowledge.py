@@ -11,6 +11,7 @@ from test_image_recipes import SLICES, cohort, run  # noqa: F401 - a fixture
 from test_outlier_exposure import colours, save
 
 import mednovelty as mn
+from mednovelty.abnormality import is_semi_supervised, told_of_score
 
 SETTINGS = FAST_TOML.replace("[method_settings]\nhidden = [24, 16]\nlatent = 4\n", "")
 SMALL = ("--set", "method_settings.hidden=[8]", "--set", "method_settings.latent=3",
@@ -52,6 +53,15 @@ def test_a_handful_of_lesion_voxels_of_one_patient(diffusion, tmp_path):
     assert scored.exit_code == 0, scored.output
     told = json.loads((tmp_path / "maps" / "run.json").read_text())["AnnotatedInTraining"]
     assert list(told) == ["sub-p01"]
+    sidecars = {
+        path.name.split("_desc-")[1].removesuffix("_novelty.json"): json.loads(path.read_text())
+        for path in (tmp_path / "maps").rglob("*_novelty.json")
+    }
+    assert sidecars["hypersphere"]["Score"]["semi_supervised"] is True
+    assert sidecars["hypersphere"]["Score"]["annotated_scans"] == 1
+    assert sidecars["raw_b0"]["Score"]["semi_supervised"] is False
+    assert {one["AnnotatedInTraining"] for one in sidecars.values()} == {None}
+    assert "* Semi-supervised: trained with 1 annotated scan" in card
     lesion = np.asarray(nib.load(mask).dataobj) > 0
     assert lesion.sum() > 5
 
@@ -73,6 +83,8 @@ def test_scans_as_outliers_and_labels_of_subjects(diffusion, tmp_path):
     detector = mn.Detector.load(tmp_path / "model")
     scan = mn.scan_folder(root / "strange")[0]
     assert np.isfinite(detector.score(mn.read_scan(scan))["hypersphere"].data).all()
+    told = told_of_score(detector, {"name": "hypersphere", "trivial": False})
+    assert told == {"semi_supervised": True, "annotated_scans": 1, "outliers": found["summary"]["outliers"]}
 
 
 def test_without_any_anomaly_hsc_plants_diffusion(diffusion, tmp_path):
@@ -160,3 +172,5 @@ def test_classes_get_poles_of_their_own(cohort, tmp_path):  # noqa: F811
     found = record(tmp_path / "model")
     assert found["settings"]["method_settings"]["classes"] == 2
     assert {scan["annotation"] for scan in found["scans"]} == {"labelled as old", "labelled as young"}
+    # Classes of normal scans: nobody said what is abnormal.
+    assert not is_semi_supervised(mn.Detector.load(tmp_path / "model"))

@@ -10,7 +10,7 @@ LAYERS = [
     "postprocess memory_ladder capabilities",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
-    "curve schedule",
+    "curve schedule averaging initial_weights",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
@@ -18,7 +18,7 @@ LAYERS = [
     "fitting recipes",
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
-    "detector detector_settings model_folder model_card record_checks",
+    "detector detector_settings abnormality model_folder model_card origin record_checks",
     "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",
@@ -114,6 +114,9 @@ def test_methods_import_each_other_only_where_they_share_a_model():
         "fcdd",
         "fcdd_settings",
         "fcdd_model",
+        "synthetic_lesions",
+        "synthetic_lesions_model",
+        "synthetic_lesions_settings",
         "cvdd",
         "cvdd_kept",
         "cvdd_settings",

@@ -9,7 +9,7 @@ from lesion_study import add_scan, write
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mednovelty.evaluation import EvaluateSettings, evaluate
-from mednovelty.evaluation.files import axis_number
+from mednovelty.evaluation.scored import axis_number
 from mednovelty.evaluation.slices import SliceCounts, SliceScores
 
 SHAPE = (6, 7, 9)

@@ -6,12 +6,12 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.evaluation.scored import Made, ScoredScan
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import Manifest
 from mednovelty.io.names import entities, is_image, stem
@@ -21,18 +21,6 @@ _MASK_ENDING = re.compile(
     r"(?:(?:label|desc|space|res)-[A-Za-z0-9+]+_)*(?:mask|roi|lesions?|lesions?_(?:mask|roi))"
 )
 _BRAIN = re.compile(r"[-_]brain[^_]*_mask$", re.IGNORECASE)
-
-
-def axis_number(told: Any) -> int | None:
-    """Return the array axis 0, 1 or 2 of ``"I"``, ``"J"``, ``"K"`` or of its number; None for all else.
-
-    Examples:
-        >>> axis_number("k"), axis_number(0), axis_number("axial"), axis_number(True)
-        (2, 0, None, None)
-    """
-    if isinstance(told, str) and told.upper() in ("I", "J", "K"):
-        return "IJK".index(told.upper())
-    return told if type(told) is int and 0 <= told <= 2 else None
 
 
 def patient_of(scan_id: str) -> str:
@@ -46,94 +34,6 @@ def patient_of(scan_id: str) -> str:
     return f"sub-{named['sub']}" if "sub" in named else scan_id
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a sidecar says its map was made of; None where it does not say.
-
-    Attributes:
-        detector: The detector's hash.
-        image: The scan's hash.
-        beside: The hashes of the gradient and mask files.
-        voxels: In the mask.
-        sha256: The map's own hash.
-        trivial: Whether the score is a trivial baseline.
-        slice_axis: 0, 1 or 2: along which axis a model of slices saw the scan.
-        unscored: Voxels of the mask that no sample covered, as in slices left out; the map is 0 there.
-    """
-
-    detector: str | None
-    image: str | None
-    beside: str | None
-    voxels: int | None
-    sha256: str | None
-    trivial: bool | None = None
-    slice_axis: int | None = None
-    unscored: int | None = None
-
-    @classmethod
-    def of(cls, sidecar: dict[str, Any]) -> Made:
-        """Take what a sidecar tells; what is of another type counts as not told."""
-        keys = ("DetectorSha256", "InputSha256", "BesideSha256", "MapSha256")
-        detector, image, beside, own = (
-            value if isinstance(value := sidecar.get(key), str) else None for key in keys
-        )
-        mask = sidecar.get("Mask")
-        voxels = mask.get("Voxels") if isinstance(mask, dict) else None
-        unscored = sidecar.get("UnscoredVoxels")
-        trivial = sidecar["Score"].get("trivial") if isinstance(sidecar.get("Score"), dict) else None
-        return cls(
-            detector,
-            image,
-            beside,
-            voxels if isinstance(voxels, int) else None,
-            own,
-            trivial if isinstance(trivial, bool) else None,
-            axis_number(sidecar.get("SliceAxis")),
-            unscored if type(unscored) is int and unscored >= 0 else None,
-        )
-
-
-_MADE_OF: tuple[tuple[str, Callable[[Made], Any], Callable[[Any], str]], ...] = (
-    ("by different detectors", lambda made: made.detector, lambda value: f" ({value[:8]})"),
-    ("from different images", lambda made: made.image, lambda value: f" ({value[:8]})"),
-    ("with different gradient or mask files", lambda made: made.beside, lambda value: ""),
-    ("in different masks", lambda made: made.voxels, lambda value: f" ({value} voxels)"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredScan:
-    """What a score run wrote for one scan.
-
-    Attributes:
-        id: The scan's id, from the sidecars.
-        brain: The mask it was scored in.
-        maps: Score name to raw map.
-        made: Score name to what its sidecar says the map was made of.
-    """
-
-    id: str
-    brain: Path
-    maps: dict[str, Path] = field(default_factory=dict)
-    made: dict[str, Made] = field(default_factory=dict)
-
-    def mixtures(self) -> list[str]:
-        """Say where maps that stand side by side were not made from the same; nothing told, nothing said."""
-        found = []
-        for what, of, shortened in _MADE_OF:
-            groups: dict[Any, list[str]] = {}
-            for score, made in self.made.items():
-                if of(made) is not None:
-                    groups.setdefault(of(made), []).append(score)
-            if len(groups) > 1:
-                parts = [f"{', '.join(scores)}{shortened(value)}" for value, scores in groups.items()]
-                found.append(
-                    f"{self.id}: its maps were made {what}: {' against '.join(parts)}; do not compare them, "
-                    "score it again in one run"
-                )
-        return found
-
-
 def find_maps(out: Path) -> tuple[dict[str, ScoredScan], list[str]]:
     """Find the finished maps of a score run: those with a sidecar, which is written last.
 
@@ -145,7 +45,7 @@ def find_maps(out: Path) -> tuple[dict[str, ScoredScan], list[str]]:
 
     Raises:
         ScanError: No map at all, a sidecar that cannot be used, a map or a brain mask that is gone, or
-            two maps of one scan and score (both are named).
+            two maps of one scan and score that are not the same (both are named).
     """
     scans: dict[str, ScoredScan] = {}
     for sidecar in sorted(out.rglob("*_novelty.json")):
@@ -234,14 +134,16 @@ def _add(scans: dict[str, ScoredScan], sidecar: Path) -> None:
                 f"score {id} again",
                 code="maps.gone",
             )
-    files = scans.setdefault(id, ScoredScan(id, brain))
+    files, made = scans.setdefault(id, ScoredScan(id, brain)), Made.of(content)
+    if score in files.maps and made.sha256 is not None and made.sha256 == files.made[score].sha256:
+        return  # The same map again, as a baseline that stands beside the maps of two detectors.
     if score in files.maps:
         raise ScanError(
             f"{shown(image)}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",
             code="maps.ambiguous",
         )
     files.maps[score] = image
-    files.made[score] = Made.of(content)
+    files.made[score] = made
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:

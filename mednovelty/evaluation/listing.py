@@ -14,9 +14,10 @@ from mednovelty.text import cell
 if TYPE_CHECKING:
     from mednovelty.evaluation.result import Evaluation
 
-SLICE_COLUMNS = ("scan", "axis", "slice", "brain_voxels", "lesion_voxels", "class", "score", "mean", "max")
+SLICE_COLUMNS = ("scan", "axis", "slice", "brain_voxels", "lesion_voxels", "class", "score", "mean", "max",
+                 "kind")  # fmt: skip
 LESION_COLUMNS = ("scan", "lesion", "voxels", "volume_mm3", "x_mm", "y_mm", "z_mm", "score",
-                  "threshold_from", "threshold", "share_flagged", "found")  # fmt: skip
+                  "threshold_from", "threshold", "share_flagged", "found", "kind")  # fmt: skip
 
 
 def slices_tsv(found: Evaluation) -> str:
@@ -34,21 +35,24 @@ def lesions_tsv(found: Evaluation) -> str:
 
 def _slices(found: Evaluation) -> Iterator[Sequence[Any]]:
     for score, rated in found.rated.items():
+        kind = "; ".join(found.kinds(score))
         for id, one in sorted(rated.slices.items()):
             classes = one.classes(found.settings.diseased_voxels)
             numbers = zip(one.index.tolist(), one.brain.tolist(), one.annotated.tolist(), classes,
                           one.mean.tolist(), one.max.tolist(), strict=True)  # fmt: skip
             for index, brain, annotated, name, mean, highest in numbers:
-                yield id, "IJK"[one.axis], index, brain, annotated, name, score, mean, highest
+                yield id, "IJK"[one.axis], index, brain, annotated, name, score, mean, highest, kind
 
 
 def _lesions(found: Evaluation) -> Iterator[Sequence[Any]]:
     for score, rated in found.rated.items():
+        kind = "; ".join(found.kinds(score))
         for id, points in sorted(rated.detections.items()):
             for point, one in points.items():
                 told = zip(found.lesions[id], one.shares.tolist(), one.found.tolist(), strict=True)
                 for number, (facts, share, is_found) in enumerate(told):
-                    yield (id, number, *facts.values(), score, point, one.threshold, share, int(is_found))
+                    yield (id, number, *facts.values(), score, point, one.threshold, share, int(is_found),
+                           kind)  # fmt: skip
 
 
 _cell = cache(cell)

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
-from mednovelty.evaluation.files import ScoredScan, axis_number, patient_of
+from mednovelty.evaluation import together as combinations
+from mednovelty.evaluation.files import patient_of
 from mednovelty.evaluation.lesions import POINTS, Detection
 from mednovelty.evaluation.listing import lesions_tsv, slices_tsv
 from mednovelty.evaluation.right_reason import Reason
+from mednovelty.evaluation.scored import ScoredScan, axis_number, named
 from mednovelty.evaluation.slices import SliceScores
 from mednovelty.evaluation.tables import markdown, tables
 from mednovelty.evaluation.verdicts import BASELINE_PREFIX, comparisons, pooled_verdicts, standings, verdicts
@@ -144,6 +146,7 @@ class Evaluation:
         masks_without_scan: File names.
         sources: Scan id to its maps and its lesion mask.
         reasons: Score to its Clever Hans score, where relevance was asked for.
+        together: Name of a combination to the two scores that it is of.
     """
 
     scans: dict[str, dict[str, Row]]
@@ -158,6 +161,7 @@ class Evaluation:
     masks_without_scan: tuple[str, ...] = ()
     sources: dict[str, tuple[ScoredScan, Path]] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
+    together: dict[str, tuple[str, str]] = field(default_factory=dict)
     mean: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,8 +174,32 @@ class Evaluation:
         return {score: found.pooled for score, found in self.rated.items()}
 
     def is_trivial(self, score: str) -> bool:
-        """Return whether a score is a trivial baseline: its sidecars say so, or its name begins with raw_."""
+        """Return whether a score is a trivial baseline: its sidecars say so, or its name begins with raw_.
+
+        A combination is one where both of its scores are.
+        """
+        if score in self.together:
+            return all(map(self.is_trivial, self.together[score]))
         return score in self.trivial or score.startswith(BASELINE_PREFIX)
+
+    def kinds(self, score: str) -> tuple[str, ...]:
+        """Return what stands beside a score's name everywhere: combination, semi-supervised."""
+        told = (files.kinds(score) for files, _ in self.sources.values() if score in files.scores)
+        return tuple(dict.fromkeys(kind for kinds in told for kind in kinds))
+
+    def named(self, score: str) -> str:
+        """Return a score's name as tables, pictures and sentences show it."""
+        return named(score, self.kinds(score))
+
+    def priors(self) -> dict[tuple[str, str], list[str]]:
+        """Return a method and what it was trained to find, in words, to its scores."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for score in self.mean:
+            made = (files.made.get(score) for files, _ in self.sources.values())
+            told = {(one.method or score, one.prior): None for one in made if one is not None and one.prior}
+            for key in told:
+                found.setdefault(key, []).append(score)
+        return found
 
     def ranked(self) -> tuple[list[str], list[str]]:
         """Return the scores and the trivial baselines, each by falling mean AUROC, undefined ones last."""
@@ -201,6 +229,13 @@ class Evaluation:
             "mean": self.mean,
             "pooled": self.pooled,
             "trivial": sorted(score for score in self.mean if self.is_trivial(score)),
+            "semi_supervised": [score for score in self.mean if "semi-supervised" in self.kinds(score)],
+            "names": {score: self.named(score) for score in self.mean},
+            "trained_to_find": [
+                {"method": method, "scores": scores, "words": words}
+                for (method, words), scores in self.priors().items()
+            ],
+            "together": combinations.to_dict(self),
             "verdicts": self.verdicts(),
             "verdicts_pooled": pooled_verdicts(self),
             "against_trivial": self.comparisons(),
@@ -225,11 +260,13 @@ class Evaluation:
         columns = (*METRICS, *DETAILS)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("scan", "score", *columns))
+        writer.writerow(("scan", "score", *columns, "kind"))
+        kinds = {score: "; ".join(self.kinds(score)) for score in self.mean}
         for id, rows in self.scans.items():
             for score, row in rows.items():
                 numbers = [row.get(name, math.nan) for name in columns]
-                writer.writerow((cell(id), cell(score), *("" if math.isnan(n) else repr(n) for n in numbers)))
+                shown = ("" if math.isnan(n) else repr(n) for n in numbers)
+                writer.writerow((cell(id), cell(score), *shown, kinds[score]))
         return text.getvalue()
 
     def write(self, folder: Path) -> list[Path]:

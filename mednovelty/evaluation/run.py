@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks, manifest_masks
+from mednovelty.evaluation.files import find_maps, find_masks, manifest_masks
 from mednovelty.evaluation.result import EvaluateSettings, Evaluation
 from mednovelty.evaluation.right_reason import Reason, reasons
+from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.evaluation.study import Study
+from mednovelty.evaluation.together import combine, pairs_of
 from mednovelty.evaluation.truth import Truth, read_truth
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import read_manifest
@@ -23,6 +26,7 @@ def evaluate(
     *,
     settings: EvaluateSettings | None = None,
     relevance: str | Path | None = None,
+    together: Sequence[Any] = (),
 ) -> Evaluation:
     """Compare the maps of a score run with lesion masks, inside each scan's brain mask.
 
@@ -32,21 +36,26 @@ def evaluate(
             (``*.toml``), which says where each lies.
         settings: Seed and bootstrap.
         relevance: The folder that ``explain`` wrote to, for Clever Hans scores; None: without them.
+        together: Two scores, ``("A", "B")``, whose maps are also rated as one, ``A+B``, see
+            ``evaluation.together``; or any number of such pairs. Nothing is written.
 
     A scan whose masks cannot be used, and a map that cannot, is left out with a warning.
 
     Raises:
         ScanError: No maps, no mask for any scan, or no scan with masks and a map that can be used; where
             only one thing was wrong, its own error (``GeometryError`` for other voxels). No relevance.
-        SettingsError: The manifest is wrong, or names no lesion masks.
+        SettingsError: The manifest is wrong, or names no lesion masks; or there are no maps of two scores
+            that are to be rated together.
     """
     settings, out, masks = settings or EvaluateSettings(), Path(out), Path(masks)
     found, warnings = find_maps(out)
+    pairs = pairs_of(together, found)
     owned, strangers = _masks(masks, found, out)
+    combine(found.values(), pairs)
     errors: list[ScanError] = []
     truths = _truths({id: (found[id], owned[id]) for id in found if id in owned}, warnings, errors)
     study = Study(truths, settings, errors)
-    rated = {score: study.rate(score) for score in sorted({s for t in study.truths for s in t.files.maps})}
+    rated = {score: study.rate(score) for score in sorted({s for t in study.truths for s in t.files.scores})}
     rated = {score: found for score, found in rated.items() if found.rows}
     if not rated:
         raise _nothing_left(out, errors)
@@ -69,11 +78,12 @@ def evaluate(
         trivial=frozenset(
             score for truth in study.truths for score, made in truth.files.made.items() if made.trivial
         ),
-        warnings=(*warnings, *study.warnings(), *_left_out(without, unknown)),
+        warnings=(*warnings, *study.warnings(), *_taught(study.truths), *_left_out(without, unknown)),
         scans_without_mask=without,
         masks_without_scan=unknown,
         reasons=why,
         sources={truth.id: (truth.files, owned[truth.id]) for truth in study.truths},
+        together={name: pair for pair in pairs if (name := "+".join(pair)) in rated},
     )
 
 
@@ -127,6 +137,31 @@ def _lesion_facts(truth: Truth) -> list[dict[str, float]]:
         {"voxels": int(n), "volume_mm3": n * voxel_mm3, "x_mm": x, "y_mm": y, "z_mm": z}
         for n, (x, y, z) in zip(truth.lesions.voxels.tolist(), centres_mm.tolist(), strict=True)
     ]
+
+
+def _taught(truths: list[Truth]) -> list[str]:
+    """Say which scans detectors were told of, and which scores only some maps of are semi-supervised."""
+    said = []
+    for truth in truths:
+        scores = [
+            score for score, made in truth.files.made.items() if made.semi_supervised and made.annotated
+        ]
+        if scores:
+            told = truth.files.made[scores[0]].annotated
+            said.append(
+                f"{truth.id}: the detector of {', '.join(scores)} was trained with annotations of this very "
+                f"scan ({told}); its maps of this scan are no test"
+            )
+    for score in sorted({score for truth in truths for score in truth.files.maps}):
+        told_by = [
+            made.semi_supervised for truth in truths if (made := truth.files.made.get(score)) is not None
+        ]
+        if 0 < (semi := told_by.count(True)) < len(told_by):
+            said.append(
+                f"{score}: {semi} of its {len(told_by)} maps are of detectors that were shown annotated "
+                "scans, the others not; all of it counts as semi-supervised"
+            )
+    return said
 
 
 def _left_out(without: tuple[str, ...], strangers: tuple[str, ...]) -> list[str]:

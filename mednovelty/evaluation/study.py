@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.files import axis_number, patient_of
+from mednovelty.evaluation.files import patient_of
 from mednovelty.evaluation.lesions import POINTS, Detection, thresholds_of
 from mednovelty.evaluation.pooled import Draws, pooled_curve, ratio_interval
 from mednovelty.evaluation.result import Curve, EvaluateSettings, Rated
+from mednovelty.evaluation.scored import axis_number
 from mednovelty.evaluation.slices import REDUCTIONS, SliceScores
 from mednovelty.evaluation.truth import Truth
 from mednovelty.metrics import Ranking, draw_fifths, fifth_threshold, roc_points, summary, thinned
@@ -70,7 +71,7 @@ class Study:
     def rate(self, score: str) -> Rated:
         """Return what one score's maps are worth; no rows where none can be used."""
         rating = _Rating(self)
-        wanted = [truth for truth in self.truths if score in truth.files.maps]
+        wanted = [truth for truth in self.truths if score in truth.files.scores]
         first = [truth for truth in wanted if not self.by_patients or self.fifth_of(truth) == 0]
         self._read_all(rating, score, first, None)
         # The first fifth's thresholds are known now: the others' voxels need not wait for them.
@@ -123,7 +124,8 @@ class Study:
         # Whole scans are sorted once: as a part of their fifth they are the same arrays.
         whole = next(iter(parts.values())) if len(parts) == 1 else None
         whole = Ranking.of(values, lesion, truth.id) if whole is None else whole
-        told = truth.files.made[score].slice_axis if score in truth.files.made else None
+        made = truth.files.made_of(score)
+        told = None if made is None else made.slice_axis
         axis = axis_number(self.settings.slice_axis) if told is None else told
         slices = truth.slice_scores(values, 2 if axis is None else axis)
         row = {**summary(whole), **truth.facts(), **truth.unscored(score, values)}

@@ -1,18 +1,20 @@
 """An evaluation as tables: for the terminal, and as Markdown.
 
 The first table has the means over scans, the second all scans pooled and slice by slice, the third lesion by
-lesion; a fourth, where relevance is at hand, Clever Hans scores.
+lesion; then, where asked for, which lesions two scores find alone and together, and Clever Hans scores.
 Each fits a terminal of 100 columns; in a narrower one cells are folded, never cut.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mednovelty.abnormality import BLIND
 from mednovelty.evaluation.clever_hans import DETECTS_FROM
 from mednovelty.evaluation.lesions import POINTS
+from mednovelty.evaluation.together import pooled_words, shared_lesions, words
 from mednovelty.evaluation.verdicts import pooled_verdicts, verdicts
 from mednovelty.text import printable
 
@@ -43,6 +45,8 @@ POINT_HEADS = {
     "fpr_1_in_100": "found, FP: 1 % flagged",
     "fpr_1_in_1000": "found, FP: 0.1 % flagged",
 }
+SHARED_ROWS = {"dice": "best Dice", "fpr_1_in_100": "1 % flagged", "fpr_1_in_1000": "0.1 % flagged"}
+SHARED_HEADS = ("both", "only {0}", "only {1}", "only together", "none", "lost together")
 REASON_HEADS = ("slice mean AUROC", "cosine", "cosine, even", "Clever Hans")
 MOST_NAMED_PATIENTS = 12
 LONGEST_NAME = 22
@@ -52,46 +56,65 @@ _FOUND_FP = (
 )
 
 
+class _Part(NamedTuple):
+    """One table: its cells are lines, by row."""
+
+    title: str
+    heads: list[str]
+    cells: dict[str, list[list[str]]]
+    caption: list[str]
+    first: str = "score"
+    """What a row is; rows that are no scores are in the order of the cells."""
+
+
 def tables(found: Evaluation) -> list[Table]:
-    """Return the three tables for the terminal, the trivial baselines set apart."""
+    """Return the tables for the terminal, the trivial baselines set apart."""
     from rich.table import Table
     from rich.text import Text
 
     made = []
-    for title, heads, cells, caption in _parts(found):
-        table = Table(title=Text(title), caption=Text("\n".join(caption)), caption_justify="left",
+    for part in _parts(found):
+        table = Table(title=Text(part.title), caption=Text("\n".join(part.caption)), caption_justify="left",
                       padding=(0, 0, 0, 1))  # fmt: skip
-        longest = max((len(printable(score)) for score in found.mean), default=0)
-        table.add_column("score", overflow="fold", no_wrap=longest <= LONGEST_NAME)
-        for head in heads:
-            table.add_column(head, justify="right", overflow="fold")
-        for group, style in zip(found.ranked(), ("", "yellow"), strict=True):
-            group = [score for score in group if score in cells]
-            for score in group:
-                texts = [Text("\n".join(lines)) for lines in cells[score]]
-                table.add_row(Text(printable(score)), *texts, style=style, end_section=score == group[-1])
+        rows = [(key, style, "\n".join(lines), last) for key, style, lines, last in _rows(found, part)]
+        longest = max((len(line) for _, _, name, _ in rows for line in name.split("\n")), default=0)
+        table.add_column(part.first, overflow="fold", no_wrap=longest <= LONGEST_NAME)
+        for head in part.heads:
+            table.add_column(Text(head), justify="right", overflow="fold")
+        for key, style, name, last in rows:
+            texts = [Text("\n".join(lines)) for lines in part.cells[key]]
+            table.add_row(Text(name), *texts, style=style, end_section=last)
         made.append(table)
     return made
+
+
+def _rows(found: Evaluation, part: _Part) -> Iterator[tuple[str, str, list[str], bool]]:
+    """Yield each row's key, style, name in lines, and whether a group of rows ends with it."""
+    groups = found.ranked() if part.first == "score" else (list(part.cells), [])
+    for group, style in zip(groups, ("", "yellow"), strict=True):
+        keys = [key for key in group if key in part.cells]
+        for key in keys:
+            kinds = found.kinds(key) if part.first == "score" else ()
+            beside = [f"({', '.join(kinds)})"] if kinds else []
+            yield key, style, [printable(key), *beside], key == keys[-1]
 
 
 def markdown(found: Evaluation) -> str:
     """Return the tables and their words as Markdown; trivial baselines are marked as such."""
     blocks = []
-    scores, baselines = found.ranked()
-    for title, heads, cells, caption in _parts(found):
-        lines = [f"**{_escaped(title)}**", "", _row(["score", *heads]), _row(["---"] * (1 + len(heads)))]
-        for score in (score for score in (*scores, *baselines) if score in cells):
-            name = f"`{_escaped(score)}`" + (" (trivial)" if score in baselines else "")
-            lines.append(_row([name, *(" ".join(_in_brackets(cell)) for cell in cells[score])]))
+    for title, heads, cells, caption, first in _parts(found):
+        lines = [f"**{_escaped(title)}**", "", _row([_escaped(head) for head in (first, *heads)])]
+        lines.append(_row(["---"] * (1 + len(heads))))
+        for key, style, name, _ in _rows(found, _Part(title, heads, cells, caption, first)):
+            told = f"`{_escaped(name[0])}`" if first == "score" else _escaped(name[0])
+            told += "".join(f" {beside}" for beside in name[1:]) + (" (trivial)" if style else "")
+            lines.append(_row([told, *(" ".join(_in_brackets(cell)) for cell in cells[key])]))
         blocks.append("\n".join([*lines, "", *(f"* {_escaped(line)}" for line in caption)]))
     return "\n\n".join(blocks) + "\n"
 
 
-_Part = tuple[str, list[str], dict[str, list[list[str]]], list[str]]
-
-
 def _parts(found: Evaluation) -> list[_Part]:
-    """Return title, heads, cells (lines of text) and caption of each table."""
+    """Return what each table is made of."""
     first = {
         score: [_with_interval(row, metric) for metric in MEAN_HEADS] for score, row in found.mean.items()
     }
@@ -99,17 +122,45 @@ def _parts(found: Evaluation) -> list[_Part]:
     second = {score: [_with_interval(row, metric) for metric in POOLED_HEADS] for score, row in rows.items()}
     third = {score: [_lesion_cell(row, point) for point in POINTS] for score, row in rows.items()}
     lesions = sum(len(lesions) for lesions in found.lesions.values())
+    said = [*verdicts(found), *words(found), *_trained_to_find(found)]
     parts = [
-        (_mean_title(found), list(MEAN_HEADS.values()), first, verdicts(found)),
-        (_pooled_title(found), list(POOLED_HEADS.values()), second, pooled_verdicts(found)),
-        (
-            f"Lesion by lesion: {lesions:,} lesions",
-            list(POINT_HEADS.values()),
-            third,
-            _what_thresholds_are(found),
-        ),
-    ]
+        _Part(_mean_title(found), list(MEAN_HEADS.values()), first, said),
+        _Part(_pooled_title(found), list(POOLED_HEADS.values()), second,
+              [*pooled_verdicts(found), *pooled_words(found)]),
+        _Part(f"Lesion by lesion: {lesions:,} lesions", list(POINT_HEADS.values()), third,
+              _what_thresholds_are(found)),
+    ]  # fmt: skip
+    parts += [part for name in found.together for part in _shared(found, name)]
     return [*parts, *([_reasons(found)] if found.reasons else [])]
+
+
+def _trained_to_find(found: Evaluation) -> list[str]:
+    """Say what methods that make their own anomalies look for."""
+    return [
+        f"{method} ({', '.join(map(found.named, scores))}) was trained to find: {what.rstrip('. ')}; {BLIND}."
+        for (method, what), scores in found.priors().items()
+    ]
+
+
+def _shared(found: Evaluation, name: str) -> list[_Part]:
+    """Return the table of which lesions two scores find alone and together; none without thresholds."""
+    told = {SHARED_ROWS[point]: shared_lesions(found, name, point) for point in POINTS}
+    known = {row: one for row, one in told.items() if one is not None}
+    if not known:
+        return []
+    cells = {
+        row: [[f"{n:,}"] for n in (one.both, one.first, one.second, one.together, one.none, one.lost)]
+        for row, one in known.items()
+    }
+    one, other = found.together[name]
+    lesions = next(iter(known.values())).lesions
+    heads = [head.format(printable(one), printable(other)) for head in SHARED_HEADS]
+    caption = [
+        "Each score at its own threshold. Only together: found by the combination, by neither alone; lost "
+        "together: found by one or both, not by the combination. The others add up to all."
+    ]
+    title = f"Found by {found.named(one)}, by {found.named(other)}, by both as one: {lesions:,} lesions"
+    return [_Part(title, heads, cells, caption, "threshold")]
 
 
 def _reasons(found: Evaluation) -> _Part:
@@ -129,9 +180,13 @@ def _reasons(found: Evaluation) -> _Part:
         f"flagged above {above:g} where AUROC is at least {DETECTS_FROM:g} and the cosine no higher than "
         "even, that of relevance that is the same everywhere in the brain."
     ]
-    told += [f"{score}: {why.found.words()}" for score, why in found.reasons.items() if why.found.flagged]
+    told += [
+        f"{found.named(score)}: {why.found.words()}"
+        for score, why in found.reasons.items()
+        if why.found.flagged
+    ]
     n = max(reason.slices for reason in found.reasons.values())
-    return f"Clever Hans scores: {n:,} diseased slices", list(REASON_HEADS), cells, told
+    return _Part(f"Clever Hans scores: {n:,} diseased slices", list(REASON_HEADS), cells, told)
 
 
 def _mean_title(found: Evaluation) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.evaluation.files import ScoredScan
 from mednovelty.evaluation.lesions import Detection, Lesions, detect
+from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.evaluation.slices import SliceCounts, SliceScores
+from mednovelty.evaluation.together import surprise
 from mednovelty.io.guard import shown
 from mednovelty.scan import Grid
 
@@ -80,12 +81,16 @@ class Truth:
         return found
 
     def scores(self, score: str) -> np.ndarray:
-        """Return ``(n,)`` scores in the order of ``labels``.
+        """Return ``(n,)`` scores in the order of ``labels``; of a combination, what its two maps give.
 
         Raises:
             ScanError: The map is damaged, holds NaN, or is not the file that its sidecar tells of.
             GeometryError: It lies on other voxels than the brain mask.
         """
+        if score in self.files.together:
+            one, other = self.files.together[score]
+            return self._surprise(one) + self._surprise(other)
+
         from mednovelty.io.nifti import volume_of
         from mednovelty.io.nifti_source import DEFAULTS
         from mednovelty.io.readers import open_image
@@ -107,6 +112,10 @@ class Truth:
             )
         return values
 
+    def _surprise(self, score: str) -> np.ndarray:
+        values = self.scores(score)
+        return surprise(values, self.seen(score, values))
+
     def unscored(self, score: str, scores: np.ndarray) -> dict[str, float]:
         """Count voxels of the brain that no sample covered, and lesion voxels among them.
 
@@ -117,17 +126,35 @@ class Truth:
             score: Whose sidecar is asked.
             scores: ``(n,)`` of that score.
         """
+        lesion, told = self.labels(), self.files.made.get(score)
+        if score in self.files.together:
+            unseen = scores == 0  # Where neither of the two has seen anything; elsewhere it is above.
+            return {
+                "unscored_voxels": int(unseen.sum()),
+                "unscored_lesion_voxels": int((lesion & unseen).sum()),
+            }
+        if told is None or told.unscored is None:
+            return {}
+        where = self._blank(score, scores)
+        among = math.nan if where is None else int((lesion & where).sum())
+        return {"unscored_voxels": told.unscored, "unscored_lesion_voxels": among}
+
+    def seen(self, score: str, scores: np.ndarray) -> np.ndarray:
+        """Return ``(n,)`` bool: voxels that a sample covered; all, where that cannot be told."""
+        blank = self._blank(score, scores)
+        return np.ones(self.n, dtype=bool) if blank is None else ~blank
+
+    def _blank(self, score: str, scores: np.ndarray) -> np.ndarray | None:
+        """Return ``(n,)`` bool: voxels that no sample covered; None where that cannot be told."""
         made = self.files.made.get(score)
         if made is None or made.unscored is None:
-            return {}
+            return None
         zero = scores == 0
         axis = 2 if made.slice_axis is None else made.slice_axis
         of_slice = np.nonzero(self.inside())[axis]
         blank = np.bincount(of_slice, weights=~zero, minlength=self.grid.shape[axis]) == 0
-        lesion = self.labels()
         ways = (blank[of_slice], zero)
-        among = (int((lesion & way).sum()) for way in ways if int(way.sum()) == made.unscored)
-        return {"unscored_voxels": made.unscored, "unscored_lesion_voxels": next(among, math.nan)}
+        return next((way for way in ways if int(way.sum()) == made.unscored), None)
 
     def facts(self) -> dict[str, float]:
         """Return the counts that stand beside the metrics."""

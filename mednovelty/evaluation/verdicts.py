@@ -53,7 +53,7 @@ def verdicts(found: Evaluation) -> list[str]:
         ]
     if not scores:
         return ["Only trivial baselines among the maps."]
-    said = [_sentence(in_mean(found, metric), "") for metric in JUDGED]
+    said = [_sentence(found, in_mean(found, metric), "") for metric in JUDGED]
     return [*said, *_turned_round(found, baselines)]
 
 
@@ -62,7 +62,7 @@ def pooled_verdicts(found: Evaluation) -> list[str]:
     scores, baselines = found.ranked()
     if not (scores and baselines and found.pooled):
         return []
-    return [_sentence(in_pool(found, metric), "pooled ") for metric in JUDGED]
+    return [_sentence(found, in_pool(found, metric), "pooled ") for metric in JUDGED]
 
 
 def standings(found: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
@@ -81,7 +81,7 @@ def comparisons(found: Evaluation) -> dict[str, str]:
     mean = [in_mean(found, metric) for metric in JUDGED]
     pooled = [in_pool(found, metric) for metric in JUDGED]
     return {
-        score: f"{score} {', '.join(_said(one, score) for one in mean)}; pooled, it "
+        score: f"{found.named(score)} {', '.join(_said(one, score) for one in mean)}; pooled, it "
         f"{', '.join(_said(one, score) for one in pooled)}."
         for score in scores
     }
@@ -117,23 +117,24 @@ def _falling(gaps: dict[str, tuple[float, Interval]]) -> dict[str, tuple[float, 
     return dict(sorted(gaps.items(), key=lambda item: -np.nan_to_num(item[1][0], nan=-9.0)))
 
 
-def _sentence(standing: Standing, what: str) -> str:
+def _sentence(found: Evaluation, standing: Standing, what: str) -> str:
     name = f"{what}{JUDGED[standing.metric]}"
     name = name[0].upper() + name[1:]
     if math.isnan(standing.value):
         return f"{name} is undefined."
-    gaps = standing.gaps
-    ahead = [f"{score} by {_size(*gaps[score])}" for score in gaps if gaps[score][0] > 0]
+    gaps, shown = standing.gaps, {score: found.named(score) for score in (standing.best, *standing.gaps)}
+    ahead = [f"{shown[score]} by {_size(*gaps[score])}" for score in gaps if gaps[score][0] > 0]
     behind = [score for score in gaps if gaps[score][0] < 0]
-    equal = [score for score in gaps if gaps[score][0] == 0]
-    unknown = [score for score in gaps if math.isnan(gaps[score][0])]
-    said = f"{name}: the best trivial baseline, {standing.best} ({standing.value:.3f}), is beaten by "
+    equal = [shown[score] for score in gaps if gaps[score][0] == 0]
+    unknown = [shown[score] for score in gaps if math.isnan(gaps[score][0])]
+    said = f"{name}: the best trivial baseline, {shown[standing.best]} ({standing.value:.3f}), is beaten by "
     said += f"{', '.join(ahead) or 'no score'}."
     said += f" {', '.join(equal)} equal{'s' * (len(equal) == 1)} it." if equal else ""
     if behind:
         least, most = (f"{-gaps[score][0]:.3f}" for score in (behind[0], behind[-1]))
         by = least if least == most else f"{least} to {most}"
-        said += f" {len(behind)} of {len(gaps)} lose to it, by {by}: {', '.join(behind)}."
+        losers = ", ".join(shown[score] for score in behind)
+        said += f" {len(behind)} of {len(gaps)} lose to it, by {by}: {losers}."
     return said + (f" Not comparable, having other scans: {', '.join(unknown)}." if unknown else "")
 
 

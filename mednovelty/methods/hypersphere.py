@@ -60,6 +60,7 @@ class _HypersphereMethod:
     offers: ClassVar[tuple[str, ...]] = ("hypersphere",)
     lacks: ClassVar[tuple[str, ...]] = ("decode",)
     semi_labels: ClassVar[tuple[int, ...]] = ()
+    keeps_own: ClassVar[tuple[str, ...]] = ("bvalues", "divisors")
     defaults = staticmethod(defaults)
 
     def __init__(self, settings: Any = None) -> None:

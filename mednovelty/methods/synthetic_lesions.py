@@ -59,6 +59,8 @@ class SyntheticLesionsMethod:
     semi_labels: ClassVar[tuple[int, ...]] = SEMI_LABELS
     truth_maps: ClassVar[bool] = True
     spaced: ClassVar[bool] = True
+    plants: ClassVar[bool] = True
+    keeps_own: ClassVar[tuple[str, ...]] = ("bvalues", "directions", "divisors", "low", "high", "maps.")
     defaults = staticmethod(defaults)
 
     def __init__(self, settings: Any = None) -> None:
@@ -202,6 +204,7 @@ class SyntheticLesionsMethod:
             **_verdict(own, others, collapsed=best <= BLIND),
             "prior": _told(prior) | {"held_out": _told(held)},
             "found": rows,
+            **({"outliers": training.n_outliers} if training.n_outliers else {}),
             "labelled_anomalies": labelled,
         }
 

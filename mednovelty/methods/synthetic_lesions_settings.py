@@ -205,6 +205,7 @@ def defaults(*, images: bool) -> dict[str, Any]:
         "min_learning_rate": 1e-5,
         "min_improvement": 1e-3,
         "gradient_clip": 10.0,
+        "average": 0.97,
     }
     if not images:
         return {

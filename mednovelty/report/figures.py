@@ -191,8 +191,9 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     paths = [plot_roc(lines, folder / "roc.png", f"ROC by voxel, {of_scans}")]
     for score in drawn:
         by_scan, part = _by_scan(evaluation, score, means[score]), _file_part(score)
-        paths.append(plot_roc(by_scan, folder / f"roc_{part}.png", f"{score}: ROC by voxel"))
-        title = f"{score}: lesion and other voxels"
+        shown = evaluation.named(score)
+        paths.append(plot_roc(by_scan, folder / f"roc_{part}.png", f"{shown}: ROC by voxel"))
+        title = f"{shown}: lesion and other voxels"
         curves, threshold = evaluation.curves[score], evaluation.fifth_threshold(score)
         paths.append(plot_histograms(curves, folder / f"histogram_{part}.png", title, threshold))
     return paths + _panels(evaluation, folder / "panels.png")
@@ -271,7 +272,7 @@ def _by_scan(evaluation: Evaluation, score: str, mean: tuple[np.ndarray, np.ndar
 
 def _line(score: str, evaluation: Evaluation, points: tuple[np.ndarray, np.ndarray]) -> RocLine:
     kind = "baseline" if evaluation.is_trivial(score) else "score"
-    return RocLine(f"{score} {_areas(evaluation.mean[score])}", *points, kind)
+    return RocLine(f"{evaluation.named(score)} {_areas(evaluation.mean[score])}", *points, kind)
 
 
 def _areas(row: Mapping[str, float]) -> str:

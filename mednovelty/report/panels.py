@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.evaluation.files import ScoredScan, find_maps, find_masks
+from mednovelty.evaluation.files import find_maps, find_masks
+from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.metrics import Ranking, average_precision
 from mednovelty.report.mosaic import MapLayers, Mosaic, MosaicSettings, build_mosaic, outline, plain
 
@@ -26,6 +27,7 @@ MOST_PATIENTS = 10
 MOST_SCORES = 5
 PERCENTILES = (0.5, 99.5)
 _WIDTH_INCHES = 1.9
+_LINE_INCHES = 0.12
 DPI = 110
 _CONVENTION = (
     "Radiological: the patient's right (R) is on the left. Each row is the slice with most lesion, outlined; "
@@ -43,6 +45,7 @@ class PanelRow:
         grey: Ends of the background's greys.
         maps: Score to ``(H, W)`` and the ends of its colours.
         ap: Score to average precision over the whole scan; NaN where undefined.
+        kinds: Score to what must stand beside its name.
     """
 
     id: str
@@ -50,6 +53,7 @@ class PanelRow:
     grey: tuple[float, float]
     maps: dict[str, tuple[np.ndarray, tuple[float, float]]] = field(default_factory=dict)
     ap: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def draw_panels(out: Path, masks: Path, scans: Sequence[str], scores: Sequence[str], path: Path) -> Path:
@@ -104,11 +108,12 @@ def read_row(files: ScoredScan, mask: Path, scores: Sequence[str]) -> PanelRow:
 
     row = PanelRow(files.id, cut(background), _ends(background[inside]))
     for score in scores:
-        if score in files.maps:
+        if score in files.scores:
             values = truth.scores(score)
             volume = np.zeros(truth.grid.shape, dtype=np.float32)
             volume[inside] = values
             row.maps[score] = cut(volume).score, _ends(values)
+            row.kinds[score] = files.kinds(score)
             row.ap[score] = average_precision(Ranking.of(values, truth.labels(), files.id))
     return row
 
@@ -123,7 +128,7 @@ def panels_figure(rows: Sequence[PanelRow], scores: Sequence[str]) -> Figure:
 
     if not rows or not scores:
         raise SettingsError(f"panels need a scan and a score, got {len(rows)} and {len(scores)}")
-    heights = [_height_inches(row.background) for row in rows]
+    heights = [_height_inches(row.background) + _extra_inches(row, scores) for row in rows]
     figure = Figure(figsize=(_WIDTH_INCHES * (1 + len(scores)), sum(heights) + 0.5), facecolor="black")
     grid = figure.subplots(len(rows), 1 + len(scores), squeeze=False, height_ratios=heights)
     for axes, row in zip(grid, rows, strict=True):
@@ -170,8 +175,17 @@ def _draw_row(axes: Sequence[Axes], row: PanelRow, scores: Sequence[str]) -> Non
         shown = np.ma.masked_where(~row.background.mask, image)
         place.imshow(shown, cmap="viridis", vmin=low, vmax=high, **how)
         ap = row.ap[score]
-        place.set_title(plain(f"{score}, AP {'-' if math.isnan(ap) else f'{ap:.3f}'}"), pad=2, **small)
+        place.set_title(plain(_title(score, row.kinds.get(score, ()), ap)), pad=2, **small)
         outline(place, row.background.lesion, colour="white")
+
+
+def _title(score: str, kinds: Sequence[str], ap: float) -> str:
+    """Return what stands over a map; a column is too narrow for a kind beside the name."""
+    told = "AP -" if math.isnan(ap) else f"AP {ap:.3f}"
+    if not kinds:
+        return f"{score}, {told}"
+    # A name of two is broken where they meet.
+    return "\n".join([score.replace("+", "\n+"), f"({', '.join(kinds)}), {told}"])
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
@@ -179,6 +193,12 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(values, PERCENTILES) if values.size else (0.0, 1.0)
     # A flat map still needs two ends.
     return float(low), float(high if high > low else low + max(1e-6, 1e-6 * abs(low)))
+
+
+def _extra_inches(row: PanelRow, scores: Sequence[str]) -> float:
+    """Return how much higher a row's titles are than one line."""
+    titles = [_title(score, row.kinds.get(score, ()), row.ap[score]) for score in scores if score in row.maps]
+    return _LINE_INCHES * max((title.count("\n") for title in titles), default=0)
 
 
 def _height_inches(mosaic: Mosaic) -> float:
