@@ -29,8 +29,8 @@ from mednovelty.holding_out import (
     validation_first,
 )
 from mednovelty.outlier_sources import Exposure
-from mednovelty.preprocess.resample import carried
 from mednovelty.preprocess.qspace import GradientScheme
+from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
