@@ -14,12 +14,12 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
-from mednovelty.detector_settings import checked_settings, reading, refuse_size
+from mednovelty.detector_settings import checked_settings, reading
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
-from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images
+from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images, refuse_size
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap
@@ -141,14 +141,14 @@ class Detector:
         listed = list(_listed(scans, kind, contrasts))
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
         settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
-        if of.images or kind == "structural":
-            # Of diffusion, how many gradients there are is known later.
+        gather: Any = gather_scans
+        if of.images or not of.diffusion:
+            gather = partial(gather_images, diffusion=of.diffusion)
+            # How many gradients there are is known later.
             refuse_size(settings, len(contrasts or ()) or 1)
         start = Start.of(init, settings, recipe, contrasts=contrasts_of(listed))
-        scheme = None if start is None else start.detector.scheme
-        gather = partial(gather_scans, scheme=scheme)
-        if of.images or kind == "structural":
-            gather = partial(gather_images, diffusion=of.diffusion, scheme=scheme)
+        if of.diffusion:
+            gather = partial(gather, scheme=None if start is None else start.detector.scheme)
         with gather(
             listed, settings, seed, options=options, folder=folder, on_scan=on_scan, known=known
         ) as gathered:

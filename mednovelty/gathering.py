@@ -34,7 +34,7 @@ from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
-from mednovelty.signal_scale import SignalScale, scheme_for
+from mednovelty.signal_scale import SignalScale, scheme_of
 from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def gather_scans(  # noqa: PLR0913 - all but scans, settings and seed are by key
     refuse_same_ids(listed)
     asks = any(getattr(files, "role", None) == "validation" for files in listed)
     _refuse_anomalous_scans(known, listed)
-    scale = SignalScale(settings, scheme_for(listed, settings, options, scheme))
+    scale = SignalScale(settings, scheme_of(listed, settings, options, scheme))
     gather = _Gathering(settings, folder, scale, asks, known)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
-from mednovelty.fitting import FitSettings, make_steps, make_view
+from mednovelty.fitting import FitSettings, make_method, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
@@ -38,7 +39,7 @@ from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
 from mednovelty.scan import Scan
-from mednovelty.signal_scale import SignalScale, scheme_for
+from mednovelty.signal_scale import SignalScale, scheme_of
 from mednovelty.voxel_cache import Acquisition, VoxelCache
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
         scheme: Of diffusion, see ``gather_scans``.
 
     Raises:
-        SettingsError: The cohort's usual acquisition is not the one given (``init.acquisition``).
         ScanError: No scan can be used, or an id occurs twice; or no outlier can be used (``outliers.none``).
     """
     known = known or Annotations()
@@ -86,7 +86,7 @@ def gather_images(  # noqa: PLR0913 - all but scans, settings and seed are by ke
     refuse_same_ids(listed)
     scale: _Contrasts | SignalScale = _Contrasts(settings)
     if diffusion:
-        scale = SignalScale(settings, scheme_for(listed, settings, options, scheme))
+        scale = SignalScale(settings, scheme_of(listed, settings, options, scheme))
     gather = _Gathering(settings, folder, known, scale)
     gather.exposure = Exposure.of(known, settings.validation_fraction, seed, on_scan)
     gather.read = lambda files: scan_of(files, options)
@@ -247,6 +247,15 @@ class _Gathering:
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more), names)
 
 
+def refuse_size(settings: FitSettings, channels: int) -> None:
+    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
+    with torch.device("meta"):  # No memory is taken.
+        method = make_method(settings)
+        model = method.build(tuple(make_view(settings).shape(channels)))
+        if hasattr(method, "check_ready"):
+            method.check_ready(model)
+
+
 def contrasts_of(listed: Sequence[Any]) -> tuple[str, ...] | None:
     """Return the contrasts of the first of some scans or their files; None where only reading tells them."""
     from mednovelty.io.scan_folder import ScanFiles
@@ -273,4 +282,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["check_contrasts", "contrasts_of", "gather_images"]
+__all__ = ["check_contrasts", "contrasts_of", "gather_images", "refuse_size"]

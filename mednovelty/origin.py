@@ -180,8 +180,8 @@ def _check(
         )
     if contrasts is not None and tuple(contrasts) != detector.contrasts:
         raise _refusal(name, "contrasts", detector.contrasts, contrasts)
-    if shape is None and detector.contrasts:
-        shape = make_view(settings).shape(len(detector.contrasts))
+    if shape is None and (detector.contrasts or detector.scheme is not None):
+        shape = make_view(settings).shape(detector.shape[0])
     if shape is not None and tuple(shape) != detector.shape:
         raise _refusal(name, "shape", detector.shape, shape)
     _check_networks(detector, name, settings)

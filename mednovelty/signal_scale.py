@@ -94,29 +94,28 @@ class SignalScale:
         return acquisition, (("gradient_scheme", self.scheme), *self.steps, ("channel_mean", step))
 
 
-def scheme_for(
+def scheme_of(
     listed: list[Any], settings: FitSettings, options: ReadOptions | None, given: GradientScheme | None = None
 ) -> GradientScheme | None:
-    """Return the acquisition of a training: that of most scans, or, if it is the same, the one given.
+    """Return the acquisition that most scans share, from headers alone; None where none has gradients.
+
+    Args:
+        listed: Scans or their files.
+        settings: Its tolerances.
+        options: How scans are read.
+        given: That of a detector to start from, in whose order channels come.
 
     Raises:
-        SettingsError: It is another (``init.acquisition``).
+        SettingsError: The usual acquisition is not the one given (``init.acquisition``).
     """
-    usual = usual_scheme(listed, settings, options)
-    return usual if given is None else _same_scheme(given, usual, settings)
-
-
-def usual_scheme(
-    listed: list[Any], settings: FitSettings, options: ReadOptions | None
-) -> GradientScheme | None:
-    """Return the acquisition that most scans share, from headers alone; None where none has gradients."""
     tables = []
     for files in listed:
         # What is wrong with a scan is said when it is read.
         with suppress(MedNoveltyError, OSError):
             tables.append(_gradients(files, options))
     found = [table for table in tables if table is not None]
-    return GradientScheme.usual(found, **_tolerances(settings)) if found else None
+    usual = GradientScheme.usual(found, **_tolerances(settings)) if found else None
+    return usual if given is None else _same_scheme(given, usual, settings)
 
 
 def _same_scheme(
@@ -151,4 +150,4 @@ def _gradients(files: Any, options: ReadOptions | None) -> GradientTable | None:
     return gradients_of(scan_files(files), options or DEFAULTS)
 
 
-__all__ = ["SignalScale", "scheme_for", "usual_scheme"]
+__all__ = ["SignalScale", "scheme_of"]

@@ -114,6 +114,7 @@ def test_methods_import_each_other_only_where_they_share_a_model():
         "fcdd",
         "fcdd_settings",
         "fcdd_model",
+        "synthetic_lesions",
         "synthetic_lesions_settings",
         "synthetic_lesions_model",
         "synthetic_lesions_augmentation",

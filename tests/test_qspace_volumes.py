@@ -167,6 +167,17 @@ def marked(scan):
     return replace(scan, stored=stored)
 
 
+def healthy_means(volumes, scans, *, within_healthy):
+    """Return ``(C,)`` means of healthy voxels of training scans, each over its mean, of these or all."""
+    voxels = []
+    for scan in scans:
+        if roles(volumes)[scan.id] == "training":
+            healthy = scan.mask & ~masks().get(scan.id, np.zeros(scan.mask.shape, bool))
+            dense = scan.dense()
+            voxels.append(dense[:, healthy] / dense[:, healthy if within_healthy else scan.mask].mean())
+    return np.concatenate(voxels, 1).mean(1)
+
+
 def test_windows_that_touch_a_lesion_are_left_out_and_it_has_no_part_in_means():
     scans = [marked(scan) for scan in people(4)]
     settings = settings_of("image_vae")
@@ -178,6 +189,7 @@ def test_windows_that_touch_a_lesion_are_left_out_and_it_has_no_part_in_means():
             kept, whole = (len(v.table.array()[v.table.scans[id]]) for v in (some, every))
             assert 0 < kept < whole
         means = dict(some.preprocessing)["channel_mean"].means
+        assert means == pytest.approx(healthy_means(some, scans, within_healthy=True), rel=1e-4)
         assert np.mean(means) == pytest.approx(1, abs=1e-6)
         assert [scan.annotation for scan in some.scans] == [""] * 4
 
@@ -202,6 +214,8 @@ def test_lesions_are_shown_as_maps_and_rows_tell_the_spacing():
         told = {scan.id: scan.annotation for scan in volumes.scans}
         assert "samples are labelled as abnormal, by its lesion" in told["sub-1"]
         assert told["sub-0"] == ""
+        means = dict(volumes.preprocessing)["channel_mean"].means
+        assert means == pytest.approx(healthy_means(volumes, scans, within_healthy=False), rel=1e-4)
 
 
 def test_labels_of_scans_and_outliers_are_those_of_all_their_windows():
