@@ -16,7 +16,7 @@ from mednovelty.plugins import plugin
 Needs = Literal["images", "diffusion"]
 USUAL: Mapping[Needs, tuple[str, ...]] = {
     "images": ("contrast",),
-    "diffusion": ("exchange", "anisotropy_loss", "s0"),
+    "diffusion": ("exchange", "s0"),
 }
 """What is trained on where nothing is said."""
 COUNTERPARTS = {
@@ -32,9 +32,9 @@ COUNTERPARTS = {
     "inversion": "foreign",
     "foreign": "poisson",
     "poisson": "foreign",
-    "exchange": "fibre_loss",
+    "exchange": "anisotropy_loss",
     "fibre_loss": "anisotropy_loss",
-    "anisotropy_loss": "fibre_loss",
+    "anisotropy_loss": "exchange",
     "s0": "exchange",
 }
 """Which family, of another shape and appearance, says whether what was learnt of one carries further."""
