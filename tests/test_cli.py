@@ -103,7 +103,7 @@ def test_one_bad_scan_gives_exit_code_6(study, tmp_path):
         (["score", "{model}", "{patients}", "-o", "{patients}"], 5, "scans are read from"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epoch=3"], 2, "'train.max_epochs'"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--set", "train.max_epochs=few"], 2, "train.max_epochs"),
-        (["fit", "{controls}", "-o", "{tmp}/m", "--recipe", "slice"], 2, "known: qspace, slices, patches"),
+        (["fit", "{controls}", "-o", "{tmp}/m", "--recipe", "slice"], 2, "known: qspace, qspace-vol"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--latent", "7"], 2, "--latent: one or several of 8, 16, 24"),
         (["fit", "{controls}", "-o", "{tmp}/m", "--scores", ","], 2, "--scores ',' names no score"),
         (["score", "{model}", "{patients}", "-o", "{tmp}/o", "--scores", ""], 2, "names no score"),

@@ -148,7 +148,7 @@ def edit(folder, *path, value):
         (("settings", "scores"), ["nearest_normals"], "no scorer is called 'nearest_normals'; did you"),
         (("settings", "neighbours"), "exactly", "no neighbour is called 'exactly'; did you mean 'exact'"),
         (("method",), "vea", "method is 'vea', but the settings say 'vae'"),
-        (("recipe",), "qspce", "no recipe is called 'qspce'; known: qspace, slices, patches, contrasts, vo"),
+        (("recipe",), "qspce", "no recipe is called 'qspce'; known: qspace, qspace-volumes, slices, "),
         (("recipe",), "qspace", "takes the steps gradient_scheme, mean_intensity, channel_mean, not none"),
         (("summary", "verdict"), DELETED, "summary: without verdict"),
         (("curve", 1, "epoch"), 2, "curve.1: not epoch 1"),

@@ -266,7 +266,7 @@ def test_contrasts_must_be_those_that_were_trained_on(study, cohort):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--recipe", "slice"], 2, "no recipe is called 'slice'; known: qspace, slices, patches"),
+        (["--recipe", "slice"], 2, "no recipe is called 'slice'; known: qspace, qspace-volumes, slices"),
         (["--recipe", "slices"], 2, "FLAIR"),
         (["--recipe", "qspace", "--contrasts", "FLAIR"], 2, "--contrasts is for structural scans"),
         (["--recipe", "slices", "--contrasts", "FLAIR", "--masks", "{tmp}/none"], 3, "none"),
