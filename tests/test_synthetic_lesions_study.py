@@ -11,7 +11,8 @@ from test_image_recipes import ENVIRONMENT, cohort, run  # noqa: F401 - a fixtur
 
 import mednovelty as mn
 
-TINY = ("--set", "method_settings.width=2", "--set", "train.max_epochs=2", "--set", "view_settings.size=[16,16]",
+TINY = ("--set", "method_settings.width=2", "--set", "train.max_epochs=2", "--set",
+        "view_settings.size=[16,16]",
         "--set", "train.batch_size=16", "--contrasts", "FLAIR", "--method", "synthetic-lesions")  # fmt: skip
 STUDY = """
 recipe = "slices"
@@ -66,7 +67,7 @@ def test_from_healthy_scans_to_a_map_that_says_what_it_looks_for(cohort, tmp_pat
     scored = run("score", tmp_path / "model", cohort / "scans", "-o", tmp_path / "maps",
                  "--brain-masks", cohort / "brains")  # fmt: skip
     assert scored.exit_code == 0, scored.output
-    (path,) = tmp_path.glob("maps/**/sub-4*syntheticlesionsmap_novelty.nii.gz")
+    (path,) = tmp_path.glob("maps/**/sub-4*synthetic_lesions_map_novelty.nii.gz")
     told = json.loads(Path(str(path).replace(".nii.gz", ".json")).read_text())
     assert told["Score"]["unit"] == "log-odds"
     assert told["Score"]["prior"]["words"] == record["summary"]["prior"]["words"]
