@@ -49,7 +49,7 @@ def test_classes_are_numbered_by_name():
     ("settings", "labels", "kind", "code", "said"),
     [
         (FAST, {"a": "normal"}, SettingsError, "labels.method",
-         "t.tsv: the method vae takes no labels: .* deep_sad, hsc, fcdd and synthetic_lesions learn from scans"),
+         "t.tsv: the method vae takes no labels: .* deep_sad, hsc, fcdd and synthetic_lesions learn from"),
         (replace(FAST, method="deep_svdd", method_settings=None), {"a": "normal"}, SettingsError,
          "labels.method", "method deep_svdd takes no labels"),
         (SAD, {"a": "normal", "b": "odd"}, ScanError, "labels.value",
