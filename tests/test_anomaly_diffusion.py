@@ -104,7 +104,8 @@ def test_crossing_bundles_are_found_along_their_directions():
 def test_fibre_loss_takes_one_bundle_of_a_crossing_and_leaves_the_other():
     signals, shares, (one, other, rest) = crossing_signals(SCHEME, 60)
     rows = rows_of(signals, torch.arange(60) // 6)  # Ten samples of six voxels.
-    made = FibreLoss(fraction=(1.0, 1.0), diffusivity_mm2_per_s=(2e-3, 2e-3)).change(rows, drawn())
+    made, scale = FibreLoss(fraction=(1.0, 1.0), diffusivity_mm2_per_s=(2e-3, 2e-3)).change(rows, drawn())
+    assert (scale == 1).all()
     water = torch.exp(-2e-3 * B)[None]
     without_one = 90 * (shares[:, :1] * water + shares[:, 1:2] * other + shares[:, 2:] * rest)
     without_other = 90 * (shares[:, :1] * one + shares[:, 1:2] * water + shares[:, 2:] * rest)

@@ -8,8 +8,9 @@ and f, D, k drawn for each sample:
 ``fibre_loss``       S + f p v S0 (exp(-b D) - A_u): one bundle of fibres becomes isotropic water
 ``s0``               S (1 + p (k - 1)): more or less water, or another T2; attenuations stay
 
-How bundles, their shares v and shells are found is in ``bundles``. The noise of what is taken away goes with
-it: samples with an anomaly are less noisy than real ones would be, by 1 - f p.
+How bundles, their shares v and shells are found is in ``bundles``. S is without its noise, which is given
+back afterwards (``noise``): samples with an anomaly are as noisy as before. Of shells with fewer than 12
+directions noise is not known, and what is taken away takes its own with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Generator, Tensor
 from mednovelty.anomalies.bundles import Rows, bundle_attenuation, crossing, shares, without_means
 from mednovelty.anomalies.geometry import log_uniform, uniform
 from mednovelty.anomalies.host import Host, Planted, Prior, check_range, planted, refuse_kind
+from mednovelty.anomalies.noise import given_back, split_noise
 from mednovelty.anomalies.shapes import Shapes
 from mednovelty.errors import SettingsError
 from mednovelty.nn.planted_diffusion import B0_S_PER_MM2, DIFFUSIVITIES_MM2_PER_S, FRACTIONS, exchanged
@@ -49,15 +51,20 @@ class Diffusing:
         profile = self.shapes.draw(host, generator)
         inside = profile > 0
         rows, divisors, added = _rows(host, profile, inside)
-        changed = self.change(rows, generator)
+        smooth, noise, kept = split_noise(rows)
+        changed, scale = self.change(smooth, generator)
+        changed = changed + given_back(noise, kept, scale)
         there = changed.isfinite().all(1)
         profile = profile.masked_scatter(inside, torch.where(there, rows.profile, 0))
         images = host.images.movedim(1, -1).contiguous()
         images = images.masked_scatter(inside[..., None], (changed[:, added:] / divisors).to(images.dtype))
         return planted(host, images.movedim(-1, 1), profile)
 
-    def change(self, rows: Rows, generator: Generator) -> Tensor:
-        """Return ``(n, C)`` changed signals; NaN in voxels that cannot change in this way, which stay."""
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return ``(n, C)`` changed signals, and ``(n,)`` what the tissue's own were multiplied by.
+
+        Signals are NaN in voxels that cannot change in this way, which stay.
+        """
         raise TypeError(f"{type(self).__name__} does not say what changes")
 
     def words(self) -> str:
@@ -86,11 +93,11 @@ class Exchange(Diffusing):
         check_range("fraction", self.fraction, 0.001, 1.0)
         check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
 
-    def change(self, rows: Rows, generator: Generator) -> Tensor:
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals after the exchange."""
         fraction = _drawn(rows, self.fraction, generator) * rows.profile
         diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
-        return exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
+        return exchanged(rows.signals, rows.bvalues, fraction, diffusivity), 1 - fraction
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -114,10 +121,10 @@ class AnisotropyLoss(Diffusing):
     def __post_init__(self) -> None:
         check_range("fraction", self.fraction, 0.001, 1.0)
 
-    def change(self, rows: Rows, generator: Generator) -> Tensor:
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals with less anisotropy; those at b = 0 and the means of shells stay."""
         fraction = _drawn(rows, self.fraction, generator) * rows.profile
-        return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues)
+        return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues), 1 - fraction
 
     def words(self) -> str:
         """Return the range in words."""
@@ -141,7 +148,7 @@ class FibreLoss(Diffusing):
         check_range("fraction", self.fraction, 0.001, 1.0)
         check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
 
-    def change(self, rows: Rows, generator: Generator) -> Tensor:
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals without a part of the fibres along one direction."""
         fraction = _drawn(rows, self.fraction, generator) * rows.profile
         diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
@@ -154,7 +161,8 @@ class FibreLoss(Diffusing):
         water = torch.exp(-diffusivity[:, None] * rows.bvalues)
         share = shares(rows, one, other)
         share = torch.where(share >= LEAST_SHARE, share, torch.nan)
-        return rows.signals + (fraction * share)[:, None] * rows.s0 * (water - one)
+        changed = rows.signals + (fraction * share)[:, None] * rows.s0 * (water - one)
+        return changed, torch.ones_like(fraction)
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -191,12 +199,13 @@ class SignalChange(Diffusing):
             )
         return super().plant(host, generator)
 
-    def change(self, rows: Rows, generator: Generator) -> Tensor:
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals times a factor."""
         factor = log_uniform((rows.samples,), *self.factor, generator)
         lower = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
         factor = torch.where(lower, 1 / factor, factor)[rows.sample]
-        return rows.signals * (1 + rows.profile * (factor - 1))[:, None]
+        scale = 1 + rows.profile * (factor - 1)
+        return rows.signals * scale[:, None], scale
 
     def words(self) -> str:
         """Return the range in words."""
