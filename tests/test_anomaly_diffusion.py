@@ -7,7 +7,7 @@ import torch
 from anomaly_hosts import VOLUMES, crossing_signals, diffusion, drawn, gradients
 
 from mednovelty.anomalies.bundles import Rows, bundle_attenuation, crossing, room, shells, without_means
-from mednovelty.anomalies.diffusion import AnisotropyLoss, Exchange, FibreLoss, SignalChange
+from mednovelty.anomalies.diffusion import AnisotropyLoss, Exchange, FibreLoss, FreeWater, SignalChange
 from mednovelty.anomalies.shapes import Shapes
 from mednovelty.errors import SettingsError
 
@@ -22,7 +22,9 @@ def rows_of(signals, samples=None):
 
 def test_exchange_is_the_mixture_with_an_isotropic_compartment():
     host = diffusion((), n=5)
-    made = Exchange(fraction=(0.3, 0.3), diffusivity_mm2_per_s=(2e-3, 2e-3)).plant(host, drawn())
+    made = Exchange(fraction=(0.3, 0.3), diffusivity_mm2_per_s=(2e-3, 2e-3), relative_s0=(1.0, 1.0)).plant(
+        host, drawn()
+    )
     expected = 0.7 * host.images + 0.3 * host.images[:, :2].mean(1, keepdim=True) * torch.exp(-2e-3 * B)
     assert torch.allclose(made.images, expected, rtol=1e-5)
     assert made.truth.all()
@@ -30,7 +32,7 @@ def test_exchange_is_the_mixture_with_an_isotropic_compartment():
 
 def test_exchange_draws_from_all_of_its_range():
     host = diffusion((), n=2000)
-    made = Exchange(fraction=(1.0, 1.0)).plant(host, drawn())
+    made = Exchange(fraction=(1.0, 1.0), relative_s0=(1.0, 1.0)).plant(host, drawn())
     found = -(made.images[:, -1] / made.images[:, 0]).log() / 1500
     assert found.min() == pytest.approx(0.2e-3, abs=0.02e-3)
     assert found.max() == pytest.approx(3.0e-3, abs=0.02e-3)
@@ -39,7 +41,7 @@ def test_exchange_draws_from_all_of_its_range():
 
 def test_a_soft_profile_exchanges_less_at_the_edge():
     host = diffusion(VOLUMES)
-    family = Exchange(Shapes(("blob",), (25.0, 25.0), (12.0, 12.0), 1), (0.5, 0.5), (3e-3, 3e-3))
+    family = Exchange(Shapes(("blob",), (25.0, 25.0), (12.0, 12.0), 1), (0.5, 0.5), (3e-3, 3e-3), (1.0, 1.0))
     made = family.plant(host, drawn())
     s0, last = host.images[:, 0], host.images[:, -1]
     expected = last + 0.5 * made.profile * (s0 * torch.exp(torch.tensor(-4.5)) - last)
@@ -144,3 +146,14 @@ def test_s0_changes_all_signals_alike():
     assert ratio[up, 0].max() <= 2.0001
     assert ratio[~up, 0].min() >= 0.4999
     assert ratio[~up, 0].max() <= 1 / 1.4999
+
+
+def test_free_water_is_brighter_at_b_0_and_gone_at_high_b():
+    host = diffusion((), n=400)
+    family = FreeWater(fraction=(0.4, 0.4), diffusivity_mm2_per_s=(3e-3, 3e-3), relative_s0=(1.5, 1.5))
+    made = family.plant(host, drawn()).images
+    s0 = host.images[:, :2].mean(1, keepdim=True)
+    expected = 0.6 * host.images + 0.4 * 1.5 * s0 * torch.exp(-3e-3 * B)
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-3)
+    assert (made[:, :2].mean(1) > host.images[:, :2].mean(1)).all()
+    assert (made[:, B > 1000] < host.images[:, B > 1000]).double().mean() > 0.8

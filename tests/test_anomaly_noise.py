@@ -51,7 +51,7 @@ def noisy(known, n=4000, sigma=2.0):
 @pytest.mark.parametrize(
     "family",
     [
-        Exchange(fraction=(0.7, 0.7), diffusivity_mm2_per_s=(1e-3, 1e-3)),
+        Exchange(fraction=(0.7, 0.7), diffusivity_mm2_per_s=(1e-3, 1e-3), relative_s0=(1.2, 1.2)),
         AnisotropyLoss(fraction=(1.0, 1.0)),
         SignalChange(factor=(1.2, 1.2)),
     ],
@@ -75,7 +75,11 @@ def test_without_noise_the_formula_is_that_of_the_signals():
     # A tensor whose attenuation is nearly 1: quadratic in the directions.
     signals = 50 * (1 - 1e-6 * known.bvalues_s_per_mm2[None] * (1 + known.directions[:, 0] ** 2))
     host = Host(signals, torch.ones(1, dtype=torch.bool), gradients=known)
-    made = Exchange(fraction=(0.4, 0.4), diffusivity_mm2_per_s=(2e-3, 2e-3)).plant(host, drawn()).images
+    made = (
+        Exchange(fraction=(0.4, 0.4), diffusivity_mm2_per_s=(2e-3, 2e-3), relative_s0=(1.0, 1.0))
+        .plant(host, drawn())
+        .images
+    )
     water = torch.exp(-2e-3 * known.bvalues_s_per_mm2)
     torch.testing.assert_close(made, 0.6 * signals + 0.4 * 50 * water, rtol=1e-5, atol=1e-4)
 

@@ -3,7 +3,8 @@
 With S(b, g) a voxel's signals as measured, up to a factor of the voxel, S0 their mean at b = 0, p the profile
 and f, D, k drawn for each sample:
 
-``exchange``         (1 - f p) S + f p S0 exp(-b D): isotropic water of diffusivity D in place of tissue
+``exchange``         (1 - f p) S + f p k S0 exp(-b D): isotropic water of diffusivity D in place of tissue
+``free_water``       (1 - f p) S + f p k S0 exp(-b D): free water, with its longer T2, in place of tissue
 ``anisotropy_loss``  S + f p (mean of the shell - S): nothing but directions is lost
 ``fibre_loss``       S + f p v S0 (exp(-b D) - A_u): one bundle of fibres becomes isotropic water
 ``s0``               S (1 + p (k - 1)): more or less water, or another T2; attenuations stay
@@ -54,6 +55,9 @@ class Diffusing:
         smooth, noise, kept = split_noise(rows)
         changed, scale = self.change(smooth, generator)
         changed = changed + given_back(noise, kept, scale)
+        assert host.gradients is not None
+        if host.gradients.divided_by_b0:
+            changed = changed / rows._replace(signals=changed).s0
         there = changed.isfinite().all(1)
         profile = profile.masked_scatter(inside, torch.where(there, rows.profile, 0))
         images = host.images.movedim(1, -1).contiguous()
@@ -84,26 +88,64 @@ class Exchange(Diffusing):
         shapes: Where.
         fraction: f, least and most.
         diffusivity_mm2_per_s: D, lowest and highest.
+        relative_s0: k, signal of the water at b = 0 in that of the tissue, least and most: its T2 is another.
     """
 
     fraction: tuple[float, float] = FRACTIONS
     diffusivity_mm2_per_s: tuple[float, float] = DIFFUSIVITIES_MM2_PER_S
+    relative_s0: tuple[float, float] = (0.8, 1.6)
 
     def __post_init__(self) -> None:
         check_range("fraction", self.fraction, 0.001, 1.0)
         check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
+        check_range("relative_s0", self.relative_s0, 0.1, 10.0)
 
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals after the exchange."""
-        fraction = _drawn(rows, self.fraction, generator) * rows.profile
-        diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
-        return exchanged(rows.signals, rows.bvalues, fraction, diffusivity), 1 - fraction
+        return _mixed(rows, self, generator)
 
     def words(self) -> str:
         """Return the ranges in words."""
         return (
             f"{_percent(self.fraction)} of the signal exchanged for isotropic diffusion of "
-            f"{_diffusivities(self.diffusivity_mm2_per_s)}"
+            f"{_diffusivities(self.diffusivity_mm2_per_s)} with {self.relative_s0[0]:g} to "
+            f"{self.relative_s0[1]:g} times its signal at b = 0"
+        )
+
+
+@dataclass(frozen=True)
+class FreeWater(Diffusing):
+    """A share of the tissue replaced by free water, brighter at b = 0 than what it replaces: as in oedema.
+
+    Attributes:
+        shapes: Where; ellipsoids, so that it differs from ``exchange`` in its outlines, too.
+        fraction: f, least and most.
+        diffusivity_mm2_per_s: D of water at body temperature.
+        relative_s0: k, signal of water at b = 0 in that of the tissue, least and most.
+    """
+
+    shapes: Shapes = field(
+        default_factory=lambda: Shapes(("ellipsoid",), diameter_mm=(6.0, 30.0), edge_mm=(1.0, 4.0))
+    )
+    fraction: tuple[float, float] = (0.2, 0.9)
+    diffusivity_mm2_per_s: tuple[float, float] = (2.8e-3, 3.2e-3)
+    relative_s0: tuple[float, float] = (1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        check_range("fraction", self.fraction, 0.001, 1.0)
+        check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
+        check_range("relative_s0", self.relative_s0, 0.1, 10.0)
+
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return signals with free water."""
+        return _mixed(rows, self, generator)
+
+    def words(self) -> str:
+        """Return the ranges in words."""
+        return (
+            f"{_percent(self.fraction)} of the tissue replaced by water of "
+            f"{_diffusivities(self.diffusivity_mm2_per_s)} with {self.relative_s0[0]:g} to "
+            f"{self.relative_s0[1]:g} times its signal at b = 0"
         )
 
 
@@ -230,6 +272,16 @@ def _rows(host: Host, profile: Tensor, inside: Tensor) -> tuple[Rows, Tensor, in
     return rows, divisors, added
 
 
+def _mixed(rows: Rows, family: Exchange | FreeWater, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return signals of tissue and isotropic water, and the share of the tissue."""
+    fraction = _drawn(rows, family.fraction, generator) * rows.profile
+    diffusivity = _drawn(rows, family.diffusivity_mm2_per_s, generator)
+    ratio = _drawn(rows, family.relative_s0, generator)
+    water = (ratio[:, None] - 1) * rows.s0 * torch.exp(-diffusivity[:, None] * rows.bvalues)
+    tissue = exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
+    return tissue + fraction[:, None] * water, 1 - fraction
+
+
 def _drawn(rows: Rows, between: tuple[float, float], generator: Generator) -> Tensor:
     """Return ``(n,)``: a number of each sample's own, for each of its voxels."""
     return uniform((rows.samples,), *between, generator)[rows.sample]
@@ -243,4 +295,4 @@ def _diffusivities(pair: tuple[float, float]) -> str:
     return f"{1e3 * pair[0]:g} to {1e3 * pair[1]:g} x 10^-3 mm^2/s"
 
 
-__all__ = ["AnisotropyLoss", "Diffusing", "Exchange", "FibreLoss", "SignalChange"]
+__all__ = ["AnisotropyLoss", "Diffusing", "Exchange", "FibreLoss", "FreeWater", "SignalChange"]

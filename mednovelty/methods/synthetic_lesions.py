@@ -242,7 +242,7 @@ class SyntheticLesionsMethod:
         target = truth.to(images.dtype)
         if model.fcdd:
             return pixel_losses(model.distances(images), target)
-        weight = torch.tensor(1.0 if model.sphere else model.settings.weight, device=images.device)
+        weight = torch.tensor(1.0 if model.sphere else model.weight, device=images.device)
         return cross_entropy(model.logits(images), target, pos_weight=weight, reduction="none")
 
     def _split(self, model: SyntheticLesionsModel) -> Split:

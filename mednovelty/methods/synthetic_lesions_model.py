@@ -19,6 +19,8 @@ from mednovelty.nn.receptive_field import upsampled
 from mednovelty.nn.unet import UNet, check_sides
 from mednovelty.types import Samples, VoxelScores
 
+WEIGHTS = {0: 4.0, 2: 4.0, 3: 100.0}
+"""Of voxels with an anomaly, by axes of space: with 4, one of windows called all healthy for 300 steps."""
 MEASURED = 16
 """Slices or windows that are measured at a time."""
 NEAR_ZERO = 1e-6
@@ -55,6 +57,7 @@ class SyntheticLesionsModel(nn.Module):
         shape: As given.
         channels: D, values a sample has.
         latents: 0: it has none.
+        weight: Of voxels with an anomaly in the cross entropy.
 
     Raises:
         SettingsError: The network cannot take samples of that shape.
@@ -73,6 +76,7 @@ class SyntheticLesionsModel(nn.Module):
         super().__init__()
         self.shape, self.channels, self.settings = tuple(shape), math.prod(shape), settings
         channels, *space = shape
+        self.weight = WEIGHTS.get(len(space), 4.0) if settings.weight is None else settings.weight
         self.diffusion = settings.split().training.needs == "diffusion"
         self.maps: nn.Module | None = None
         if settings.inputs == "maps":
@@ -118,7 +122,7 @@ class SyntheticLesionsModel(nn.Module):
     def lesion_map(self, x: Samples) -> VoxelScores:
         """Return ``(B, *space)`` log-odds of ``(B, D)`` samples; of voxels ``(B,)``."""
         logits = self.logits(x.unflatten(1, self.shape))
-        return logits if self.fcdd or self.sphere else logits - math.log(self.settings.weight)
+        return logits if self.fcdd or self.sphere else logits - math.log(self.weight)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return ``(B, *space)`` log-odds of ``(B, C, *space)`` among voxels weighted as in training."""

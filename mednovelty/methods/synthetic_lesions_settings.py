@@ -16,7 +16,7 @@ from mednovelty.plugins import plugin
 Needs = Literal["images", "diffusion"]
 USUAL: Mapping[Needs, tuple[str, ...]] = {
     "images": ("contrast",),
-    "diffusion": ("exchange", "s0"),
+    "diffusion": ("exchange",),
 }
 """What is trained on where nothing is said."""
 COUNTERPARTS = {
@@ -32,7 +32,8 @@ COUNTERPARTS = {
     "inversion": "foreign",
     "foreign": "poisson",
     "poisson": "foreign",
-    "exchange": "anisotropy_loss",
+    "exchange": "free_water",
+    "free_water": "exchange",
     "fibre_loss": "anisotropy_loss",
     "anisotropy_loss": "exchange",
     "s0": "exchange",
@@ -66,6 +67,7 @@ class SyntheticLesionsSettings:
             fitting.
         clean: Of normal samples, how many get no anomaly; each is drawn anew at each pass.
         weight: Of voxels with an anomaly beside others in the cross entropy. Log-odds are told without it.
+            None: 4, in windows, of which an anomaly fills far less, 100.
         augmentation: How training samples are changed besides; of diffusion they are mirrored alone.
         background: What samples show outside of the scan; nothing is planted there. None: the view's.
         weight_decay: Of Adam.
@@ -83,7 +85,7 @@ class SyntheticLesionsSettings:
     weights: dict[str, float] = field(default_factory=dict)
     lesion_shapes: str = ""
     clean: float = 0.5
-    weight: float = 4.0
+    weight: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     background: float | None = None
     weight_decay: float = 1e-5
@@ -106,7 +108,8 @@ class SyntheticLesionsSettings:
             raise SettingsError(
                 f"clean={self.clean}: must be at least 0 and below 1, where nothing would be planted"
             )
-        check_between(self, "weight", 1e-3, 1e6)
+        if self.weight is not None:
+            check_between(self, "weight", 1e-3, 1e6)
         check_between(self, "weight_decay", 0, 1)
         if self.background is not None:
             check_between(self, "background", -1e15, 1e15)
