@@ -400,3 +400,17 @@ def test_a_model_is_the_same_whatever_others_have_drawn():
     assert len(convolutions) > 15
     assert not any(weight.any() for weight in convolutions)
     assert replace(model.settings, width=4) != model.settings
+
+
+def test_what_the_network_sees_has_mean_0_and_deviation_1_in_the_tissue():
+    model = started(method_of())
+    rows = model.split(rows_of(12))
+    for channel in range(2):
+        values = rows.images[:, channel][rows.mask]
+        assert model.centre[channel].item() == pytest.approx(values.mean().item(), rel=1e-4)
+        assert model.spread[channel].item() == pytest.approx(values.std(correction=0).item(), rel=1e-3)
+        assert model.low[channel] == values.min()
+        assert model.high[channel] == values.max()
+    seen = model.seen(rows.images).transpose(0, 1)[:, rows.mask]
+    torch.testing.assert_close(seen.std(1), torch.ones(2), rtol=1e-3, atol=1e-3)
+    assert seen.mean(1).abs().max() < 1e-3
