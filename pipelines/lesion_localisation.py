@@ -21,6 +21,7 @@ import logging
 import math
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,12 @@ def _mean(numbers: list[float]) -> float | None:
     return statistics.fmean(numbers) if numbers else None
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Localisation in images: a manifest in, a table out.")
+def main(study: Callable[[argparse.Namespace], int], settings: Path, description: str) -> int:
+    """Read the command line of a study of folds, run it, and return its exit code."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--settings", type=Path, default=SETTINGS)
+    parser.add_argument("--settings", type=Path, default=settings)
     parser.add_argument("--contrasts", type=lambda text: text.split(","), help="e.g. FLAIR,T1w")
     parser.add_argument(
         "--brain-masks", type=Path, help="folder of brain masks; those missing are made there"
@@ -166,8 +168,11 @@ if __name__ == "__main__":
     console.start_logging(quiet=False, verbose=False)
 
     def run() -> int:
-        """Read the settings among the words, and run the study."""
         asked.overrides = parse_assignments(asked.set)
         return study(asked)
 
-    sys.exit(console.run(run))
+    return console.run(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main(study, SETTINGS, "Localisation in images: a manifest in, a table out."))

@@ -20,10 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lesion_localisation import find_scans
+from lesion_localisation import find_scans, main
 
 import mednovelty as mn
-from mednovelty import console
 from mednovelty.candidates import remove_checkpoints
 from mednovelty.cohort import CohortSettings
 from mednovelty.errors import OutputError, SettingsError
@@ -35,7 +34,7 @@ from mednovelty.io.scan_files import ScanList
 from mednovelty.model_folder import fit_settings
 from mednovelty.report.blindness import blindness_figure, blindness_table
 from mednovelty.report.figures import draw_evaluation, save_figure
-from mednovelty.settings import parse_assignments, read_toml
+from mednovelty.settings import read_toml
 
 SETTINGS = Path(__file__).with_suffix(".toml")
 MAP = "synthetic_lesions_map"
@@ -123,19 +122,4 @@ def trained(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Synthetic lesions: a manifest in, tables and pictures out.")
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--settings", type=Path, default=SETTINGS)
-    parser.add_argument("--contrasts", type=lambda text: text.split(","), help="e.g. FLAIR,T1w")
-    parser.add_argument("--brain-masks", type=Path, help="folder of masks; those missing are made there")
-    parser.add_argument("--set", action="append", default=[], help="one setting, e.g. train.max_epochs=5")
-    asked = parser.parse_args()
-    console.start_logging(quiet=False, verbose=False)
-
-    def run() -> int:
-        """Read the settings among the words, and run the study."""
-        asked.overrides = parse_assignments(asked.set)
-        return study(asked)
-
-    sys.exit(console.run(run))
+    sys.exit(main(study, SETTINGS, "Synthetic lesions: a manifest in, tables and pictures out."))

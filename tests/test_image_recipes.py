@@ -345,9 +345,9 @@ def test_recipes_have_their_own_defaults():
         fit_settings({"preprocessor_settings": {"clip": {"limi": 1}}}, where="test", recipe="slices")
 
 
-def test_the_study_of_localisation_tests_every_patient_once(cohort, tmp_path):
-    program = Path(__file__).resolve().parents[1] / "pipelines" / "lesion_localisation.py"
-    (tmp_path / "cohort.toml").write_text(f"""
+def write_manifest(path, cohort, folds):
+    """Write a manifest of the FLAIR of the cohort, in some folds."""
+    path.write_text(f"""
 [dataset]
 name = "synthetic heads"
 licence = "none"
@@ -357,8 +357,13 @@ masks = "masks/{{id}}_mask.nii.gz"
 [files.contrasts]
 FLAIR = "scans/{{id}}/anat/{{id}}_FLAIR.nii.gz"
 [folds]
-count = 3
+count = {folds}
 """)
+
+
+def test_the_study_of_localisation_tests_every_patient_once(cohort, tmp_path):
+    program = Path(__file__).resolve().parents[1] / "pipelines" / "lesion_localisation.py"
+    write_manifest(tmp_path / "cohort.toml", cohort, 3)
     fast = SLICES.replace("batch_voxels", 'scores = ["rec_error", "kl_gradient", "rec_signed"]\nbatch_voxels')
     for table in ("method_settings", "train", "view_settings"):
         fast = fast.replace(f"[{table}]", f"[fit.{table}]")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from test_image_recipes import ENVIRONMENT, cohort, run  # noqa: F401 - a fixture
+from test_image_recipes import ENVIRONMENT, cohort, run, write_manifest  # noqa: F401 - a fixture
 
 import mednovelty as mn
 
@@ -102,18 +102,7 @@ def test_a_few_annotated_scans_are_mixed_in_and_told(cohort, tmp_path):  # noqa:
 
 def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  # noqa: F811
     program = Path(__file__).resolve().parents[1] / "pipelines" / "synthetic_lesions.py"
-    (tmp_path / "cohort.toml").write_text(f"""
-[dataset]
-name = "synthetic heads"
-licence = "none"
-[files]
-root = {json.dumps(str(cohort))}
-masks = "masks/{{id}}_mask.nii.gz"
-[files.contrasts]
-FLAIR = "scans/{{id}}/anat/{{id}}_FLAIR.nii.gz"
-[folds]
-count = 2
-""")
+    write_manifest(tmp_path / "cohort.toml", cohort, 2)
     (tmp_path / "likelihood.toml").write_text(LIKELIHOOD)
     (tmp_path / "settings.toml").write_text(STUDY.format(likelihood=tmp_path / "likelihood.toml"))
     words = ["--manifest", tmp_path / "cohort.toml", "--out", tmp_path / "study", "--settings",

@@ -102,7 +102,12 @@ class Exchange(Diffusing):
 
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals after the exchange."""
-        return _mixed(rows, self, generator)
+        fraction = _drawn(rows, self.fraction, generator) * rows.profile
+        diffusivity = _drawn(rows, self.diffusivity_mm2_per_s, generator)
+        ratio = _drawn(rows, self.relative_s0, generator)
+        more = (ratio[:, None] - 1) * rows.s0 * torch.exp(-diffusivity[:, None] * rows.bvalues)
+        changed = exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
+        return changed + fraction[:, None] * more, 1 - fraction
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -114,14 +119,14 @@ class Exchange(Diffusing):
 
 
 @dataclass(frozen=True)
-class FreeWater(Diffusing):
+class FreeWater(Exchange):
     """A share of the tissue replaced by free water, brighter at b = 0 than what it replaces: as in oedema.
 
     Attributes:
         shapes: Where; ellipsoids, so that it differs from ``exchange`` in its outlines, too.
         fraction: f, least and most.
         diffusivity_mm2_per_s: D of water at body temperature.
-        relative_s0: k, signal of water at b = 0 in that of the tissue, least and most.
+        relative_s0: k, see ``Exchange``.
     """
 
     shapes: Shapes = field(
@@ -130,23 +135,6 @@ class FreeWater(Diffusing):
     fraction: tuple[float, float] = (0.2, 0.9)
     diffusivity_mm2_per_s: tuple[float, float] = (2.8e-3, 3.2e-3)
     relative_s0: tuple[float, float] = (1.0, 2.0)
-
-    def __post_init__(self) -> None:
-        check_range("fraction", self.fraction, 0.001, 1.0)
-        check_range("diffusivity_mm2_per_s", self.diffusivity_mm2_per_s, 0.0, 0.01)
-        check_range("relative_s0", self.relative_s0, 0.1, 10.0)
-
-    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return signals with free water."""
-        return _mixed(rows, self, generator)
-
-    def words(self) -> str:
-        """Return the ranges in words."""
-        return (
-            f"{_percent(self.fraction)} of the tissue replaced by water of "
-            f"{_diffusivities(self.diffusivity_mm2_per_s)} with {self.relative_s0[0]:g} to "
-            f"{self.relative_s0[1]:g} times its signal at b = 0"
-        )
 
 
 @dataclass(frozen=True)
@@ -270,16 +258,6 @@ def _rows(host: Host, profile: Tensor, inside: Tensor) -> tuple[Rows, Tensor, in
     sample = inside.nonzero()[:, 0]
     rows = Rows(signals, profile[inside], sample, bvalues.float(), directions.float(), len(inside))
     return rows, divisors, added
-
-
-def _mixed(rows: Rows, family: Exchange | FreeWater, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return signals of tissue and isotropic water, and the share of the tissue."""
-    fraction = _drawn(rows, family.fraction, generator) * rows.profile
-    diffusivity = _drawn(rows, family.diffusivity_mm2_per_s, generator)
-    ratio = _drawn(rows, family.relative_s0, generator)
-    water = (ratio[:, None] - 1) * rows.s0 * torch.exp(-diffusivity[:, None] * rows.bvalues)
-    tissue = exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
-    return tissue + fraction[:, None] * water, 1 - fraction
 
 
 def _drawn(rows: Rows, between: tuple[float, float], generator: Generator) -> Tensor:
