@@ -225,6 +225,9 @@ def fit_settings(*layers: dict[str, Any], where: str, recipe: str = "qspace") ->
     own = dict(kinds["method"].defaults(images=images)) if hasattr(kinds["method"], "defaults") else {}
     own_method = own.pop("method_settings", {})
     base = overlaid(base, own, names["method"])
+    preferred = dict(recipe_of(recipe).preferred.get(names["method"], {}))
+    own_method = {**own_method, **preferred.pop("method_settings", {})}
+    base = overlaid(base, preferred, recipe)
     for name, kind in kinds.items():
         settings = getattr(kind, "Settings", None)
         base[f"{name}_settings"] = None if settings is None else tree_of(settings())

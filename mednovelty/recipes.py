@@ -45,12 +45,14 @@ class Recipe:
         scans: ``dwi``: one 4-D image with gradients; ``structural``: one image a contrast.
         defaults: Settings, as a tree, where they are not ``FitSettings``' own.
         images: Whether a sample has voxels within.
+        preferred: By method, settings as a tree where those that the method asks for do not fit such samples.
     """
 
     name: str
     scans: Kind
     defaults: Mapping[str, Any] = field(default_factory=dict)
     images: bool = False
+    preferred: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def diffusion(self) -> bool:
@@ -69,6 +71,13 @@ def _images(view: str, batch: int, training: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# A window has many times the voxels of a slice: narrower networks, fewer windows a step.
+_WINDOWS = {
+    "synthetic_lesions": {
+        "method_settings": {"width": 8},
+        "train": {"batch_size": 4, "learning_rate": 3e-3, "validation_voxels": 32, "plateau_patience": 8},
+    }
+}
 RECIPES = {
     "qspace": Recipe("qspace", "dwi"),
     "qspace-volumes": Recipe(
@@ -76,9 +85,16 @@ RECIPES = {
         "dwi",
         _images("patch", 4, {"batch_size": 16}) | {"method": "synthetic_lesions", "preprocessors": []},
         images=True,
+        preferred=_WINDOWS,
     ),
     "slices": Recipe("slices", "structural", _images("slice", 64, {}), images=True),
-    "patches": Recipe("patches", "structural", _images("patch", 4, {"batch_size": 16}), images=True),
+    "patches": Recipe(
+        "patches",
+        "structural",
+        _images("patch", 4, {"batch_size": 16}),
+        images=True,
+        preferred=_WINDOWS,
+    ),
     "contrasts": Recipe("contrasts", "structural", {"preprocessors": ["zscore", "clip"], "view": "voxel"}),
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 from test_image_recipes import ENVIRONMENT, cohort, run, write_manifest  # noqa: F401 - a fixture
 
 import mednovelty as mn
+from mednovelty.model_folder import fit_settings
 
 TINY = ("--set", "method_settings.width=2", "--set", "train.max_epochs=2", "--set",
         "view_settings.size=[16,16]",
@@ -126,3 +127,15 @@ def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  
     assert own["settings"]["method_settings"]["anomaly_settings"]["hyperintense"]["strength_sd"] == [1.0, 2.0]
     assert own["settings"]["draws"] == 3
     assert (study / "maps" / "evaluation" / "roc.png").exists()
+
+
+def test_windows_have_smaller_batches_and_networks_than_slices():
+    slices, windows = (fit_settings({"method": "synthetic_lesions"}, where="test", recipe=recipe)
+                       for recipe in ("slices", "qspace-volumes"))  # fmt: skip
+    assert (slices.method_settings.width, slices.train.batch_size) == (24, 64)
+    assert (windows.method_settings.width, windows.train.batch_size) == (8, 4)
+    assert (slices.train.average, windows.train.average) == (0.97, 0.97)
+    asked = {"method": "synthetic_lesions", "method_settings": {"width": 5}, "train": {"batch_size": 2}}
+    own = fit_settings(asked, where="test", recipe="patches")
+    assert (own.method_settings.width, own.train.batch_size) == (5, 2)
+    assert fit_settings({"method": "fcdd"}, where="test", recipe="patches").train.batch_size == 16
