@@ -138,7 +138,6 @@ class Detector:
         settings = replace(settings, structural_mask=options.structural_mask)
         folder = None if folder is None else Path(folder)
         of = recipe_of(recipe)
-        listed = list(_listed(scans, kind, contrasts))
         known = Annotations.of(settings, seed, lesion_of=lesions, labels=labels, outliers=outliers)
         settings = with_what_is_known(settings, known, images=of.images, gradients=of.diffusion)
         gather: Any = gather_scans
@@ -146,6 +145,7 @@ class Detector:
             gather = partial(gather_images, diffusion=of.diffusion)
             # How many gradients there are is known later.
             refuse_size(settings, len(contrasts or ()) or 1)
+        listed = list(_listed(scans, kind, contrasts))
         start = Start.of(init, settings, recipe, contrasts=contrasts_of(listed))
         if of.diffusion:
             gather = partial(gather, scheme=None if start is None else start.detector.scheme)

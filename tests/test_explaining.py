@@ -352,7 +352,8 @@ DIFFERENTIABLE = [
     *("fully_stochastic_error", "fully_stochastic_error_min", "hypersphere", "negative_elbo"),
     *("negative_elbo_at_mean", "negative_elbo_min", "outlier_score", "raw_signed", "rec_error"),
     *("rec_error_bright", "rec_error_dark", "rec_likelihood", "rec_signed", "rec_term"),
-    *("reconstruction_error", "reconstruction_likelihood", "vae_regularizer"),
+    *("reconstruction_error", "reconstruction_likelihood", "synthetic_lesions", "synthetic_lesions_map"),
+    "vae_regularizer",
 ]
 
 

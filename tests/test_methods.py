@@ -14,7 +14,7 @@ from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.plugins import names, plugin
 from mednovelty.testing.contracts import METHOD_CHECKS
-from mednovelty.voxel_cache import VoxelCache
+from mednovelty.voxel_cache import Acquisition, VoxelCache
 from mednovelty.voxel_fitting import fit_voxels
 
 CHANNELS = 7
@@ -43,7 +43,11 @@ def samples(method, n, seed):
         smooth = random.normal(size=(n // 10, 3)) @ np.random.default_rng(9).normal(size=(3, 2 * 16 * 16))
         cache.append("scan", smooth + 0.1 * random.normal(size=smooth.shape))
         return cache
-    return VoxelCache.from_array(voxels(n, seed))
+    cache = VoxelCache.from_array(voxels(n, seed))
+    # One volume at b = 0 and six directions, for methods that plant changes of diffusion.
+    directions = [(0.0, 0.0, 0.0), *map(tuple, np.repeat(np.eye(3), 2, 0).tolist())]
+    cache.acquisition = Acquisition((0.0, *[1000.0] * 6), (1.0,) * CHANNELS, tuple(directions))
+    return cache
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)

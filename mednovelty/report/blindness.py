@@ -18,9 +18,8 @@ def blindness_table(found: Found) -> str:
 
     Examples:
         >>> rows = [{"family": "texture", "auroc": 0.5, "ap": 0.02, "trained_on": False}]
-        >>> print(blindness_table({"hyperintense": rows}), end="")
-        trained_on	family	auroc	ap
-        hyperintense	texture	0.5000	0.0200
+        >>> [line.split() for line in blindness_table({"hyperintense": rows}).splitlines()]
+        [['trained_on', 'family', 'auroc', 'ap'], ['hyperintense', 'texture', '0.5000', '0.0200']]
     """
     lines = ["trained_on\tfamily\tauroc\tap"]
     for trained, rows in found.items():

@@ -18,7 +18,8 @@ class LinearGaussianVAE:
     ``q(z|x) = N(A x + a, diag s^2)`` and ``p(x|z) = N(W z + b, diag t^2)``, with A, a, W, b drawn from a
     seed and s, t between 0.5 and 2. It keeps every promise of ``ProbabilisticAutoencoder``, and offers what
     ``capabilities`` lists besides: ``features`` 2 tanh(A x), another ``consistent`` encoder,
-    A x / 2, ``novelty`` ||x||^2, a ``hypersphere`` around the prior's mean, and a ``heatmap`` of squares.
+    A x / 2, ``novelty`` ||x||^2, a ``hypersphere`` around the prior's mean, and a ``heatmap`` and a
+    ``lesion_map`` of squares.
 
     Args:
         channels: C.
@@ -72,6 +73,10 @@ class LinearGaussianVAE:
     def heatmap(self, x: Samples) -> Tensor:
         """Return x^2 summed over the channels of each voxel, ``(B, *space)``."""
         return x.square().reshape(len(x), *getattr(self, "shape", (self.channels,))).sum(1)
+
+    def lesion_map(self, x: Samples) -> Tensor:
+        """Return what ``heatmap`` does."""
+        return self.heatmap(x)
 
     def upsampled(self, maps: Tensor) -> Tensor:
         """Return the maps: they are of voxels already."""
