@@ -14,12 +14,12 @@ import torch
 from mednovelty.annotations import Annotations, Labels, with_what_is_known
 from mednovelty.calibration import Constants
 from mednovelty.capabilities import asked_by, offered_by
-from mednovelty.detector_settings import checked_settings, reading
+from mednovelty.detector_settings import checked_settings, reading, refuse_size
 from mednovelty.devices import chosen
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.fitting import FitSettings, Fitted, fit_model, make_method, make_view
 from mednovelty.gathering import Gathered, SeenScan, gather_scans
-from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images, refuse_size
+from mednovelty.image_gathering import check_contrasts, contrasts_of, gather_images
 from mednovelty.map_settings import MapSettings
 from mednovelty.mapping import RAW, Stages, describe, finished, judged, raw_volume, settings_told, volumes_of
 from mednovelty.maps import NoveltyMap

@@ -9,7 +9,7 @@ import torch
 
 from mednovelty.capabilities import offered_by
 from mednovelty.errors import SettingsError
-from mednovelty.fitting import FitSettings, check_plugins, make_view
+from mednovelty.fitting import FitSettings, check_plugins, make_method, make_view
 from mednovelty.nn.precision import check_precision
 from mednovelty.plugins import plugin
 from mednovelty.recipes import recipe_of
@@ -74,4 +74,13 @@ def _refuse_view(settings: FitSettings, recipe: str) -> None:
         )
 
 
-__all__ = ["checked_settings", "reading"]
+def refuse_size(settings: FitSettings, channels: int) -> None:
+    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
+    with torch.device("meta"):  # No memory is taken.
+        method = make_method(settings)
+        model = method.build(tuple(make_view(settings).shape(channels)))
+        if hasattr(method, "check_ready"):
+            method.check_ready(model)
+
+
+__all__ = ["checked_settings", "reading", "refuse_size"]

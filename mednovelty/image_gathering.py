@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from mednovelty.annotations import Annotations
 from mednovelty.errors import ScanError
-from mednovelty.fitting import FitSettings, make_method, make_steps, make_view
+from mednovelty.fitting import FitSettings, make_steps, make_view
 from mednovelty.gathering import (
     Gathered,
     SeenScan,
@@ -247,15 +246,6 @@ class _Gathering:
         return Gathered(self.table, training, validation, steps, seen, (*self.notes, *more), names)
 
 
-def refuse_size(settings: FitSettings, channels: int) -> None:
-    """Raise where the network cannot take images of the view's size, or lacks a file; no scan is read yet."""
-    with torch.device("meta"):  # No memory is taken.
-        method = make_method(settings)
-        model = method.build(tuple(make_view(settings).shape(channels)))
-        if hasattr(method, "check_ready"):
-            method.check_ready(model)
-
-
 def contrasts_of(listed: Sequence[Any]) -> tuple[str, ...] | None:
     """Return the contrasts of the first of some scans or their files; None where only reading tells them."""
     from mednovelty.io.scan_folder import ScanFiles
@@ -282,4 +272,4 @@ def check_contrasts(scan: Scan, expected: tuple[str, ...] | None) -> None:
         )
 
 
-__all__ = ["check_contrasts", "contrasts_of", "gather_images", "refuse_size"]
+__all__ = ["check_contrasts", "contrasts_of", "gather_images"]

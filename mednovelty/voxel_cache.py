@@ -262,6 +262,10 @@ class VoxelCache:
         """Return the rows at sorted or unsorted ``indices`` as a new ``(m, C)`` float32 array."""
         return np.array(self._read()[indices])
 
+    def take_evenly(self, count: int) -> np.ndarray:
+        """Return about ``count`` rows at even distances, at most all, as a new ``(m, C)`` float32 array."""
+        return self.take(np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64)))
+
     def sample_rows(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return sorted indices of about ``count`` rows, evenly over scans; all of them if there are no more.
 

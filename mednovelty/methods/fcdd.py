@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd_model import FCDDModel, Labelled
 from mednovelty.methods.fcdd_settings import FCDDSettings, defaults
-from mednovelty.methods.hypersphere import SEMI_LABELS, outside
+from mednovelty.methods.hypersphere import SEMI_LABELS, outside, refuse_other_labels
 from mednovelty.nn.planted_anomalies import chance, planted
 from mednovelty.nn.pretrained import check_file, read_into
 from mednovelty.outlier_exposure import UNJUDGED, can_choose
@@ -178,7 +178,7 @@ class FCDDMethod:
             validation: One of samples of other scans.
             generator: On the CPU.
         """
-        rows = validation.take(np.unique(np.linspace(0, len(validation) - 1, ASSESSED).astype(np.int64)))
+        rows = validation.take_evenly(ASSESSED)
         device = next(model.parameters()).device
         means, labels = [], []
         # Anomalies are drawn where the generator is.
@@ -273,8 +273,8 @@ def contrast_ends(model: FCDDModel, normals: Any) -> tuple[Tensor, Tensor]:
     Raises:
         SettingsError: A contrast does not vary.
     """
-    chosen = np.unique(np.linspace(0, len(normals) - 1, ASSESSED).astype(np.int64))
-    images = normals.take(chosen)[:, : model.channels].reshape(len(chosen), model.shape[0], -1)
+    rows = normals.take_evenly(ASSESSED)
+    images = rows[:, : model.channels].reshape(len(rows), model.shape[0], -1)
     low, high = (torch.from_numpy(np.percentile(images, q, axis=(0, 2))).float() for q in (0.5, 99.5))
     if not (high > low).all():
         raise SettingsError("weights: a contrast of the training samples does not vary")
@@ -304,11 +304,7 @@ def count_labels(model: FCDDModel, rows: Any) -> tuple[int, int]:
     for block in rows.blocks():
         labels = model.split(torch.from_numpy(block)).labels
         abnormal += int((labels < 0).sum())
-        if not torch.isin(labels, torch.tensor(SEMI_LABELS, dtype=labels.dtype)).all():
-            raise SettingsError(
-                "training rows must end with -1 (anomaly), 0 (no label) or 1 (normal), but some end with "
-                f"numbers from {labels.min():g} to {labels.max():g}"
-            )
+        refuse_other_labels(labels)
     return len(rows) - abnormal, abnormal
 
 

@@ -293,6 +293,19 @@ def radius_of(distances: Tensor, nu: float) -> Tensor:
     return distances.sort(descending=True).values[allowed].sqrt()
 
 
+def refuse_other_labels(labels: Tensor) -> None:
+    """Refuse ``(n,)`` numbers that training rows end with and that are no labels.
+
+    Raises:
+        SettingsError: One is none.
+    """
+    if not torch.isin(labels, torch.tensor(SEMI_LABELS, dtype=labels.dtype)).all():
+        raise SettingsError(
+            "training rows must end with -1 (anomaly), 0 (no label) or 1 (normal), but some end with "
+            f"numbers from {labels.min():g} to {labels.max():g}"
+        )
+
+
 def outside(h: Tensor) -> Tensor:
     """Return -log(1 - exp(-h)) of h >= 0, accurate for small and for large h; 13.8 at 0."""
     h = h + NEAR_ZERO
@@ -321,11 +334,8 @@ def check_labels(model: Hypersphere, rows: Any) -> None:
     for block in rows.blocks():
         x, labels = model.split(torch.from_numpy(block))
         normals += len(x) if labels is None else int((labels >= 0).sum())
-        if labels is not None and not torch.isin(labels, torch.tensor(SEMI_LABELS, dtype=labels.dtype)).all():
-            raise SettingsError(
-                "training rows must end with -1 (anomaly), 0 (no label) or 1 (normal), but some end with "
-                f"numbers from {labels.min():g} to {labels.max():g}"
-            )
+        if labels is not None:
+            refuse_other_labels(labels)
     if not normals:
         raise SettingsError(
             f"all {len(rows)} training samples are labelled anomalies; there is no normal one to learn from"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator
 
@@ -105,7 +104,7 @@ def _verdict(
 def _told_apart(model: Hypersphere, method: Any, validation: Any, generator: Generator) -> float | None:
     """Return the AUROC of held-out normals against held-out anomalies; None where there are none."""
     count = max(1, min(len(validation), ASSESSED, ASSESSED_BYTES // (4 * validation.channels)))
-    rows = validation.take(np.unique(np.linspace(0, len(validation) - 1, count).astype(np.int64)))
+    rows = validation.take_evenly(count)
     device, scores, labels = model.centre.device, [], []
     # Anomalies are drawn where the generator is.
     for some in torch.from_numpy(rows).split(AT_A_TIME):

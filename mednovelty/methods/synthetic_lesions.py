@@ -16,6 +16,7 @@ Foreign Patch Interpolation", and Ruff 2021, section 3.1.2; the families of diff
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +28,18 @@ from torch import Generator, Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from mednovelty.anomalies.host import Host, Prior
-from mednovelty.anomalies.mixture import Mixture, Split
+from mednovelty.anomalies.mixture import Mixture
 from mednovelty.anomalies.outlines import Outlines, read_outlines
 from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd import pixel_losses
-from mednovelty.methods.hypersphere import SEMI_LABELS
+from mednovelty.methods.hypersphere import SEMI_LABELS, refuse_other_labels
 from mednovelty.methods.synthetic_lesions_augmentation import moved, shaded
-from mednovelty.methods.synthetic_lesions_found import found_of_all, ranked
+from mednovelty.methods.synthetic_lesions_found import found_of_all, ranked, ranking_of
 from mednovelty.methods.synthetic_lesions_model import Rows, SyntheticLesionsModel
 from mednovelty.methods.synthetic_lesions_settings import SyntheticLesionsSettings, defaults
-from mednovelty.metrics import Ranking, auroc, average_precision
+from mednovelty.metrics import auroc, average_precision
 from mednovelty.nn.planted_anomalies import chance
+from mednovelty.outlier_exposure import count_abnormal
 
 MEASURED = 512
 """Training samples, at most, of which means and ranges are taken."""
@@ -65,7 +67,6 @@ class SyntheticLesionsMethod:
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = settings or self.Settings()
-        self._made: tuple[Any, Split] | None = None
 
     def for_samples(self, *, images: bool, gradients: bool) -> SyntheticLesionsSettings:
         """Return the settings for samples of a kind, see ``SyntheticLesionsSettings.resolved``."""
@@ -116,11 +117,9 @@ class SyntheticLesionsMethod:
             SettingsError: A label is none, or all samples are anomalies; or of voxels of diffusion the
                 acquisition is not known.
         """
-        count = max(1, min(MEASURED, MEASURED_BYTES // (4 * normals.channels), len(normals)))
-        if len(model.shape) == 1:
-            count = min(len(normals), MEASURED_BYTES // (4 * normals.channels))
-        chosen = np.unique(np.linspace(0, len(normals) - 1, count).astype(np.int64))
-        rows = model.split(torch.from_numpy(normals.take(chosen)))
+        most = MEASURED if model.shape[1:] else len(normals)
+        count = max(1, min(most, MEASURED_BYTES // (4 * normals.channels), len(normals)))
+        rows = model.split(torch.from_numpy(normals.take_evenly(count)))
         _check_labels(normals, model)
         if model.diffusion:
             _learn_acquisition(model, normals.acquisition)
@@ -145,7 +144,7 @@ class SyntheticLesionsMethod:
             drawn = torch.rand(len(x), generator=generator, device=generator.device).to(x.device)
             share = chance(rows.labels, 1 - model.settings.clean)
             chosen = (drawn < share) & (rows.labels >= 0)
-            rows = self.with_planted(model, rows, chosen, self._split(model).training, generator)
+            rows = self.with_planted(model, rows, chosen, model.mixtures.training, generator)
             images = shaded(model, rows, generator)
         return {"loss": self.losses(model, images, rows.truth).mean()}
 
@@ -162,7 +161,7 @@ class SyntheticLesionsMethod:
         samples = [rows for rows in samples if len(rows.images)]
         if not samples:
             raise SettingsError("all held-out samples are anomalies: there is none to plant others in")
-        mixtures = self._split(model)
+        mixtures = model.mixtures
         clean = [ranked(model, rows.images, rows.mask) for rows in samples]
         told = {}
         for name, mixture in (("held_out", mixtures.validation), ("trained", mixtures.training)):
@@ -172,11 +171,11 @@ class SyntheticLesionsMethod:
                 )
                 for rows in samples
             ]
-            told[name] = _ranking(model, clean, planted)
+            told[name] = ranking_of(model, clean, planted)
         held = told["held_out"]
         precision = average_precision(held)
         return {
-            "loss": 1 - (precision if precision == precision else 0.0),
+            "loss": 1.0 if math.isnan(precision) else 1 - precision,
             "auroc": auroc(held),
             "trained_ap": average_precision(told["trained"]),
         }
@@ -193,19 +192,18 @@ class SyntheticLesionsMethod:
             validation: One of samples of other scans; anomalies are planted in some of them.
             generator: On the CPU.
         """
-        mixtures = self._split(model)
-        rows = found_of_all(self, model, mixtures, validation, generator)
+        mixtures = model.mixtures
+        rows = found_of_all(self, model, validation, generator)
         prior, held = mixtures.training.describe(), mixtures.validation.describe()
         own = [row for row in rows if row["trained_on"]]
         others = [row for row in rows if row["family"] in mixtures.validation.families]
         best = max((row["auroc"] for row in own), default=0.0)
-        labelled = _count_abnormal(training, model)
         return {
             **_verdict(own, others, collapsed=best <= BLIND),
             "prior": _told(prior) | {"held_out": _told(held)},
             "found": rows,
             **({"outliers": training.n_outliers} if training.n_outliers else {}),
-            "labelled_anomalies": labelled,
+            "labelled_anomalies": count_abnormal(training, model.channels),
         }
 
     def with_planted(
@@ -245,21 +243,6 @@ class SyntheticLesionsMethod:
         weight = torch.tensor(1.0 if model.sphere else model.weight, device=images.device)
         return cross_entropy(model.logits(images), target, pos_weight=weight, reduction="none")
 
-    def _split(self, model: SyntheticLesionsModel) -> Split:
-        """Return the families, made once."""
-        if self._made is None or self._made[0] != model.settings:
-            self._made = model.settings, model.settings.split()
-        return self._made[1]
-
-
-def _ranking(model: SyntheticLesionsModel, clean: list[Tensor], planted: list[Rows]) -> Ranking:
-    """Return voxels of planted anomalies among all others of the tissue, of clean samples, too."""
-    values, truth = list(clean), [torch.zeros_like(one, dtype=torch.bool) for one in clean]
-    for rows in planted:
-        values.append(ranked(model, rows.images, rows.mask))
-        truth.append(rows.truth[rows.mask].cpu())
-    return Ranking.of(torch.cat(values).numpy(), torch.cat(truth).numpy())
-
 
 def _learn_acquisition(model: SyntheticLesionsModel, acquisition: Any) -> None:
     if acquisition is None or not acquisition.directions:
@@ -277,22 +260,12 @@ def _learn_acquisition(model: SyntheticLesionsModel, acquisition: Any) -> None:
 def _check_labels(rows: Any, model: SyntheticLesionsModel) -> None:
     if rows.channels == model.channels:
         return
-    labels = np.unique(rows.array()[:, -1])
-    if not np.isin(labels, SEMI_LABELS).all():
-        raise SettingsError(
-            "training rows must end with -1 (anomaly), 0 (no label) or 1 (normal), but some end with numbers "
-            f"from {labels.min():g} to {labels.max():g}"
-        )
+    labels = torch.from_numpy(np.unique(rows.array()[:, -1]))
+    refuse_other_labels(labels)
     if (labels < 0).all():
         raise SettingsError(
             "all training samples are labelled anomalies; there is no normal one to learn from"
         )
-
-
-def _count_abnormal(rows: Any, model: SyntheticLesionsModel) -> int:
-    if rows.channels == model.channels:
-        return 0
-    return int((rows.array()[:, -1] < 0).sum())
 
 
 def _told(prior: Prior) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mednovelty.anomalies.mixture import Mixture, Split
+from mednovelty.anomalies.mixture import Mixture
 from mednovelty.errors import SettingsError
-from mednovelty.methods.synthetic_lesions_model import SyntheticLesionsModel
+from mednovelty.methods.synthetic_lesions_model import Rows, SyntheticLesionsModel
 from mednovelty.metrics import Ranking, auroc, average_precision
 from mednovelty.plugins import names as plugin_names
 from mednovelty.plugins import plugin
@@ -32,8 +32,22 @@ def ranked(model: SyntheticLesionsModel, images: Tensor, mask: Tensor) -> Tensor
     return torch.cat(maps)[mask.cpu()].float()
 
 
+def ranking_of(model: SyntheticLesionsModel, clean: Sequence[Tensor], planted: Sequence[Rows]) -> Ranking:
+    """Return voxels of planted anomalies among all others of the tissue, of clean samples, too.
+
+    Args:
+        model: What judges.
+        clean: ``(n,)`` log-odds each, see ``ranked``, of samples as they are.
+        planted: Samples with anomalies.
+    """
+    values = [*clean, *(ranked(model, rows.images, rows.mask) for rows in planted)]
+    truth = [torch.zeros_like(one, dtype=torch.bool) for one in clean]
+    truth += [rows.truth[rows.mask].cpu() for rows in planted]
+    return Ranking.of(torch.cat(values).numpy(), torch.cat(truth).numpy())
+
+
 def found_of_all(
-    method: Any, model: SyntheticLesionsModel, mixtures: Split, validation: Any, generator: Generator
+    method: Any, model: SyntheticLesionsModel, validation: Any, generator: Generator
 ) -> list[dict[str, Any]]:
     """Return for each family of the kind, ``family``, ``trained_on``, ``auroc`` and ``ap`` of its voxels.
 
@@ -43,16 +57,15 @@ def found_of_all(
     Args:
         method: Plants.
         model: Trained.
-        mixtures: What it was trained on.
         validation: A ``VoxelCache`` of samples held out.
         generator: On the CPU.
     """
     most = max(8, min(SAMPLES, VALUES // model.channels)) if model.shape[1:] else VOXELS
-    chosen = np.unique(np.linspace(0, len(validation) - 1, min(most, len(validation))).astype(np.int64))
-    rows = model.split(torch.from_numpy(validation.take(chosen)))
+    rows = model.split(torch.from_numpy(validation.take_evenly(min(most, len(validation)))))
     rows = rows.take(rows.labels >= 0)
     if not len(rows.images):
         return []
+    mixtures, every = model.mixtures, torch.ones_like(rows.labels, dtype=torch.bool)
     known = {**mixtures.validation.families, **mixtures.training.families}
     clean = ranked(model, rows.images, rows.mask)
     found = []
@@ -60,14 +73,11 @@ def found_of_all(
         family = known.get(name) or plugin("anomalies", name)()
         if family.needs != mixtures.training.needs:
             continue
-        every = torch.ones_like(rows.labels, dtype=torch.bool)
         try:
             planted = method.with_planted(model, rows, every, Mixture({name: family}, {}), generator)
         except SettingsError:
             continue
-        values = torch.cat([clean, ranked(model, planted.images, planted.mask)]).numpy()
-        truth = torch.cat([torch.zeros_like(clean, dtype=torch.bool), planted.truth[planted.mask].cpu()])
-        ranking = Ranking.of(values, truth.numpy())
+        ranking = ranking_of(model, [clean], [planted])
         if ranking.undefined:
             continue
         told = {"auroc": auroc(ranking), "ap": average_precision(ranking), "share": ranking.prevalence}
@@ -75,4 +85,4 @@ def found_of_all(
     return found
 
 
-__all__ = ["found_of_all", "ranked"]
+__all__ = ["found_of_all", "ranked", "ranking_of"]

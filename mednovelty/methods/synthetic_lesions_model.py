@@ -58,6 +58,7 @@ class SyntheticLesionsModel(nn.Module):
         channels: D, values a sample has.
         latents: 0: it has none.
         weight: Of voxels with an anomaly in the cross entropy.
+        mixtures: The families to train on and to validate on.
 
     Raises:
         SettingsError: The network cannot take samples of that shape.
@@ -77,7 +78,8 @@ class SyntheticLesionsModel(nn.Module):
         self.shape, self.channels, self.settings = tuple(shape), math.prod(shape), settings
         channels, *space = shape
         self.weight = WEIGHTS.get(len(space), 4.0) if settings.weight is None else settings.weight
-        self.diffusion = settings.split().training.needs == "diffusion"
+        self.mixtures = settings.split()
+        self.diffusion = self.mixtures.training.needs == "diffusion"
         self.maps: nn.Module | None = None
         if settings.inputs == "maps":
             from mednovelty.nn.qspace_maps import QspaceMaps
