@@ -1,5 +1,7 @@
 """Confetti and lesions: how many, how large, where, and that nothing else changes."""
 
+import math
+
 import pytest
 import torch
 
@@ -124,6 +126,15 @@ def test_lesions_are_soft_and_in_tissue_alone(space):
     # Contrasts change in either direction.
     signs = torch.sign((found.images - images).flatten(2).sum(2))
     assert {(-1.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)} == set(map(tuple, signs.tolist()))
+
+
+def test_lesions_are_as_large_as_they_are_asked_to_be():
+    images, _ = brains(space=(90, 104))
+    small, large = (lesions(images, drawn(3), radii=radii) for radii in ((0.01, 0.04), (0.1, 0.2)))
+    sizes = [found.where.flatten(1).sum(1).float().median() for found in (small, large)]
+    # Up to three of a radius of 2 pixels, or of 13, less what lies outside of the tissue.
+    assert math.pi < sizes[0] < 3 * math.pi * 3.6**2
+    assert sizes[1] > 20 * sizes[0]
 
 
 def test_lesions_leave_another_background_alone_and_take_images_without_one():

@@ -153,7 +153,7 @@ def test_the_size_of_what_is_planted_is_in_mm():
 
 
 def test_the_cross_entropy_by_hand():
-    method = method_of(weight=7.0)
+    method = method_of(weight=7.0, mirrored=False)
     model = started(method)
     rows = model.split(rows_of(4))
     truth = torch.rand(rows.mask.shape, generator=draws()) < 0.2
@@ -165,6 +165,24 @@ def test_the_cross_entropy_by_hand():
     # Told without the weight: at even odds among weighted voxels one in eight is an anomaly's.
     odds = model.lesion_map(images(4))
     torch.testing.assert_close(odds.double(), logits - math.log(7))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [(SLICE, (0,)), (SLICE, (1,)), (WINDOW, (0, 2)), (SLICE, (2,))])
+def test_maps_are_means_of_samples_and_their_mirror_images(shape, axes):
+    settings = {"augmentation": Augmentation(mirror_axes=axes), "weight": 1.0}
+    model = started(method_of(**settings), shape).eval()
+    x = images(3, shape)
+    seen = x.unflatten(1, shape)
+    ways = [seen, *(seen.flip(2 + axis) for axis in axes if axis < len(shape) - 1)]
+    alone = [model.logits(way) for way in ways]
+    back = [alone[0], *(one.flip(1 + axis) for one, axis in zip(alone[1:], axes, strict=False))]
+    found = model.lesion_map(x)
+    torch.testing.assert_close(found, torch.stack(back).mean(0))
+    # Who mirrors a scan finds the map mirrored, which the network alone does not see to.
+    if len(axes) == 1 and len(ways) == 2:
+        turned = model.lesion_map(ways[1].flatten(1)).flip(1 + axes[0])
+        torch.testing.assert_close(turned, found)
+        assert (back[1] - back[0]).abs().max() > 1e-3
 
 
 def test_brought_to_the_origin_by_the_same_cross_entropy():

@@ -264,13 +264,16 @@ class Lesions:
 
     Attributes:
         signs: For each channel, or one for all, 1: brighter, -1: darker, 0: unchanged. Empty: either way.
+        radius_share: Smallest and largest radius, shares of the image's shortest side; at least a pixel.
     """
 
     signs: tuple[int, ...] = ()
+    radius_share: tuple[float, float] = planted_anomalies.RADII
 
     needs: ClassVar[Literal["images", "diffusion"]] = "images"
 
     def __post_init__(self) -> None:
+        check_range("radius_share", self.radius_share, 1e-3, 0.5)
         object.__setattr__(self, "signs", _checked_signs(self.signs))
 
     def plant(self, host: Host, generator: Generator) -> Planted:
@@ -281,12 +284,14 @@ class Lesions:
             raise SettingsError(
                 f"signs={self.signs} is for {len(self.signs)} channels; the samples have {channels}"
             )
-        made = planted_anomalies.lesions(host.images, generator, tissue=host.mask, signs=self.signs)
+        made = planted_anomalies.lesions(
+            host.images, generator, tissue=host.mask, signs=self.signs, radii=self.radius_share
+        )
         return planted(host, made.images, made.profile, made.where)
 
     def describe(self) -> Prior:
         """Return what is planted, in words and numbers."""
-        (low, high), strength = planted_anomalies.RADII, planted_anomalies.STRENGTH
+        (low, high), strength = self.radius_share, planted_anomalies.STRENGTH
         words = (
             f"1 to {planted_anomalies.MOST_LESIONS} uneven ellipsoids with radii of {100 * low:g} to "
             f"{100 * high:g} % of the image's shortest side: {_range(strength)} standard deviations "

@@ -123,8 +123,18 @@ class SyntheticLesionsModel(nn.Module):
 
     def lesion_map(self, x: Samples) -> VoxelScores:
         """Return ``(B, *space)`` log-odds of ``(B, D)`` samples; of voxels ``(B,)``."""
-        logits = self.logits(x.unflatten(1, self.shape))
+        images = x.unflatten(1, self.shape)
+        logits = self.logits(images)
+        for axis in self.mirrors:
+            logits = logits + self.logits(images.flip(2 + axis)).flip(1 + axis)
+        logits = logits / (1 + len(self.mirrors))
         return logits if self.fcdd or self.sphere else logits - math.log(self.weight)
+
+    @property
+    def mirrors(self) -> tuple[int, ...]:
+        """Axes of space along which samples are mirrored when they are scored."""
+        axes = self.settings.augmentation.mirror_axes if self.settings.mirrored else ()
+        return tuple(axis for axis in axes if axis < len(self.shape) - 1)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return ``(B, *space)`` log-odds of ``(B, C, *space)`` among voxels weighted as in training."""

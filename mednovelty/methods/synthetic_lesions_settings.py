@@ -69,6 +69,8 @@ class SyntheticLesionsSettings:
         weight: Of voxels with an anomaly beside others in the cross entropy. Log-odds are told without it.
             None: 4, in windows, of which an anomaly fills far less, 100.
         augmentation: How training samples are changed besides; of diffusion they are mirrored alone.
+        mirrored: Whether maps are means of the log-odds of a sample and of its mirror images, along the axes
+            that training mirrors (``augmentation.mirror_axes``); scoring takes as many times longer.
         background: What samples show outside of the scan; nothing is planted there. None: the view's.
         weight_decay: Of Adam.
     """
@@ -87,6 +89,7 @@ class SyntheticLesionsSettings:
     clean: float = 0.5
     weight: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mirrored: bool = True
     background: float | None = None
     weight_decay: float = 1e-5
 

@@ -138,6 +138,7 @@ def lesions(
     background: float = 0.0,
     tissue: Tensor | None = None,
     signs: Sequence[int] = (),
+    radii: tuple[float, float] = RADII,
 ) -> Planted:
     """Return images with smooth blobs of another contrast; arguments as of ``planted``.
 
@@ -147,6 +148,7 @@ def lesions(
         background: See there.
         tissue: ``(B, *space)`` bool, where they may be; None: where images do not show the background.
         signs: For each channel, or for all, 1: brighter, -1: darker, 0: unchanged; none: either way.
+        radii: Smallest and largest, shares of the shortest side; at least one pixel.
     """
     n, channels, *space = images.shape
     ways = None if not signs else torch.tensor(signs, device=images.device).float().expand(n, channels)
@@ -161,7 +163,7 @@ def lesions(
     for number in range(MOST_LESIONS):
         change = spread * _uniform((n, channels), *STRENGTH, generator)
         change = change * (_signs((n, channels), generator) if ways is None else ways)
-        profile = _ellipsoid(space, _places(middles[:, number], space), generator)
+        profile = _ellipsoid(space, _places(middles[:, number], space), radii, generator)
         profile = profile * (tissue & _column(number < counts, len(space)))
         made += profile[:, None] * _column(change, len(space))
         where |= profile > 0.5
@@ -169,10 +171,12 @@ def lesions(
     return Planted(made, where, share)
 
 
-def _ellipsoid(space: Sequence[int], middles: Tensor, generator: Generator) -> Tensor:
+def _ellipsoid(
+    space: Sequence[int], middles: Tensor, shares: tuple[float, float], generator: Generator
+) -> Tensor:
     """Return ``(B, *space)``: near 1 in an ellipsoid with an uneven border, .5 on it, near 0 outside."""
     n, axes, side = len(middles), len(space), min(space)
-    smallest, largest = (max(share * side, 1.0) for share in RADII)
+    smallest, largest = (max(share * side, 1.0) for share in shares)
     radii = _uniform((n, axes), smallest, largest, generator)
     offsets = _turned(_offsets(space, middles), generator) / _column(radii, axes)
     bumps = Blur(largest, 2.0)(torch.randn(n, *space, generator=generator, device=middles.device))
