@@ -185,6 +185,23 @@ def test_maps_are_means_of_samples_and_their_mirror_images(shape, axes):
         assert (back[1] - back[0]).abs().max() > 1e-3
 
 
+def test_half_precision_is_of_training_alone():
+    full, half = (started(method_of(training_precision=kind)) for kind in ("float32", "bfloat16"))
+    half.load_state_dict(full.state_dict())
+    x = images(3)
+    assert torch.equal(full.eval().lesion_map(x), half.eval().lesion_map(x))
+    losses = []
+    for model in (full, half):
+        method = method_of()
+        loss = method.losses(model.train(), x.unflatten(1, SLICE), x.unflatten(1, SLICE)[:, 0] > 3).mean()
+        loss.backward()
+        losses.append(loss.detach())
+        assert {value.grad.dtype for value in model.parameters()} == {torch.float32}
+    assert losses[0].dtype == losses[1].dtype == torch.float32
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
+
+
 def test_brought_to_the_origin_by_the_same_cross_entropy():
     method = method_of(loss="hypersphere", outputs=3)
     model = started(method).eval()

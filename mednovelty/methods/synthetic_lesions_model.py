@@ -140,15 +140,20 @@ class SyntheticLesionsModel(nn.Module):
         """Return ``(B, *space)`` log-odds of ``(B, C, *space)`` among voxels weighted as in training."""
         if self.fcdd:
             return _log_odds(self.distances(images))
-        output = self.network(self.seen(images)).to(images.dtype)
+        output = self._output(images)
         return _log_odds(pseudo_huber(output)) if self.sphere else output[:, 0]
 
     def distances(self, images: Tensor) -> Tensor:
         """Return ``(B, *space)``: FCDD's map, drawn back onto the samples."""
         network: Any = self.network
-        output = network(self.seen(images)).to(images.dtype)
+        output = self._output(images)
         sigma = LAYOUTS[layout_for(self.shape[1:])].sigma
         return upsampled(pseudo_huber(output[:, None]), network.fields, self.shape[1:], sigma)
+
+    def _output(self, images: Tensor) -> Tensor:
+        half = self.training and self.settings.training_precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            return self.network(self.seen(images)).to(images.dtype)
 
     def seen(self, images: Tensor) -> Tensor:
         """Return ``(B, n, *space)``: what the network sees of ``(B, C, *space)`` samples."""

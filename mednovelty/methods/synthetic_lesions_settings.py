@@ -68,6 +68,9 @@ class SyntheticLesionsSettings:
         clean: Of normal samples, how many get no anomaly; each is drawn anew at each pass.
         weight: Of voxels with an anomaly beside others in the cross entropy. Log-odds are told without it.
             None: 4, in windows, of which an anomaly fills far less, 100.
+        training_precision: In what the network computes while it learns, weights and losses being float32:
+            ``bfloat16`` takes two thirds of the time on processors that have it (``avx512_bf16``, ``amx``)
+            and GPUs, and several times longer on others. Maps and the choice of the epoch are in float32.
         augmentation: How training samples are changed besides; of diffusion they are mirrored alone.
         mirrored: Whether maps are means of the log-odds of a sample and of its mirror images, along the axes
             that training mirrors (``augmentation.mirror_axes``); scoring takes as many times longer.
@@ -88,6 +91,7 @@ class SyntheticLesionsSettings:
     lesion_shapes: str = ""
     clean: float = 0.5
     weight: float | None = None
+    training_precision: Literal["float32", "bfloat16"] = "float32"
     augmentation: Augmentation = field(default_factory=Augmentation)
     mirrored: bool = True
     background: float | None = None
@@ -100,6 +104,7 @@ class SyntheticLesionsSettings:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         check_choice(self, "network", ("auto", "unet", "fcdd", "mlp"))
         check_choice(self, "inputs", ("auto", "signals", "maps"))
+        check_choice(self, "training_precision", ("float32", "bfloat16"))
         check_choice(self, "loss", ("cross_entropy", "hypersphere"))
         check_between(self, "width", 1, 1024)
         check_between(self, "outputs", 1, 1024)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mednovelty.errors import SettingsError
-from mednovelty.nn.layers import draw_layers, pixelwise
+from mednovelty.nn.layers import draw_layers
 
 SLOPE = 0.1
 """Of the leaky ReLUs."""
@@ -47,6 +47,9 @@ class UNet(nn.Module):
         self.network = network.to_empty(device=torch.get_default_device())
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+        # Channels side by side, see ``pixelwise``: images of one channel do not ask for it, weights do.
+        self.order = torch.channels_last if axes == 2 else torch.channels_last_3d
+        self.network.to(memory_format=self.order)
         self._forget()
 
     def initialise(self, generator: Generator) -> None:
@@ -56,7 +59,7 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(B, n_out, *space)``."""
-        return self.network(pixelwise(images))
+        return self.network(images.contiguous(memory_format=self.order))
 
     def _forget(self) -> None:
         for layer in self.modules():
