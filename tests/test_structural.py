@@ -13,7 +13,7 @@ from mednovelty.errors import GeometryError, ScanError, SettingsError
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.bias_field import N4BiasField
 from mednovelty.preprocess.resample import carried, resample
-from mednovelty.preprocess.zscore import Clip, UnitRange, ZScore
+from mednovelty.preprocess.zscore import Clip, RobustZScore, UnitRange, ZScore
 from mednovelty.scan import Grid, Volume
 from mednovelty.testing.models import tiny_scan
 
@@ -68,6 +68,35 @@ class TestZScore:
         assert caught.value.code == "voxels.constant"
         with pytest.raises(ScanError, match="channel 1 has mean 7"):
             ZScore()(replace(scan, contrasts=()))
+
+
+class TestRobustZScore:
+    def test_by_hand(self):
+        mask = np.array([True, False, True, True, True, True]).reshape(1, 6, 1)
+        scan = scan_of(np.array([2.0, 99, 4, 5, 8, 900]).reshape(1, 1, 6, 1), mask=mask)
+        # Quartiles 4, 5 and 8 over the mask; those of a normal distribution are 0.6745 from its middle.
+        expected = (np.array([2, 4, 5, 8, 900]) - 5) / (4 / (2 * 0.6744897501960817))
+        found = plugin("preprocessors", "robust_zscore")()(scan)
+        np.testing.assert_allclose(found.voxels()[:, 0], expected, rtol=1e-6)
+        assert found.stored is scan.stored
+
+    @pytest.mark.parametrize("scan", [tiny_scan(), integer_scan()], ids=["float32", "int16"])
+    def test_the_unit_of_the_signal_does_not_matter_and_neither_does_a_tumour(self, scan):
+        step = RobustZScore(**RobustZScore().state())
+        other = replace(scan, scale=scan.scale * 7, offset=scan.offset * 7 - 30)
+        expected = step(scan).voxels()
+        np.testing.assert_allclose(step(other).voxels(), expected, atol=1e-3)
+        brightest = scan.voxels()[:, 0].argmax()
+        stored = scan.stored.astype(np.float64)
+        stored[0, brightest] *= 50
+        found = step(replace(scan, stored=stored)).voxels()
+        rest = np.arange(len(found)) != brightest
+        np.testing.assert_allclose(found[rest], expected[rest], rtol=1e-4, atol=1e-4)
+
+    def test_half_of_a_scan_that_is_the_same_is_refused(self):
+        values = np.array([7.0, 7, 7, 7, 7, 9]).reshape(1, 1, 6, 1)
+        with pytest.raises(ScanError, match="half of channel 0 has the same value over the mask, 7"):
+            RobustZScore()(scan_of(values, mask=np.ones((1, 6, 1), bool)))
 
 
 class TestClip:

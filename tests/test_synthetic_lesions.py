@@ -348,6 +348,8 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_small_images_and_unknown_acquisitions_are_refused():
     with pytest.raises(SettingsError, match="12 x 30 are too small"):
         method_of().build((1, 12, 30))
+    with pytest.raises(SettingsError, match="training_precision=bfloat16 is for slices"):
+        method_of(training_precision="bfloat16").build(WINDOW)
     method = method_of()
     voxels = VoxelCache.from_array(images(30, VOXEL).numpy())
     with pytest.raises(SettingsError, match="b-values and directions of these voxels"):

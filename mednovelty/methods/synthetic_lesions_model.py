@@ -151,9 +151,9 @@ class SyntheticLesionsModel(nn.Module):
         return upsampled(pseudo_huber(output[:, None]), network.fields, self.shape[1:], sigma)
 
     def _output(self, images: Tensor) -> Tensor:
-        half = self.training and self.settings.training_precision == "bfloat16"
+        seen, half = self.seen(images), self.training and self.settings.training_precision == "bfloat16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
-            return self.network(self.seen(images)).to(images.dtype)
+            return self.network(seen).to(images.dtype)
 
     def seen(self, images: Tensor) -> Tensor:
         """Return ``(B, n, *space)``: what the network sees of ``(B, C, *space)`` samples."""
@@ -211,6 +211,11 @@ def _network(settings: SyntheticLesionsSettings, n_in: int, space: Sequence[int]
     n_out = settings.outputs if settings.loss == "hypersphere" else 1
     if settings.network == "mlp":
         return MLP(n_in, settings.hidden, n_out)
+    if settings.training_precision != "float32" and len(space) != 2:
+        # On processors torch 2.13 gives gradients that differ from run to run, and are infinite at times.
+        raise SettingsError(
+            f"training_precision={settings.training_precision} is for slices; leave it at float32"
+        )
     if len(space) not in (2, 3):
         raise SettingsError(
             f"network={settings.network} takes slices and windows, not samples of {len(space)} axes of "

@@ -70,7 +70,8 @@ class SyntheticLesionsSettings:
             None: 4, in windows, of which an anomaly fills far less, 100.
         training_precision: In what the network computes while it learns, weights and losses being float32:
             ``bfloat16`` takes two thirds of the time on processors that have it (``avx512_bf16``, ``amx``)
-            and GPUs, and several times longer on others. Maps and the choice of the epoch are in float32.
+            and GPUs, and several times longer on others; slices alone. Maps and the choice of the epoch are
+            in float32.
         augmentation: How training samples are changed besides; of diffusion they are mirrored alone.
         mirrored: Whether maps are means of the log-odds of a sample and of its mirror images, along the axes
             that training mirrors (``augmentation.mirror_axes``); scoring takes as many times longer.

@@ -1,6 +1,7 @@
 """Structural intensities, which have no unit, brought to one scale by each scan's own brain.
 
 ``ZScore``  each contrast to mean 0 and standard deviation 1 over the mask   needs no fitting
+``RobustZScore`` the same by median and quartiles, which a lesion hardly moves  needs no fitting
 ``UnitRange``  each contrast to 0 to 1 by its own extremes over the mask  needs no fitting
 ``Clip``    each contrast to its own percentiles, or all to one range        needs no fitting
 
@@ -17,6 +18,9 @@ import numpy as np
 
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.scan import Scan
+
+NORMAL_QUARTILES = 1.3489795003921634
+"""How far apart the quartiles of a normal distribution of standard deviation 1 are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,31 @@ class ZScore:
 
 
 @dataclass(frozen=True, slots=True)
+class RobustZScore:
+    """Brings each contrast to median 0, and to the quartiles of a standard normal's width, over the mask.
+
+    A tumour widens the standard deviation of its scan, and fluid around the brain lowers its mean, while the
+    half of the brain between the quartiles stays: scans of other scanners and diseases come out more alike
+    than as standard scores. Only ``scale`` and ``offset`` of the scan change: no voxel is copied.
+    """
+
+    def __call__(self, scan: Scan) -> Scan:
+        """Return the scan in robust standard scores.
+
+        Raises:
+            ScanError: A contrast, or the half of it between its quartiles, is constant, or it is not finite.
+        """
+        ends = [_quartiles(scan, channel) for channel in range(scan.n_channels)]
+        low, middle, high = np.array(ends).reshape(-1, 3).T
+        spread = (high - low) / NORMAL_QUARTILES
+        return replace(scan, scale=scan.scale / spread, offset=(scan.offset - middle) / spread)
+
+    def state(self) -> dict[str, Any]:
+        """Return that it has no settings."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class UnitRange:
     """Brings each contrast to 0 to 1 over the mask, for networks whose output is a share.
 
@@ -140,6 +169,19 @@ def _moments(scan: Scan, channel: int) -> tuple[float, float]:
             code="voxels.constant",
         )
     return mean, std
+
+
+def _quartiles(scan: Scan, channel: int) -> np.ndarray:
+    mean, std = _moments(scan, channel)
+    found = np.percentile(_signal(scan, channel), (25, 50, 75))
+    if found[2] - found[0] <= 1e-6 * max(std, abs(mean)):
+        name = scan.contrasts[channel] if scan.contrasts else f"channel {channel}"
+        raise ScanError(
+            f"{scan.id}: half of {name} has the same value over the mask, {found[1]:.6g}; take zscore "
+            "instead of robust_zscore, or a mask of the brain",
+            code="voxels.constant",
+        )
+    return found
 
 
 def _ends(scan: Scan, channel: int) -> tuple[float, float]:
