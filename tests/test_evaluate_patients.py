@@ -10,7 +10,7 @@ import pytest
 from lesion_study import AFFINE, add_scan, read, write
 from scipy import ndimage
 
-from mednovelty.evaluation import EvaluateSettings, Evaluation, evaluate
+from mednovelty.evaluation import EvaluateSettings, Evaluation, evaluate, lesion_sizes
 from mednovelty.evaluation.listing import lesions_tsv
 from mednovelty.evaluation.result import Rated
 from mednovelty.metrics import (
@@ -177,6 +177,31 @@ def test_lesions_are_listed_with_size_and_place(tmp_path):
     assert row["found"] == str(int(flagged.any()))
 
 
+def test_lesions_are_counted_by_their_volume(tmp_path, monkeypatch):
+    out, masks = make(tmp_path, SESSIONS)
+    voxel_mm3 = abs(np.linalg.det(AFFINE[:3, :3]))
+    # Lesions have two voxels and three: the first stay below the second edge, the others reach the third.
+    monkeypatch.setattr(lesion_sizes, "EDGES_MM3", (voxel_mm3, 2.5 * voxel_mm3, 3 * voxel_mm3))
+    found = evaluate(out, masks, settings=FAST)
+    names = lesion_sizes.class_names()
+    assert len(names) == 4
+    rows = list(csv.DictReader(lesions_tsv(found).splitlines(), delimiter="\t"))
+    for score in SCORES:
+        own = [row for row in rows if (row["score"], row["threshold_from"]) == (score, "fpr_1_in_100")]
+        hits = {n: [int(row["found"]) for row in own if row["voxels"] == n] for n in ("2", "3")}
+        expected = {
+            names[1]: {"found": sum(hits["2"]), "lesions": len(hits["2"])},
+            names[3]: {"found": sum(hits["3"]), "lesions": len(hits["3"])},
+        }
+        assert found.to_dict()["lesions_by_size"][score] == expected
+        assert 0 < sum(hits["2"]) + sum(hits["3"]) <= len(own)
+    told = found.to_markdown().split("Lesions found by their volume")[1].splitlines()
+    assert told[2] == f"| score | {names[1]} | {names[3]} |"
+    share = np.mean([int(r["found"]) for r in rows if (r["score"], r["threshold_from"], r["voxels"])
+                     == ("kl", "fpr_1_in_100", "3")])  # fmt: skip
+    assert f"{share:.0%} (of {len(rows) // 12})" in next(line for line in told if "`kl`" in line)
+
+
 def test_a_share_of_each_lesion_can_be_asked_for(tmp_path):
     out, masks = make(tmp_path, SESSIONS)
     one = evaluate(out, masks, settings=FAST).pooled["kl"]
@@ -297,7 +322,7 @@ def test_markdown_has_every_figure_of_both_tables(tmp_path):
     found = evaluate(*make(tmp_path, SESSIONS), settings=FAST)
     text = found.to_markdown()
     rows = [line for line in text.splitlines() if line.startswith("| `kl` |")]
-    assert len(rows) == 3
+    assert len(rows) == 4
     assert f"{found.mean['kl']['auroc']:.3f} (" in rows[0]
     assert f"{found.pooled['kl']['slice_max_ap']:.3f}" in rows[1] or "| - |" in rows[1]
     assert f"{found.pooled['kl']['lesion_recall_at_dice']:.0%}" in rows[2]

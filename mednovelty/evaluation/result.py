@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.errors import OutputError, SettingsError
+from mednovelty.evaluation import lesion_sizes
 from mednovelty.evaluation import together as combinations
 from mednovelty.evaluation.files import patient_of
 from mednovelty.evaluation.lesions import POINTS, Detection
@@ -246,6 +247,7 @@ class Evaluation:
             "dice_fifth": self.fifth,
             "thresholds": {score: found.thresholds for score, found in self.rated.items()},
             "threshold_points": POINTS,
+            "lesions_by_size": lesion_sizes.as_json(lesion_sizes.found_by_size(self)),
             "clever_hans": {score: reason.to_dict() for score, reason in self.reasons.items()},
             "settings": asdict(self.settings),
             "metrics": METRICS,

@@ -1,7 +1,8 @@
 """An evaluation as tables: for the terminal, and as Markdown.
 
 The first table has the means over scans, the second all scans pooled and slice by slice, the third lesion by
-lesion; then, where asked for, which lesions two scores find alone and together, and Clever Hans scores.
+lesion, the fourth by their volume; then, where asked for, which lesions two scores find alone and together,
+and Clever Hans scores.
 Each fits a terminal of 100 columns; in a narrower one cells are folded, never cut.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mednovelty.abnormality import BLIND
 from mednovelty.evaluation.clever_hans import DETECTS_FROM
+from mednovelty.evaluation.lesion_sizes import class_names, found_by_size
 from mednovelty.evaluation.lesions import POINTS
 from mednovelty.evaluation.together import pooled_words, shared_lesions, words
 from mednovelty.evaluation.verdicts import pooled_verdicts, verdicts
@@ -130,8 +132,21 @@ def _parts(found: Evaluation) -> list[_Part]:
         _Part(f"Lesion by lesion: {lesions:,} lesions", list(POINT_HEADS.values()), third,
               _what_thresholds_are(found)),
     ]  # fmt: skip
+    parts += _by_size(found)
     parts += [part for name in found.together for part in _shared(found, name)]
     return [*parts, *([_reasons(found)] if found.reasons else [])]
+
+
+def _by_size(found: Evaluation) -> list[_Part]:
+    """Return the table of lesions found by their volume; none where no threshold is known."""
+    told = found_by_size(found)
+    heads = [name for name in class_names() if any(name in row for row in told.values())]
+    cells = {
+        score: [[row[name].share, f"of {row[name].lesions:,}"] for name in heads]
+        for score, row in told.items()
+    }
+    title = "Lesions found by their volume, where 1 % of healthy voxels are flagged"
+    return [_Part(title, heads, cells, [], "score")] if cells else []
 
 
 def _trained_to_find(found: Evaluation) -> list[str]:
