@@ -365,6 +365,70 @@ def evaluate(
     _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
 
 
+@app.command()
+def threshold(
+    output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
+    fdr: Annotated[
+        float | None, typer.Option("--fdr", help="False discovery rate over each scan's mask; default: 0.05.")
+    ] = None,
+    p: Annotated[float | None, typer.Option("--p", help="Every voxel with at most this p.")] = None,
+    quantile: Annotated[
+        float | None,
+        typer.Option("--quantile", help="Every voxel above this quantile of the calibration scans' voxels."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Lesion masks by scan id, or manifest: the best Dice on one fifth."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --masks: of the fifth.")] = 0,
+    scores: Annotated[
+        str | None, typer.Option("--scores", help="Which, a,b; default: all that are calibrated.")
+    ] = None,
+    min_mm3: Annotated[float, typer.Option("--min-mm3", help="Drop smaller clusters.")] = 0.0,
+    connectivity: Annotated[int, typer.Option(help="6, 18 or 26 neighbours.")] = 26,
+    cluster_size: Annotated[
+        bool,
+        typer.Option(
+            "--cluster-size/--no-cluster-size",
+            help="Drop clusters no larger than the largest of a calibration scan at that p.",
+        ),
+    ] = True,
+    median: Annotated[
+        int | None, typer.Option("--median", help="Clean by a median over cubes of so many voxels a side.")
+    ] = None,
+    opening: Annotated[
+        int | None, typer.Option("--opening", help="Take away what is thin, by so many steps.")
+    ] = None,
+    closing: Annotated[int | None, typer.Option("--closing", help="Fill gaps, by so many steps.")] = None,
+    atlas: Annotated[
+        Path | None,
+        typer.Option("--atlas", help="Image of labels, or a folder of such by scan id: where clusters lie."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Segment the maps of a folder, or do it again in another way; nothing is scored."""
+    from mednovelty import threshold_command
+
+    request = threshold_command.ThresholdRequest(
+        output=output,
+        fdr=fdr,
+        p=p,
+        quantile=quantile,
+        masks=masks,
+        seed=seed,
+        scores=scores,
+        min_mm3=min_mm3,
+        connectivity=connectivity,
+        cluster_size=cluster_size,
+        median=median,
+        opening=opening,
+        closing=closing,
+        atlas=atlas,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: threshold_command.threshold(request), as_json))
+
+
 @app.command("preview-anomalies")
 def preview_anomalies(
     folder: Folder,

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.segment.controls import GRID_P, Controls, Curve, conformal, count_scan
+from mednovelty.segment.controls import Controls, Curve, conformal
 from mednovelty.segment.fdr import surprise_of
 from mednovelty.segment.rules import FalseDiscoveries, FixedP
 
-AFFINE = np.array([[-1.5, 0, 0, 30], [0, 1.6, -1.8, -40], [0, 1.2, 2.4, 5], [0, 0, 0, 1]])  # 9 mm3 a voxel.
 GRID = np.array([0.1, 0.01, 0.001])
 
 
@@ -65,63 +64,59 @@ def test_a_curve_counts_voxels_below_each_p():
     assert empty.volume_mm3.tolist() == empty.share.tolist() == [0, 0, 0]
 
 
-def test_a_scan_is_counted_at_each_p_in_its_mask():
-    shape = (4, 3, 5)
-    surprise, mask = np.zeros(shape, np.float32), np.ones(shape, bool)
-    surprise[0, 0, 0], surprise[1, 1, 0], surprise[1, 1, 1] = 3.5, 2.5, 2.5  # Edge, then face.
-    surprise[3, 2, 4] = 9
-    mask[3, 2, 4] = False
-    score = np.where(mask, -1.0, 99.0)
-    counted = count_scan(surprise, score, mask, AFFINE)
-    at_001, at_0001 = (int(np.flatnonzero(GRID_P >= p)[-1]) for p in (0.01, 0.001))
-    for connectivity, most in ((6, 18), (18, 27), (26, 27)):
-        largest = counted.largest_mm3[connectivity]
-        assert largest[at_001] == pytest.approx(most)
-        assert largest[at_0001] == pytest.approx(9)
-        assert largest[-1] == 0
-    assert counted.curve.volume_mm3[at_001] == pytest.approx(27)
-    assert counted.curve.share[at_001] == pytest.approx(3 / 59)
-    assert counted.curve.maximum == -1
-    assert counted.curve.volume_mm3[0] == pytest.approx(27)
+TOLD = {
+    "Scans": ["sub-01", "sub-02"],
+    "ThresholdsP": [0.1, 0.01, 0.001],
+    "Connectivities": [6, 26],
+    "Scores": {
+        "elbo": {
+            "LargestMm3": [[[50, 9, 0], [60, 12, 0]], [[90, 30, 6], [99, 33, 7]]],
+            "NovelMm3": [[100, 10, 0], [300, 40, 8]],
+            "Share": [[0.10, 0.01, 0], [0.25, 0.05, 0.006]],
+            "MaxScore": [5, 8],
+            "SmallestP": 0.004,
+        }
+    },
+}
 
 
-def test_a_table_survives_json():
-    rng, shape = np.random.default_rng(0), (5, 6, 4)
-    scans = {
-        id: count_scan(
-            surprise_of(rng.random(shape).astype(np.float32)), rng.random(shape), np.ones(shape, bool), AFFINE
-        )
-        for id in ("sub-01", "sub-02", "sub-03")
+def test_a_table_is_read_from_what_a_calibration_tells():
+    read, made = Controls.from_told(json.loads(json.dumps(TOLD)), "elbo", "calibration.json"), table()
+    assert (read.ids, read.smallest_p) == (("sub-01", "sub-02"), 0.004)
+    for name in ("grid", "volume_mm3", "share", "maximum"):
+        assert getattr(read, name).tolist() == getattr(made, name).tolist()
+    assert {c: rows.tolist() for c, rows in read.largest_mm3.items()} == {
+        c: rows.tolist() for c, rows in made.largest_mm3.items()
     }
-    controls = Controls.of(scans)
-    read = Controls.from_told(json.loads(json.dumps(controls.told())), "calibration.json")
-    assert read.ids == ("sub-01", "sub-02", "sub-03")
-    for p in (0.4, 0.02, 1e-5):
-        assert read.limit_mm3(p, 18) == controls.limit_mm3(p, 18)
-    curve = scans["sub-02"].curve
-    assert read.p_of(curve, FixedP(0.05)) == controls.p_of(curve, FixedP(0.05))
-    # A scan of the table is at least as large as itself.
-    assert read.p_of(curve, FixedP(0.05))["p_volume"] >= 2 / 4
+
+
+def test_p_that_no_control_can_have_is_held_against_the_lowest_that_they_can():
+    # New scans can have 0.004, controls among the others 0.008 at best: 0.01 is asked, not 0.001.
+    read = Controls.from_told(TOLD, "elbo", "calibration.json")
+    assert [read.limit_mm3(p, 6) for p in (0.02, 0.004, 0.001)] == [90, 30, 30]
+    assert read.p_cluster(20, 0.004, 6) == 2 / 3
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"VolumeMm3": [[1, 2]]},
-        {"Maximum": [1.0, math.nan]},
-        {"LargestMm3": {"six": []}},
-        {"P": [0.001, 0.01, 0.1]},
+        {"NovelMm3": [[1, 2]]},
+        {"MaxScore": [1.0, math.nan]},
+        {"LargestMm3": [1, 2]},
+        {"SmallestP": [0.1, 0.2]},
         {"Share": "a lot"},
-        {"Scans": None},
     ],
 )
 def test_a_damaged_table_is_refused_by_name(change):
-    told = table().told() | change
+    told = TOLD | {"Scores": {"elbo": TOLD["Scores"]["elbo"] | change}}
     with pytest.raises(
         ScanError, match=r"^out/calibration\.json: damaged: .*; score the scans again"
     ) as caught:
-        Controls.from_told(told, "out/calibration.json")
+        Controls.from_told(told, "elbo", "out/calibration.json")
     assert caught.value.code == "calibration.damaged"
+    for other in (TOLD | {"Scans": None}, TOLD | {"ThresholdsP": [0.001, 0.01, 0.1]}):
+        with pytest.raises(ScanError, match="damaged"):
+            Controls.from_told(other, "elbo", "out/calibration.json")
 
 
 def test_a_table_without_scans_is_none():

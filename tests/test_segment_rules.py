@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mednovelty.errors import SettingsError
-from mednovelty.segment.controls import GRID_P, Curve
+from mednovelty.segment.controls import Curve
 from mednovelty.segment.fdr import benjamini_hochberg, critical_surprise, surprise_of
 from mednovelty.segment.rules import (
     FalseDiscoveries,
@@ -187,9 +187,10 @@ def test_false_discoveries_on_fixed_p_stop_where_enough_is_flagged():
 def test_fixed_p_come_close_to_benjamini_hochberg():
     p = np.random.default_rng(1).random(20_000)
     p[:600] *= 1e-3
-    curve = Curve.of(surprise_of(p.astype(np.float32)), 2.0, 1.0)
+    grid = np.logspace(-0.3, -6, 60)
+    curve = Curve.of(surprise_of(p.astype(np.float32)), 2.0, 1.0, grid)
     exact = benjamini_hochberg(p, 0.05).sum()
-    volume, share = curve.under(FalseDiscoveries(0.05), GRID_P)
+    volume, share = curve.under(FalseDiscoveries(0.05), grid)
     assert exact > 400
     assert 0.9 * exact < volume / 2 <= exact
     assert share == pytest.approx(volume / 2 / 20_000)

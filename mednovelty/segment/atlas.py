@@ -6,6 +6,7 @@ what counts is where both are in the world. That the two are aligned is up to wh
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.errors import ScanError
-from mednovelty.io.guard import GuardedFile, shown
+from mednovelty.io.guard import GuardedFile, sha256_of_file, shown
 from mednovelty.io.names import is_image, stem
 from mednovelty.segment.clusters import Cluster, in_mm
 from mednovelty.text import printable
@@ -111,6 +112,7 @@ class Atlases:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._hashes: dict[Path, str] = {}
         if path.is_dir():
             self._images = [found for found in sorted(path.rglob("*")) if is_image(found) and found.is_file()]
             if not self._images:
@@ -124,15 +126,33 @@ class Atlases:
         Raises:
             ScanError: The folder has two, or it cannot be read.
         """
+        path = self._path_of(id)
+        return self._one if path == self.path else None if path is None else read_atlas(path)
+
+    def sha256_of(self, id: str) -> str | None:
+        """Return the hash of a scan's atlas and of the names beside it; None where it has none.
+
+        Raises:
+            ScanError: As ``of``.
+        """
+        path = self._path_of(id)
+        if path is None:
+            return None
+        names = sorted(_names_beside(path).items()) if path != self.path else sorted(self._one.names.items())
+        if path not in self._hashes:
+            self._hashes[path] = sha256_of_file(path)
+        return hashlib.sha256(f"{self._hashes[path]} {names}".encode()).hexdigest()
+
+    def _path_of(self, id: str) -> Path | None:
         if not self._images:
-            return self._one
+            return self.path
         found = [path for path in self._images if _belongs(stem(path), id)]
         if len(found) > 1:
             raise ScanError(
                 f"{shown(found[0])}: {id} has two atlases, {found[0]} and {found[1]}; keep one",
                 code="atlas.ambiguous",
             )
-        return read_atlas(found[0]) if found else None
+        return found[0] if found else None
 
 
 def _belongs(name: str, id: str) -> bool:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.segment.clusters import CONNECTIVITIES, labelled, voxel_mm3_of
 from mednovelty.segment.rules import Rule, next_above
 
-GRID_P = np.logspace(-0.3, -6, 60)
-"""Fixed p, falling, at which scans are counted."""
+AMONG_OTHERS = 2.0
+"""A calibration scan's smallest p among the others is above that of a new scan among all: twice at most, by
+two scans of one size. Below it no control shows anything, and so says nothing of clusters there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Controls:
         volume_mm3: ``(S, G)``: all of them.
         share: ``(S, G)``: of the mask.
         maximum: ``(S,)`` highest score.
+        smallest_p: That a voxel of a new scan can have.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +43,7 @@ class Controls:
     volume_mm3: np.ndarray
     share: np.ndarray
     maximum: np.ndarray
+    smallest_p: float = 0.0
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), self.grid.size)
@@ -53,30 +55,55 @@ class Controls:
         if not self.ids or not (np.diff(self.grid) < 0).all():
             raise SettingsError("a table of calibration scans needs a scan and falling p")
 
+    @classmethod
+    def from_told(cls, told: Mapping[str, Any], score: str, where: str) -> Controls:
+        """Return a score's table from what a calibration tells, see ``calibrate.Calibration.told``.
+
+        Args:
+            told: JSON types: ``Scans``, ``ThresholdsP``, ``Connectivities``, and in ``Scores`` by score
+                ``LargestMm3`` (scan, connectivity, p), ``NovelMm3``, ``Share`` (scan, p), ``MaxScore`` (scan)
+                and ``SmallestP``.
+            score: Which.
+            where: What messages call the file.
+
+        Raises:
+            ScanError: Something is missing, of another size, or no finite number (``calibration.damaged``).
+        """
+        try:
+            own = told["Scores"][score]
+            largest = _numbers(own["LargestMm3"])
+            return cls(
+                ids=tuple(map(str, told["Scans"])),
+                grid=_numbers(told["ThresholdsP"]),
+                largest_mm3={int(c): largest[:, n] for n, c in enumerate(told["Connectivities"])},
+                volume_mm3=_numbers(own["NovelMm3"]),
+                share=_numbers(own["Share"]),
+                maximum=_numbers(own["MaxScore"]),
+                smallest_p=float(_numbers(own["SmallestP"])),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ScanError(
+                f"{where}: damaged: {type(error).__name__}: {error}; score the scans again",
+                code="calibration.damaged",
+            ) from error
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def limit_mm3(self, p: float, connectivity: int) -> float:
         """Return the largest cluster that any of the scans shows among voxels with at most ``p``, in mm3.
 
-        Of the fixed p the next above is asked, and below the lowest of them the lowest: the limit is never
-        too small. Infinite above the highest.
+        Of the fixed p the next above is asked, and below the lowest of them, or below what the scans can
+        have, the lowest that they can: the limit is never too small. Infinite above the highest.
 
         Raises:
             SettingsError: The connectivity is not in the table.
         """
-        at = next_above(self.grid, p)
-        column = int(np.flatnonzero(self.grid == at)[0]) if math.isfinite(at) else None
-        found = self._largest(connectivity)
-        return math.inf if column is None else float(found[:, column].max())
+        return float(self._largest(p, connectivity).max())
 
     def p_cluster(self, volume_mm3: float, p: float, connectivity: int) -> float:
-        """Return ``(1 + how many scans show a cluster as large at p) / (1 + scans)``."""
-        at = next_above(self.grid, p)
-        if not math.isfinite(at):
-            return 1.0
-        largest = self._largest(connectivity)[:, int(np.flatnonzero(self.grid == at)[0])]
-        return conformal(largest, volume_mm3)
+        """Return ``(1 + how many scans show a cluster as large at p) / (1 + scans)``; see ``limit_mm3``."""
+        return conformal(self._largest(p, connectivity), volume_mm3)
 
     def p_of(self, scan: Curve, rule: Rule) -> dict[str, float]:
         """Return a scan's p-values as a whole: of what a rule flags in mm3, of its share, of the maximum.
@@ -84,64 +111,22 @@ class Controls:
         The rule is followed on the fixed p, for the scan and for each calibration scan alike.
         """
         own = scan.under(rule, self.grid)
-        others = [self._curve(number).under(rule, self.grid) for number in range(len(self))]
-        volumes, shares = np.array(others).T
+        curves = [Curve(*parts) for parts in zip(self.volume_mm3, self.share, self.maximum, strict=True)]
+        volumes, shares = np.array([curve.under(rule, self.grid) for curve in curves]).T
         return {
             "p_volume": conformal(volumes, own[0]),
             "p_share": conformal(shares, own[1]),
             "p_maximum": conformal(self.maximum, scan.maximum),
         }
 
-    def _curve(self, number: int) -> Curve:
-        return Curve(self.volume_mm3[number], self.share[number], float(self.maximum[number]))
-
-    def _largest(self, connectivity: int) -> np.ndarray:
+    def _largest(self, p: float, connectivity: int) -> np.ndarray:
         if connectivity not in self.largest_mm3:
             known = ", ".join(map(str, self.largest_mm3))
             raise SettingsError(f"the calibration knows clusters of connectivity {known}, not {connectivity}")
-        return self.largest_mm3[connectivity]
-
-    @classmethod
-    def of(cls, scans: Mapping[str, Counted]) -> Controls:
-        """Return the table of some scans that were counted on the same p."""
-        rows = list(scans.values())
-        return cls(
-            ids=tuple(scans),
-            grid=GRID_P,
-            largest_mm3={c: np.stack([row.largest_mm3[c] for row in rows]) for c in CONNECTIVITIES},
-            volume_mm3=np.stack([row.curve.volume_mm3 for row in rows]),
-            share=np.stack([row.curve.share for row in rows]),
-            maximum=np.array([row.curve.maximum for row in rows]),
-        )
-
-    def told(self) -> dict[str, Any]:
-        """Return the table as JSON types."""
-        return {
-            "Scans": list(self.ids),
-            "P": self.grid.tolist(),
-            "LargestMm3": {str(c): table.tolist() for c, table in self.largest_mm3.items()},
-            "VolumeMm3": self.volume_mm3.tolist(),
-            "Share": self.share.tolist(),
-            "Maximum": self.maximum.tolist(),
-        }
-
-    @classmethod
-    def from_told(cls, told: Mapping[str, Any], where: str) -> Controls:
-        """Return the table that ``told`` has told.
-
-        Raises:
-            ScanError: Something is missing, of another size, or no finite number.
-        """
-        try:
-            tables = {int(c): _numbers(rows) for c, rows in told["LargestMm3"].items()}
-            names = ("P", "VolumeMm3", "Share", "Maximum")
-            grid, volume_mm3, share, maximum = (_numbers(told[name]) for name in names)
-            return cls(tuple(map(str, told["Scans"])), grid, tables, volume_mm3, share, maximum)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ScanError(
-                f"{where}: damaged: {type(error).__name__}: {error}; score the scans again",
-                code="calibration.damaged",
-            ) from error
+        at = next_above(self.grid, max(p, AMONG_OTHERS * self.smallest_p))
+        if not math.isfinite(at):
+            return np.full(len(self), math.inf)
+        return self.largest_mm3[connectivity][:, int(np.flatnonzero(self.grid == at)[0])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +144,8 @@ class Curve:
     maximum: float
 
     @classmethod
-    def of(cls, surprise: np.ndarray, voxel_mm3: float, maximum: float, grid: np.ndarray = GRID_P) -> Curve:
-        """Count ``(n,)`` -log10 p of the voxels of a mask, each of ``voxel_mm3``."""
+    def of(cls, surprise: np.ndarray, voxel_mm3: float, maximum: float, grid: np.ndarray) -> Curve:
+        """Count ``(n,)`` -log10 p of the voxels of a mask, each of ``voxel_mm3``, on ``(G,)`` p."""
         bounds = (-np.log10(grid)).astype(surprise.dtype)
         counts = surprise.size - np.searchsorted(np.sort(surprise), bounds)
         return cls(counts * voxel_mm3, counts / max(surprise.size, 1), maximum)
@@ -169,35 +154,6 @@ class Curve:
         """Return volume in mm3 and share of what a rule flags on the fixed p; 0 where it flags nothing."""
         at = np.flatnonzero(grid == rule.p_on(grid, self.share))
         return (float(self.volume_mm3[at[0]]), float(self.share[at[0]])) if at.size else (0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Counted:
-    """One scan at each fixed p: its curve, and its largest cluster by connectivity, ``(G,)`` mm3."""
-
-    curve: Curve
-    largest_mm3: Mapping[int, np.ndarray]
-
-
-def count_scan(surprise: np.ndarray, score: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> Counted:
-    """Count one scan for the table.
-
-    Args:
-        surprise: ``(I, J, K)`` -log10 p of a scan that had no part in them.
-        score: ``(I, J, K)``.
-        mask: ``(I, J, K)`` bool.
-        affine: ``(4, 4)``, voxel indices to RAS+ mm.
-    """
-    voxel_mm3 = voxel_mm3_of(affine)
-    curve = Curve.of(surprise[mask], voxel_mm3, float(score[mask].max()))
-    largest = {c: np.zeros(GRID_P.size) for c in CONNECTIVITIES}
-    for n, bound in enumerate((-np.log10(GRID_P)).astype(surprise.dtype)):
-        flagged = mask & (surprise >= bound)
-        if not flagged.any():
-            break  # The p fall: nothing further down either.
-        for c in CONNECTIVITIES:
-            largest[c][n] = labelled(flagged, c)[1][0] * voxel_mm3
-    return Counted(curve, largest)
 
 
 def conformal(others: Sequence[float] | np.ndarray, own: float) -> float:
@@ -219,4 +175,4 @@ def _numbers(told: Any) -> np.ndarray:
     return values
 
 
-__all__ = ["GRID_P", "Controls", "Counted", "Curve", "conformal", "count_scan"]
+__all__ = ["Controls", "Curve", "conformal"]

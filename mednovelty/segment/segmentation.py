@@ -9,6 +9,7 @@ no cleaning brings a cluster where none was.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from mednovelty.segment.clusters import (
     voxel_mm3_of,
 )
 from mednovelty.segment.controls import Controls, Curve
-from mednovelty.segment.rules import FalseDiscoveries, Flagged, Rule, flag
+from mednovelty.segment.rules import FalseDiscoveries, Flagged, Rule, flag, rule_of
 
 
 @dataclass(frozen=True)
@@ -170,4 +171,32 @@ def told_of(settings: SegmentSettings) -> dict[str, Any]:
     }
 
 
-__all__ = ["MapToSegment", "SegmentSettings", "Segmentation", "numbers_of", "segment", "told_of"]
+def settings_of_told(told: Mapping[str, Any]) -> SegmentSettings:
+    """Return the settings that ``told_of`` has told.
+
+    Raises:
+        SettingsError: They are not whole, or out of range.
+    """
+    try:
+        return SegmentSettings(
+            rule=rule_of(dict(told)),
+            cluster_size=bool(told["ClusterSizeRule"]),
+            connectivity=int(told["Connectivity"]),
+            min_mm3=float(told["MinMm3"]),
+            cleaning=Cleaning(told["Cleaning"], int(told["CleaningSize"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"no settings of a segmentation: {dict(told)!r}") from error
+
+
+__all__ = [
+    "MapToSegment",
+    "SegmentSettings",
+    "Segmentation",
+    "numbers_of",
+    "segment",
+    "settings_of_told",
+    "told_of",
+]
