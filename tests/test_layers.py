@@ -19,7 +19,7 @@ LAYERS = [
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
     "detector abnormality detector_settings model_folder model_card origin record_checks",
-    "voxel_fitting explaining words",
+    "voxel_fitting explaining words calibrate",
     "evaluation outputs testing",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
