@@ -21,10 +21,11 @@ LAYERS = [
     "detector abnormality detector_settings model_folder model_card origin record_checks",
     "voxel_fitting explaining words calibrate",
     "evaluation outputs testing",
+    "pvalue_maps",
     "output_folder run_record scan_table",
     "cohort report explain_cohort benchmarks",
     "console discovery fit_knowledge",
-    "commands fit_command explain_command words_commands preview_command demo",
+    "commands fit_command calibrate_command explain_command words_commands preview_command demo",
     "cli",
     "__main__",
 ]

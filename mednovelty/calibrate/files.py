@@ -80,7 +80,7 @@ def save_calibration(calibration: Calibration, model: Path) -> Calibration:
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for score, nulls in calibration.nulls.items():
         for region, null in nulls.items():
             tensors |= {f"null/{score}/{region}/{name}": one for name, one in null.arrays().items()}
@@ -134,13 +134,19 @@ def load_calibration(model: Path) -> Calibration | None:
 
 
 def remove_calibration(model: Path) -> None:
-    """Remove a calibration and all that belongs to it; an ``OSError`` goes through.
+    """Remove a calibration and all that belongs to it.
 
     The record goes first: what is left without it counts as nothing.
+
+    Raises:
+        OutputError: It cannot be removed.
     """
-    (model / RECORD).unlink(missing_ok=True)
-    (model / TENSORS).unlink(missing_ok=True)
-    _remove_strangers(model, set())
+    try:
+        for name in (RECORD, TENSORS):
+            (model / name).unlink(missing_ok=True)
+        _remove_strangers(model, set())
+    except OSError as error:
+        raise OutputError(f"{model}: its calibration cannot be removed: {error.strerror}") from error
     with contextlib.suppress(OSError):  # Somebody else's file may lie there.
         (model / SCANS).rmdir()
 

@@ -82,7 +82,7 @@ def step_of(p: float) -> int:
 
     Examples:
         >>> step_of(0.9), step_of(1e-9), THRESHOLDS_P[[step_of(0.05), step_of(0.05) + 1]].round(4).tolist()
-        (0, 59, [0.0537, 0.043])
+        (0, 59, [0.0542, 0.0434])
     """
     return max(0, int(np.count_nonzero(p * (1 - 1e-9) <= THRESHOLDS_P)) - 1)
 
@@ -94,8 +94,8 @@ def _row(maps: ScanMaps, values: np.ndarray, p: np.ndarray) -> dict[str, np.ndar
         "largest_mm3": np.stack(largest) * maps.voxel_mm3,
         "novel_mm3": novel * maps.voxel_mm3,
         "share": novel / len(p),
-        "max_score": np.float64(values.max()),
-        "min_p": np.float64(p.min()),
+        "max_score": np.asarray(values.max(), np.float64),
+        "min_p": np.asarray(p.min()),
     }
 
 

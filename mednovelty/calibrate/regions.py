@@ -22,7 +22,8 @@ from mednovelty.preprocess.qspace import B0_THRESHOLD_S_PER_MM2
 from mednovelty.scan import Scan
 
 Kind = Literal["one", "classes", "labels"]
-DIFFUSION, INTENSITY = ("diffusivity", "anisotropy"), ("intensity",)
+DIFFUSION: tuple[str, ...] = ("diffusivity", "anisotropy")
+INTENSITY: tuple[str, ...] = ("intensity",)
 LEVELS = ("low", "middle", "high")
 ENDINGS = ("_dseg", "_labels", "_regions", "_desc-regions_dseg", "")
 """What follows a scan's id in the name of its label image."""

@@ -125,7 +125,7 @@ def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "mask": np.packbits(mask),
         "shape": np.array(mask.shape, np.int64),
         "affine": np.asarray(affine, np.float64),
