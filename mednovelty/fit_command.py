@@ -43,6 +43,10 @@ class FitRequest:
     labels: Path | None = None
     outliers: Path | None = None
     fold: int | None = None
+    calibrate: str | None = None
+    """``validation``, ``leave-one-out``, or a folder of other normals."""
+    regions: str = "one"
+    """Of calibration."""
     resume: bool = False
     init: Path | None = None
     overwrite: bool = False
@@ -127,6 +131,10 @@ def _net(text: str) -> dict[str, Any]:
 
 def fit(request: FitRequest) -> int:
     """Train a detector and write its folder; return the exit code."""
+    if request.calibrate is None and request.regions != "one":
+        raise SettingsError(f"--regions {request.regions}: is of calibration; ask for it with --calibrate")
+    if request.reports and request.calibrate is not None:
+        raise SettingsError("--calibrate: is for scans, and these are reports")
     if request.reports:
         from mednovelty.words_commands import fit_reports
 
@@ -137,6 +145,8 @@ def fit(request: FitRequest) -> int:
 
 
 def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
+    from mednovelty.calibrate.files import remove_calibration
+    from mednovelty.calibrate_command import Plan
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
@@ -166,6 +176,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     labels = labels_of(request.labels, every, ids, settings)
     find = partial(find_scans_of, recipe.scans, contrasts=request.contrasts, brain_masks=None)
     outliers = outliers_of(request.outliers, recipe, scans, settings, find)
+    plan = Plan.of(request, scans, find)
     _make_writable(request.output)
     console.set_threads(request.threads)
     failures: list[dict[str, str]] = []
@@ -201,9 +212,13 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     if fold:
         told = f"{fold.words}; its {kept_out} scans were kept out"
         detector = replace(detector, notes=(*detector.notes, told))
+    remove_calibration(request.output)
     detector = detector.save(request.output)
     remove_checkpoints(request.output)
     _tell(detector, request, failures)
+    if plan is not None:
+        known = {"lesions": lesions, "labels": labels, "outliers": outliers}
+        failures += plan.carry_out(detector, known, init)
     return 6 if failures else 0
 
 
@@ -314,6 +329,8 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
 
 def _refuse_what_is_there(request: FitRequest) -> None:
     """Raise where the folder holds a detector, a checkpoint, or somebody's files that would be replaced."""
+    from mednovelty.calibrate.files import RECORD as CALIBRATION
+    from mednovelty.calibrate.files import TENSORS
     from mednovelty.candidates import checkpoints, remove_checkpoints
     from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
     from mednovelty.store import RECORD, REFERENCE, SEARCHES, WEIGHTS
@@ -334,7 +351,7 @@ def _refuse_what_is_there(request: FitRequest) -> None:
         raise OutputError(
             f"{standing[0]}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
         )
-    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES)
+    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES, CALIBRATION, TENSORS)
     theirs = [name for name in ours if (output / name).exists()]
     if theirs and not standing:
         raise OutputError(
