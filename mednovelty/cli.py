@@ -272,6 +272,12 @@ def score(
         Path | None,
         typer.Option("--regions", help="Label images of these scans, where calibration was by such."),
     ] = None,
+    segmented: Annotated[
+        bool,
+        typer.Option(
+            "--segment/--no-segment", help="Masks and clusters of calibrated maps; see mednovelty threshold."
+        ),
+    ] = True,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -309,6 +315,7 @@ def score(
         calibrated=calibrated,
         z=z,
         regions=regions,
+        segmented=segmented,
     )
     _end(console.run(score_scans, as_json))
 

@@ -39,6 +39,8 @@ from mednovelty.outputs import (
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
 from mednovelty.scan import Volume
 from mednovelty.scan_table import write_scan_scores
+from mednovelty.segment_files import SegmentNames
+from mednovelty.segment_files import remove as remove_segmentation
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:
@@ -252,6 +254,7 @@ def _make_room(place: OutputNames, names: list[str] | None) -> None:
             place.clear()
         for name in names or ():
             place.sidecar(name).unlink(missing_ok=True)
+            remove_segmentation(SegmentNames.beside(place.map(name)))
     except OSError as error:
         raise OutputError(f"{place.folder}: cannot be written: {error.strerror}") from error
 

@@ -63,6 +63,8 @@ class ScoreRequest:
     """Whether p-values are written where the detector has a calibration."""
     z: bool = False
     regions: Path | None = None
+    segmented: bool = True
+    """Whether calibrated maps are segmented too."""
     reports: tuple[Path, ...] = ()
     """Text files in place of scans; see ``words_commands``."""
 
@@ -124,6 +126,7 @@ def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of
+    from mednovelty.threshold_command import segment_scored
 
     detector = Detector.load(request.model).to(request.device)
     if request.assignments:
@@ -152,6 +155,7 @@ def _score_scans(request: ScoreRequest) -> int:
             pvalues=pvalues,
             advance=advance,
         )
+    segmented = segment_scored(request.output) if request.segmented else 0
     if request.plot_sphere:
         _draw_sphere(detector, scans, options, request.output)
     if request.as_json:
@@ -162,7 +166,7 @@ def _score_scans(request: ScoreRequest) -> int:
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
-    return result.exit_code
+    return result.exit_code or segmented
 
 
 def _pvalues(

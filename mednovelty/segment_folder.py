@@ -226,6 +226,9 @@ def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings
         raise SettingsError(f"{out}: there is no map of {', '.join(unknown)}; there are {', '.join(known)}")
     if settings.labelled is not None:
         return list(settings.scores) or known
+    if not settings.again:  # A threshold of scores needs no p.
+        before = _ways_before(out)
+        with_p |= {score for score, way in before.items() if score in known and not way.rule.needs_p}
     if not with_p or (without := [score for score in settings.scores if score not in with_p]):
         of = ", ".join(without) if with_p else "any score"
         raise SettingsError(
@@ -238,15 +241,25 @@ def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings
 
 def _ways(out: Path, scores: Sequence[str], settings: FolderSettings) -> dict[str, SegmentSettings]:
     """Return how each score is segmented: as asked, or, for ``again`` False, as it was before."""
-    ways = dict.fromkeys(scores, settings.segment)
+    before = {} if settings.again else _ways_before(out)
+    return {score: before.get(score, settings.segment) for score in scores}
+
+
+def _ways_before(out: Path) -> dict[str, SegmentSettings]:
+    """Return how scores were segmented last.
+
+    Raises:
+        ScanError: The file that says so is damaged.
+    """
     path = out / SEGMENTATION
-    if settings.again or not path.is_file():
-        return ways
-    known = (told(path) or {}).get("Scores", {})
-    for score in scores:
-        if score in known:
-            ways[score] = settings_of_told(known[score])
-    return ways
+    if not path.is_file():
+        return {}
+    try:
+        return {score: settings_of_told(way) for score, way in (told(path) or {})["Scores"].items()}
+    except (SettingsError, KeyError, TypeError, AttributeError) as error:
+        raise ScanError(
+            f"{path}: damaged: {error}; run mednovelty threshold again", code="segmentation.damaged"
+        ) from error
 
 
 def _write_ways(out: Path, ways: Mapping[str, SegmentSettings], atlas: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Thresholds that labelled scans give: of each score that of the best Dice on a fifth of them.
 
-As in an evaluation (Zimmerer et al. 2019, Sec. 3.3): the fifth is of the patients where there are five or more,
-else of each scan's voxels.
+As in an evaluation (Zimmerer et al. 2019, Sec. 3.3): the fifth is of the patients where there are five or
+more, else of each scan's voxels.
 """
 
 from __future__ import annotations

@@ -57,6 +57,25 @@ def threshold(request: ThresholdRequest) -> int:
     return exit_code_of(found)
 
 
+def segment_scored(output: Path) -> int:
+    """Segment what ``score`` has written, as it was before or else by default; return the exit code.
+
+    A folder without maps or without p-values is left as it is: why, ``score`` has told.
+    """
+    from mednovelty.output_folder import sole_writer
+    from mednovelty.segment_folder import FolderSettings, segment_folder
+
+    try:
+        with sole_writer(output):
+            found = segment_folder(output, FolderSettings(again=False))
+    except (ScanError, SettingsError) as error:
+        if error.code in ("maps.none", "segment.no_p"):
+            return 0
+        raise
+    say(found, output)
+    return exit_code_of(found)
+
+
 def say(found: Sequence[SegmentedMap], output: Path) -> None:
     """Tell what was segmented: a line a map, what failed last."""
     for one in found:
@@ -144,4 +163,4 @@ def _cleaning(request: ThresholdRequest) -> Cleaning:
     return Cleaning()
 
 
-__all__ = ["ThresholdRequest", "exit_code_of", "line_of", "say", "threshold"]
+__all__ = ["ThresholdRequest", "exit_code_of", "line_of", "say", "segment_scored", "threshold"]

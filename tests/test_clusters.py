@@ -73,9 +73,10 @@ def test_small_clusters_are_dropped():
     assert only_large(flagged, 2, 6).sum() == 5
     assert only_large(flagged, 2, 6, strictly=True).sum() == 3
     assert only_large(flagged, 3, 6, strictly=True).sum() == 0
-    # 27 mm3 in voxels of 9 mm3 are three, whatever a division makes of it.
-    assert only_large(flagged, 0.3 / 0.1, 6).sum() == 3
-    assert only_large(flagged, 0.3 / 0.1, 6, strictly=True).sum() == 0
+    # 27 mm3 in voxels of 9 mm3 are three, whatever float32 makes of the one or the other.
+    for near in (27 / np.float32(9.000001), 27 / np.float32(8.999999)):
+        assert only_large(flagged, near, 6).sum() == 3
+        assert only_large(flagged, near, 6, strictly=True).sum() == 0
 
 
 def test_places_are_in_mm_on_oblique_anisotropic_voxels():

@@ -15,6 +15,8 @@ from scipy import ndimage
 from mednovelty.errors import SettingsError
 
 CONNECTIVITIES = (6, 18, 26)
+HAIR = 1e-6
+"""Relative: files keep affines as float32, so that voxels of one size differ by as much in mm3."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ def only_large(
 ) -> np.ndarray:
     """Return ``(I, J, K)`` bool: components of at least so many voxels; ``strictly``: of more."""
     labels, sizes = labelled(flagged, connectivity)
-    # A hair: 0.3 mm3 in voxels of 0.1 mm3 are three of them.
-    hair = 1e-9 * voxels
+    hair = HAIR * voxels
     large = sizes > voxels + hair if strictly else sizes >= voxels - hair
     return np.append(False, large)[labels]
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.segment.clusters import HAIR
 from mednovelty.segment.rules import Rule, next_above
 
 AMONG_OTHERS = 2.0
@@ -164,8 +165,7 @@ def conformal(others: Sequence[float] | np.ndarray, own: float) -> float:
         0.75
     """
     values = np.asarray(others, dtype=np.float64)
-    # A hair, since volumes are sums of voxels in float64 and may have come through text.
-    return float((1 + np.count_nonzero(values >= own - 1e-9 * abs(own))) / (1 + values.size))
+    return float((1 + np.count_nonzero(values >= own - HAIR * abs(own))) / (1 + values.size))
 
 
 def _numbers(told: Any) -> np.ndarray:
