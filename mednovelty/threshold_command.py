@@ -77,12 +77,15 @@ def segment_scored(output: Path) -> int:
 
 
 def say(found: Sequence[SegmentedMap], output: Path) -> None:
-    """Tell what was segmented: a line a map, what failed last."""
-    for one in found:
-        if one.status != "failed":
-            log.info("%s", line_of(one))
+    """Tell what was segmented: a line a map with clusters, then how many there are, what failed last."""
+    good = [one for one in found if one.status != "failed"]
+    for one in good:
+        log.log(logging.INFO if one.numbers.get("clusters") else logging.DEBUG, "%s", line_of(one))
+    for score in dict.fromkeys(one.score for one in good):
+        of = [bool(one.numbers.get("clusters")) for one in good if one.score == score]
+        log.info("%s: clusters in %d of %d scans", score, sum(of), len(of))
     done = [one.status for one in found]
-    log.info("%d maps segmented, %d up to date, %d failed; clusters beside the maps, scans in %s",
+    log.info("%d maps segmented, %d up to date, %d failed; clusters lie beside the maps, scans in %s",
              done.count("done"), done.count("up to date"), done.count("failed"),
              output / "cohort.tsv")  # fmt: skip
     for one in found:
@@ -99,7 +102,7 @@ def line_of(one: SegmentedMap) -> str:
         >>> line_of(SegmentedMap("sub-01", "elbo", "done", numbers=numbers))
         'sub-01: elbo: 2 clusters, 1.25 ml (0.125 % of the mask); as much in a control: p = 0.1'
     """
-    numbers = one.numbers
+    numbers = {"clusters": 0, "novel_mm3": 0.0, "novel_share": 0.0} | dict(one.numbers)
     said = f"{one.id}: {one.score}: {numbers['clusters']} cluster{'s' * (numbers['clusters'] != 1)}"
     if numbers["clusters"]:
         said += f", {numbers['novel_mm3'] / 1000:.3g} ml ({100 * numbers['novel_share']:.3g} % of the mask)"
