@@ -253,9 +253,10 @@ def fit(settings, model, *words, code=0):
 
 def test_fit_calibrates_with_what_it_held_out_and_anew_when_it_fits_anew(settings, tmp_path):
     model = tmp_path / "model"
-    fit(settings, model, "--calibrate", "validation")
+    told = json.loads(fit(settings, model, "--calibrate", "validation", "--json").stdout)
     first, detector = load_calibration(model), Detector.load(model)
-    assert first.method == "validation scans"
+    assert told["calibration"]["sha256"] == first.sha256
+    assert first.method == told["calibration"]["method"] == "validation scans"
     assert [s.id for s in first.scans] == [s.id for s in detector.scans if s.role == "validation"]
     fit(settings, model, "--overwrite", "--seed", "3")
     assert load_calibration(model) is None
