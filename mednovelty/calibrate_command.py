@@ -142,8 +142,8 @@ class Plan:
 
     def carry_out(
         self, detector: Detector, known: Mapping[str, Any], init: Detector | None
-    ) -> list[dict[str, str]]:
-        """Calibrate a fitted detector; return which scans failed, and why.
+    ) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """Calibrate a fitted detector; return what is told of it, and which scans failed, and why.
 
         Args:
             detector: It was saved.
@@ -170,7 +170,8 @@ class Plan:
             for note in notes:
                 log.info("%s", note)
             pairs = ((detector, files) for files in left)
-        return _carried_out(pairs, detector, self.request.output, method, settings)[1]
+        calibration, failures = _carried_out(pairs, detector, self.request.output, method, settings)
+        return _told(calibration), failures
 
 
 def _carried_out(

@@ -210,15 +210,20 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
             device=device,
         )
     if fold:
-        told = f"{fold.words}; its {kept_out} scans were kept out"
-        detector = replace(detector, notes=(*detector.notes, told))
+        kept = f"{fold.words}; its {kept_out} scans were kept out"
+        detector = replace(detector, notes=(*detector.notes, kept))
     remove_calibration(request.output)
     detector = detector.save(request.output)
     remove_checkpoints(request.output)
-    _tell(detector, request, failures)
+    _tell(detector, request)
+    told: dict[str, Any] = {"folder": str(request.output), "sha256": detector.sha256}
+    told |= {"summary": detector.fitted.summary, "notes": detector.notes, "failures": failures}
     if plan is not None:
         known = {"lesions": lesions, "labels": labels, "outliers": outliers}
-        failures += plan.carry_out(detector, known, init)
+        told["calibration"], more = plan.carry_out(detector, known, init)
+        failures += more
+    if request.as_json:
+        console.print_json(told)
     return 6 if failures else 0
 
 
@@ -310,7 +315,7 @@ def masks_by_id(masks: Path, ids: Sequence[str], besides: Path, level: int = log
     return found
 
 
-def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:
+def _tell(detector: Any, request: FitRequest) -> None:
     summary = detector.fitted.summary
     console.tell_alike(detector.notes)
     say = log.warning if summary["collapsed"] else log.info
@@ -322,9 +327,6 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
 
         log.info("nln: %s", told_in_words(summary["tuned"]["nln"]))
     log.info("wrote %s", request.output)
-    if request.as_json:
-        told = {"folder": str(request.output), "sha256": detector.sha256, "summary": summary}
-        console.print_json(told | {"notes": detector.notes, "failures": failures})
 
 
 def _refuse_what_is_there(request: FitRequest) -> None:

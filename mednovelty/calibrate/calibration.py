@@ -13,7 +13,7 @@ import numpy as np
 from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, left_out_p
 from mednovelty.calibrate.largest_clusters import CONNECTIVITIES
 from mednovelty.calibrate.null import Null, z_of
-from mednovelty.calibrate.regions import Regions
+from mednovelty.calibrate.regions import Kind, Regions
 from mednovelty.calibrate.scan_maps import ScanMaps
 from mednovelty.errors import DetectorError, SettingsError
 
@@ -73,6 +73,46 @@ class Calibration:
     settings: Mapping[str, Any]
     folder: Path
     sha256: str = field(default="", compare=False)
+
+    @classmethod
+    def of(  # noqa: PLR0913 - all but the first three are by keyword
+        cls,
+        scans: Sequence[CalibrationScan],
+        scores: Sequence[str],
+        folder: Path,
+        *,
+        kind: Kind = "one",
+        features: Sequence[str] = (),
+        method: str = METHODS[1],
+        detector_sha256: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> Calibration:
+        """Return the calibration that scans make whose maps are on disk.
+
+        Args:
+            scans: Their files lie in ``folder``.
+            scores: Which of their scores.
+            folder: See ``files``.
+            kind: Of regions.
+            features: Of classes, names of what the scans' ``features`` are.
+            method: One of ``METHODS``.
+            detector_sha256: Of the detector.
+            settings: How it scored.
+
+        Raises:
+            DetectorError: A file is missing or damaged.
+            ScanError: A score is not finite.
+        """
+        maps = [ScanMaps.read(folder / scan.file, scan.id, scan.file_sha256) for scan in scans]
+        regions = Regions(kind)
+        if kind == "classes":
+            regions = Regions.found_in([one.features for one in maps], features)
+        found = {name: nulls_of(name, maps, regions) for name in scores}
+        return cls(
+            {name: nulls for name, (nulls, _) in found.items()},
+            {name: healthy for name, (_, healthy) in found.items()},
+            tuple(scans), regions, method, detector_sha256, dict(settings or {}), folder,
+        )  # fmt: skip
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -165,9 +205,10 @@ class Calibration:
                 f"{self.smallest_scan_p:.2g}; calibrate on more, or leave-one-out"
             )
         if self.smallest_p(score) > COARSE_P:
+            fewest = min(null.n for null in self._nulls(score).values())
             told.append(
-                f"{score}: no p-value below {self.smallest_p(score):.2g} can be had from so few voxels; "
-                "corrections for many voxels may find nothing"
+                f"no p-value below {self.smallest_p(score):.2g} can be had from {fewest} voxels; corrections "
+                "for many voxels may find nothing"
             )
         return told
 

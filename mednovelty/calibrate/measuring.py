@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.calibrate.calibration import Calibration, CalibrationScan, nulls_of
+from mednovelty.calibrate.calibration import Calibration, CalibrationScan
 from mednovelty.calibrate.files import SCANS, save_calibration
-from mednovelty.calibrate.regions import Kind, Regions, features_of, label_image, labels_of
-from mednovelty.calibrate.scan_maps import ScanMaps, write_scan_maps
+from mednovelty.calibrate.regions import Kind, features_of, label_image, labels_of
+from mednovelty.calibrate.scan_maps import write_scan_maps
 from mednovelty.errors import (
     DetectorError,
     OutputError,
@@ -130,16 +130,8 @@ def measured(  # noqa: PLR0913 - all but the first three are by keyword
     if not scans:
         why = "; ".join(refused[:3]) or "none is there that the detector was not trained on"
         raise ScanError(f"no scan can be used to calibrate: {why}", code="calibration.no_scan")
-    maps = [ScanMaps.read(folder / scan.file, scan.id, scan.file_sha256) for scan in scans]
-    regions = Regions(settings.kind)
-    if settings.kind == "classes":
-        regions = Regions.found_in([one.features for one in maps], features)
-    found = {name: nulls_of(name, maps, regions) for name in names}
-    calibration = Calibration(
-        {name: nulls for name, (nulls, _) in found.items()},
-        {name: healthy for name, (_, healthy) in found.items()},
-        tuple(scans), regions, method, detector.sha256, dict(how), folder,
-    )  # fmt: skip
+    calibration = Calibration.of(scans, names, folder, kind=settings.kind, features=features, method=method,
+                                 detector_sha256=detector.sha256, settings=how)  # fmt: skip
     return save_calibration(calibration, model)
 
 
