@@ -179,6 +179,8 @@ def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict
         words.append(
             f"clusters above {found.limit_mm3:g} mm3, the largest that calibration scans show at that p"
         )
+    elif found.p == 0:
+        words.append("nothing is flagged")
     words += [way.cleaning.words] if way.cleaning.words else []
     words += [f"clusters of {way.min_mm3:g} mm3 or more"] if way.min_mm3 else []
     threshold = {

@@ -121,7 +121,7 @@ def test_a_score_needs_no_p_but_uses_it_where_there_is_one():
 
 def test_nothing_found_is_a_segmentation_too():
     found = segment(image(), SegmentSettings(FixedP(1e-7)), controls())
-    assert (found.mask.any(), found.clusters, found.p, found.limit_mm3) == (False, (), 0.0, 0.0)
+    assert (found.mask.any(), found.clusters, found.p, found.limit_mm3) == (False, (), 0.0, None)
     assert found.numbers["novel_mm3"] == 0
     # Scans are compared at the lowest p in the table, 1e-4: 90 mm3 against none and 45.
     assert found.numbers["p_volume"] == 1 / 3

@@ -98,7 +98,7 @@ def test_default_is_a_false_discovery_rate_and_clusters_larger_than_those_of_con
             found += expected.sum()
             told = json.loads(names["mask.json"].read_text())
             assert told["Threshold"]["FlaggedP"] == pytest.approx(bound, rel=1e-5)
-            assert told["Threshold"]["LimitMm3"] == (pytest.approx(VOXEL_MM3) if bound else 0)
+            assert told["Threshold"]["LimitMm3"] == (pytest.approx(VOXEL_MM3) if bound else None)
             assert json.loads(names["novelty.json"].read_text())["Threshold"] == told["Threshold"]
             assert "false discovery rate 0.05" in told["Threshold"]["Words"]
     assert found > 20

@@ -78,7 +78,8 @@ class Segmentation:
         labels: ``(I, J, K)`` int32: the cluster of each voxel from 1, 0 for none.
         clusters: What is told of each, in that order.
         p: The largest p that was flagged; 0 where none was, NaN without p-values.
-        limit_mm3: Clusters up to this volume were dropped; None where the calibration scans were not asked.
+        limit_mm3: Clusters up to this volume were dropped; None where the calibration scans were not asked,
+            or nothing was flagged.
         numbers: Of the scan as a whole, see ``numbers_of``.
     """
 
@@ -146,9 +147,9 @@ def numbers_of(image: MapToSegment, found: Flagged, clusters: list[Cluster]) -> 
 
 
 def _limit_mm3(found: Flagged, settings: SegmentSettings, controls: Controls | None) -> float | None:
-    if not settings.cluster_size or controls is None or math.isnan(found.p):
+    if not settings.cluster_size or controls is None or not found.p > 0:
         return None
-    return controls.limit_mm3(found.p, settings.connectivity) if found.p else 0.0
+    return controls.limit_mm3(found.p, settings.connectivity)
 
 
 def _p_values(image: MapToSegment, settings: SegmentSettings, controls: Controls | None) -> dict[str, float]:
