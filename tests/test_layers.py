@@ -7,7 +7,7 @@ import mednovelty
 
 LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
-    "postprocess memory_ladder capabilities",
+    "postprocess memory_ladder capabilities sample_places",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
     "curve schedule averaging initial_weights",
