@@ -280,11 +280,39 @@ def score(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
-    folder: Folder,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where relevance goes; may be the folder of score's maps.")
+    model: Annotated[
+        Path,
+        typer.Argument(help="A detector's folder; or, alone, one of score's maps: why voxels score so high."),
     ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of scans, whose relevance is written. None: see --at.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where relevance goes; may be the folder of score's maps."),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            help="Of maps: X,Y,Z of a voxel in mm (RAS+: right, front, up), as often as wanted. Default: "
+            "peaks of clusters, else of the map.",
+        ),
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option("--detector", help="Of maps: the detector that made them; default: where they say."),
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option("--scans", help="Of maps: the folder of the scans; default: where they say."),
+    ] = None,
+    nearest: Annotated[
+        int, typer.Option("--nearest", min=1, help="Of maps: how many of the nearest normals to show.")
+    ] = 5,
+    peaks: Annotated[
+        int, typer.Option("--peaks", min=1, help="Of maps without clusters: how many peaks.")
+    ] = 3,
     score_names: Annotated[
         str | None,
         typer.Option(
@@ -310,13 +338,32 @@ def explain(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Write why scores are what they are: maps of relevance, of diffusion scans over gradients and shells."""
+    """Write why scores are what they are: of a scan as maps of relevance, of a voxel as one page.
+
+    With a detector and scans, where relevance lies, and of diffusion scans on which gradients and shells. With
+    maps alone, explain OUT/sub-01 --at 10,-32,24: the voxel beside its nearest normals, and what drives it.
+    """
     from mednovelty import explain_command
 
+    if folder is None:
+        voxels = explain_command.VoxelRequest(
+            maps=model,
+            at=tuple(at or ()),
+            score=score_names,
+            detector=detector,
+            scans=scans,
+            nearest=nearest,
+            peaks=peaks,
+            device=device,
+            threads=threads,
+            as_json=as_json,
+        )
+        _end(console.run(lambda: explain_command.explain_voxels(voxels, output), as_json))
     request = explain_command.ExplainRequest(
         model=model,
         folder=folder,
         output=output,
+        only_of_maps=bool(at or detector or scans),
         score=score_names,
         method=method,
         masks=masks,

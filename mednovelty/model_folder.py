@@ -163,9 +163,7 @@ def load(folder: Path) -> dict[str, Any]:
     }
 
 
-def _places(
-    record: store.DetectorRecord, tensors: Mapping[str, torch.Tensor] | None
-) -> NormalPlaces | None:
+def _places(record: store.DetectorRecord, tensors: Mapping[str, torch.Tensor] | None) -> NormalPlaces | None:
     if tensors is None:
         return None
     record_checks.check_places(record, tensors)

@@ -25,7 +25,7 @@ log = logging.getLogger("mednovelty")
 
 DESCRIPTION, IGNORED = "dataset_description.json", ".bidsignore"
 BIDSIGNORE = (
-    "*_novelty.nii.gz\n*_novelty.json\n*_relevance*\n*_why.nii.gz\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\n"
+    "*_novelty.nii.gz\n*_novelty.json\n*_relevance*\n*_explained.*\n*_why.nii.gz\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\n"
     "cohort.tsv\nexplain.json\nexplain-failures.tsv\nlogs\nevaluation\n"
 )
 

@@ -327,7 +327,9 @@ def check_places(record: DetectorRecord, tensors: Mapping[str, Tensor]) -> None:
         raise DetectorError(f"{PLACES}: holds {shown}, which are no places of {n} normals")
     scan = tensors["scan"]
     if not ((scan >= 0) & (scan < len(record.scans))).all():
-        raise DetectorError(f"{PLACES}: has normals of scans that are none of the record's {len(record.scans)}")
+        raise DetectorError(
+            f"{PLACES}: has normals of scans that are none of the record's {len(record.scans)}"
+        )
 
 
 def first_difference(written: Any, read: Any, place: str) -> str:

@@ -79,9 +79,7 @@ class NormalPlaces:
     mm: np.ndarray | None = None
 
     @classmethod
-    def of(
-        cls, scans: dict[str, slice], places: dict[str, SamplePlaces], rows: np.ndarray
-    ) -> NormalPlaces:
+    def of(cls, scans: dict[str, slice], places: dict[str, SamplePlaces], rows: np.ndarray) -> NormalPlaces:
         """Return the places of some rows of a table.
 
         Args:

@@ -22,7 +22,7 @@ LAYERS = [
     "voxel_fitting explaining words",
     "evaluation outputs testing",
     "output_folder run_record scan_table",
-    "cohort report explain_cohort benchmarks",
+    "cohort report explain_cohort explain_voxels benchmarks",
     "console discovery fit_knowledge",
     "commands fit_command explain_command words_commands preview_command demo",
     "cli",
