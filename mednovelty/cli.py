@@ -340,8 +340,8 @@ def explain(
 ) -> None:
     """Write why scores are what they are: of a scan as maps of relevance, of a voxel as one page.
 
-    With a detector and scans, where relevance lies, and of diffusion scans on which gradients and shells. With
-    maps alone, explain OUT/sub-01 --at 10,-32,24: the voxel beside its nearest normals, and what drives it.
+    With a detector and scans, where relevance lies, and of diffusion scans on which gradients and shells.
+    With maps alone, explain OUT/sub-01 --at 10,-32,24: the voxel beside its nearest normals, what drives it.
     """
     from mednovelty import explain_command
 
@@ -359,6 +359,7 @@ def explain(
             as_json=as_json,
         )
         _end(console.run(lambda: explain_command.explain_voxels(voxels, output), as_json))
+        return
     request = explain_command.ExplainRequest(
         model=model,
         folder=folder,

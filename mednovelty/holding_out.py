@@ -77,8 +77,8 @@ class HeldAnomalies:
         table.append(name, rows[chosen])
         self.names.append(name)
         return (
-            f"{count} of its {len(abnormal)} abnormal samples, which follow each other, are held out to choose "
-            "the epoch: of the same patient as those that are trained on, since no other is annotated"
+            f"{count} of its {len(abnormal)} abnormal samples, which follow each other, are held out to "
+            "choose the epoch: of the same patient as those that are trained on, since no other is annotated"
         )
 
 

@@ -66,7 +66,7 @@ def _tensors_of(detector: Detector) -> dict[str, Mapping[str, torch.Tensor]]:
 
 
 def _places_told(detector: Detector) -> dict[str, torch.Tensor]:
-    """Return where normals come from, ``scan`` an index into the record's scans; nothing where it is unknown."""
+    """Return where normals come from, ``scan`` an index into the record's; nothing where it is unknown."""
     places = detector.fitted.places
     places = None if places is None else places.among([scan.id for scan in detector.scans])
     if places is None:

@@ -20,7 +20,7 @@ WAYS = {
     "latent_mean": "latents",
     "reconstruction_mean": "reconstructions",
 }
-"""In which of a reference's parts normals are looked for, the first that it has; what distances are between."""
+"""In which part of a reference normals are looked for, the first there is; what distances are between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One voxel of a scan: which it is, where that is in words, how high its score stands, and which to look at."""
+"""One voxel of a scan: which it is, where in words, how high its score stands; and which to look at."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def voxel_at(grid: Grid, mask: np.ndarray, mm: Sequence[float], name: str) -> In
         away_mm = np.linalg.norm((inside - at) @ grid.affine[:3, :3].T, axis=1)
         nearest = mm_of(grid, inside[int(away_mm.argmin())])
         raise GeometryError(
-            f"{name}: {told} mm lies outside the brain mask, where there is no score; its nearest voxel is at "
+            f"{name}: {told} mm lies outside the brain mask, where no score is; its nearest voxel is at "
             f"{','.join(f'{value:.1f}' for value in nearest)} mm, {away_mm.min():.1f} mm away",
             code="geometry.outside",
         )

@@ -46,7 +46,7 @@ def sample_showing(view: Any, scan: Scan, mm: np.ndarray) -> tuple[int, tuple[in
     if not heights or (top := np.concatenate(heights)).max() < HEIGHT_MM - 2 * spacing_mm.max():
         told = ", ".join(f"{value:.1f}" for value in mm)
         raise GeometryError(
-            f"{scan.id}: no sample that the detector sees shows {told} mm; choose a voxel that its maps cover",
+            f"{scan.id}: no sample that the detector sees shows {told} mm; choose one that its maps cover",
             code="geometry.outside",
         )
     where = np.concatenate(pixels)

@@ -28,11 +28,14 @@ class Tensors:
         md: ``(n,)`` mean diffusivity, in mm2/s.
         fa: ``(n,)`` fractional anisotropy, 0 to 1.
         along: ``(n, 3)`` unit vectors, the direction of fastest diffusion in world axes; of either sign.
+        misfit: ``(n,)``: how far signals scatter around what the tensor says, relative to it; the root of the
+            mean square of differences of logarithms.
     """
 
     md: np.ndarray
     fa: np.ndarray
     along: np.ndarray
+    misfit: np.ndarray
 
 
 def tensors(signals: np.ndarray, bvalues: np.ndarray, directions: np.ndarray) -> Tensors | None:
@@ -54,7 +57,9 @@ def tensors(signals: np.ndarray, bvalues: np.ndarray, directions: np.ndarray) ->
         return None
     given = np.asarray(signals[:, used], np.float64)
     floor = np.maximum(given.max(1, keepdims=True) * LEAST_SIGNAL, np.finfo(float).tiny)
-    found = np.linalg.lstsq(design, np.log(np.maximum(given, floor)).T, rcond=None)[0][1:]
+    logs = np.log(np.maximum(given, floor)).T
+    fitted = np.linalg.lstsq(design, logs, rcond=None)[0]
+    misfit, found = np.sqrt(np.square(logs - design @ fitted).mean(0)), fitted[1:]
     matrices = np.empty((len(given), 3, 3))
     for (i, j), value in zip(_PAIRS, found, strict=True):
         matrices[:, i, j] = matrices[:, j, i] = value
@@ -64,7 +69,7 @@ def tensors(signals: np.ndarray, bvalues: np.ndarray, directions: np.ndarray) ->
     md = values.mean(1)
     length = np.maximum(np.linalg.norm(values, axis=1), 1e-12)
     fa = np.sqrt(1.5) * np.linalg.norm(values - md[:, None], axis=1) / length
-    return Tensors(md / 1000, np.minimum(fa, 1.0), vectors[:, :, 2])
+    return Tensors(md / 1000, np.minimum(fa, 1.0), vectors[:, :, 2], misfit)
 
 
 __all__ = ["Tensors", "tensors"]

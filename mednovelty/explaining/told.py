@@ -38,15 +38,17 @@ def height_of(score: ScoreWhy) -> str:
     Examples:
         >>> from mednovelty.explaining.places import Standing
         >>> height_of(ScoreWhy("combi", 2.5, Standing(12, 1600, "voxels of this scan's own brain mask")))
-        "combi is 2.5: 12 of the 1,600 voxels of this scan's own brain mask (0.75 %) score as high. No \
+        "combi is 2.5: number 12 of the 1,600 voxels of this scan's own brain mask (top 0.75 %). No \
 calibration by healthy scans."
     """
     stands = score.standing
-    own = f"{stands.above:,} of the {stands.of:,} {stands.among} ({_percent(stands.share)}) score as high"
+    name = score.score + (f" ({score.about.rstrip('.').lower()})" if score.about else "")
+    number = "the highest" if stands.above == 1 else f"number {stands.above:,}"
+    own = f"{number} of the {stands.of:,} {stands.among} (top {_percent(stands.share)})"
     if score.p_value is None:
-        return f"{score.score} is {score.value:.3g}: {own}. No calibration by healthy scans."
+        return f"{name} is {score.value:.3g}: {own}. No calibration by healthy scans."
     return (
-        f"{score.score} is {score.value:.3g}: in healthy scans that were held out {_percent(score.p_value)} "
+        f"{name} is {score.value:.3g}: in healthy scans that were held out {_percent(score.p_value)} "
         f"of voxels score as high (p = {score.p_value:.2g}); {own}."
     )
 
@@ -59,8 +61,8 @@ def driven_by(score: ScoreWhy) -> str:
         >>> from mednovelty.explaining.voxel import Driver
         >>> drivers = (Driver("b=0", 3.8), Driver("b=1000", 1.0))
         >>> driven_by(ScoreWhy("nll", 4.0, Standing(1, 9, ""), own=4.0, as_normal=0.5, drivers=drivers))
-        'Driven by b=1000: as in the nearest normals, it alone would bring nll from 4 to 1 (86 % of the way to \
-0.5, where all would bring it).'
+        'Driven by b=1000: were it as in the nearest normals, nll would be 1 in place of 4 (86 % of the way \
+to 0.5, where all channels together would bring it).'
     """
     fall = None if score.as_normal is None or score.own is None else score.own - score.as_normal
     if not score.drivers or fall is None or score.own is None:
@@ -73,9 +75,9 @@ def driven_by(score: ScoreWhy) -> str:
         )
     share = (score.own - least.without) / fall
     return (
-        f"Driven by {least.group}: as in the nearest normals, it alone would bring {score.score} from "
-        f"{score.own:.3g} to {least.without:.3g} ({share:.0%} of the way to {score.as_normal:.3g}, where all "
-        "would bring it)."
+        f"Driven by {least.group}: were it as in the nearest normals, {score.score} would be "
+        f"{least.without:.3g} in place of {score.own:.3g} ({share:.0%} of the way to {score.as_normal:.3g}, "
+        "where all channels together would bring it)."
     ).replace("%", " %")
 
 
@@ -111,6 +113,12 @@ def _diffusion(why: VoxelWhy) -> list[str]:
         lines.append(
             f"Mean diffusivity {_of(told.md, UM2_PER_MS)} x 10^-3 mm2/s, anisotropy (FA) {_of(told.fa, 1)}: "
             f"{_meaning(told.md, told.fa)}."
+        )
+    if told.misfit is not None and told.misfit.voxel > told.misfit.high:
+        times = told.misfit.voxel / told.misfit.nearest if told.misfit.nearest else float("inf")
+        lines.append(
+            f"The signal jumps from direction to direction, {times:.1f} times as much as in the most similar "
+            "healthy voxels: look for motion, an artefact or noise before a lesion."
         )
     return lines
 
@@ -231,6 +239,7 @@ def _told_diffusion(why: VoxelWhy) -> dict[str, Any]:
         "OutsideBand": told.outside,
         "MeanDiffusivity": None if told.md is None else _told_quantity(told.md),
         "FractionalAnisotropy": None if told.fa is None else _told_quantity(told.fa),
+        "TensorMisfit": None if told.misfit is None else _told_quantity(told.misfit),
     }
 
 

@@ -23,6 +23,7 @@ from mednovelty.explaining.samples import sample_showing
 from mednovelty.explaining.tables import shell_of
 from mednovelty.explaining.tensor import Tensors, tensors
 from mednovelty.image_gathering import check_contrasts
+from mednovelty.mapping import describe
 from mednovelty.scan import Scan
 from mednovelty.score_names import needs_signal
 from mednovelty.scoring import Scoring
@@ -34,6 +35,7 @@ NEAREST = 5
 BAND = (0.05, 0.95)
 MOST_NORMALS = 20_000
 """Normals that the band and the spread of tensors are taken over, evenly of all."""
+TENSOR = ("md", "fa", "misfit")
 OWN_MASK = "voxels of this scan's own brain mask"
 
 
@@ -81,6 +83,7 @@ class ScoreWhy:
         by_channel: ``(C,)``: what ``own`` falls by when that channel is as in the nearest normals.
         relevance: ``(C,)``, summed over the sample; None where ``rule`` says why not.
         rule: How relevance was found, or why there is none.
+        about: What the score is, in words.
     """
 
     score: str
@@ -93,6 +96,7 @@ class ScoreWhy:
     by_channel: np.ndarray | None = None
     relevance: np.ndarray | None = None
     rule: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ class DiffusionWhy:
         outside: How many channels lie beyond it.
         md: Mean diffusivity in mm2/s; None where the acquisition or the reference does not give it.
         fa: Fractional anisotropy.
+        misfit: How far signals scatter around what the tensor says, relative to it.
     """
 
     bvalues: np.ndarray
@@ -131,6 +136,7 @@ class DiffusionWhy:
     outside: int
     md: Quantity | None
     fa: Quantity | None
+    misfit: Quantity | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +209,7 @@ def explain_voxel(detector: Detector, scan: Scan, voxel: Index, scored: Scored, 
         raise SettingsError(f"nearest must be at least 1, got {k}")
     if detector.contrasts:
         check_contrasts(scan, detector.contrasts)
-    prepared, measured = detector.prepare(scan)
+    prepared, _ = detector.prepare(scan)
     mm = mm_of(scan.grid, voxel)
     sample, pixel = _sample(detector, prepared, np.array(mm))
     x = torch.from_numpy(np.ascontiguousarray(sample, np.float32)).flatten()[None]
@@ -217,13 +223,19 @@ def explain_voxel(detector: Detector, scan: Scan, voxel: Index, scored: Scored, 
     again = reconstruction(detector, x)
     normals = np.empty((0, *sample.shape), np.float32) if near is None else near.samples
     normals = normals.reshape(-1, *sample.shape) * scale
-    gradient_of, slope = asking.slope([name for name in scored.maps])
+    gradient_of, slope = asking.slope(list(scored.maps))
     return VoxelWhy(
         scan.id, voxel, mm, scores, groups, sample * scale,
         None if again is None else again.reshape(sample.shape) * scale, near, normals, pixel,
         _diffusion(detector, sample * scale, normals, scale) if not pixel else None,
         slope, gradient_of,
     )  # fmt: skip
+
+
+def _about(name: str, detector: Detector) -> str:
+    if name in detector.scan_scores:
+        return ""
+    return str(describe(name, detector.contrast_baselines).get("description", ""))
 
 
 def at_pixel(values: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
@@ -280,8 +292,9 @@ class _Asking:
         stands = standing(volume, mask, voxel, OWN_MASK)
         p_value = None if p_values is None else float(p_values[voxel])
         told = (name, float(volume[voxel]), stands, p_value)
+        about = _about(name, self.detector)
         if name in (*self.detector.contrast_baselines, *self.detector.scan_scores) or needs_signal([name]):
-            return ScoreWhy(*told, rule="is no score of one sample by a model")
+            return ScoreWhy(*told, rule="is no score of one sample by a model", about=about)
         own, falls, without, as_normal = self._substituted(name)
         values, rule = self._relevance(name)
         relevance = [None if values is None else float(values[list(g.channels)].sum()) for g in self.groups]
@@ -289,7 +302,7 @@ class _Asking:
             Driver(group.name, float(value), share)
             for group, value, share in zip(self.groups, without, relevance, strict=False)
         )
-        return ScoreWhy(*told, own, as_normal, drivers, falls, values, rule)
+        return ScoreWhy(*told, own, as_normal, drivers, falls, values, rule, about)
 
     def slope(self, names: Sequence[str]) -> tuple[str, np.ndarray | None]:
         """Return the first score that has a derivative by an image, and its modulus, ``(*space)``."""
@@ -352,15 +365,15 @@ def _diffusion(
     bvalues, directions = np.array(scheme.bvalues_s_per_mm2), np.array(scheme.directions)
     own = detector.reference.parts.get("input", detector.reference.parts.get("reconstruction_mean"))
     if own is None or not len(own):
-        return DiffusionWhy(bvalues, directions, None, 0, None, None)
+        return DiffusionWhy(bvalues, directions, None, 0, None, None, None)
     rows = np.unique(np.linspace(0, len(own) - 1, min(len(own), MOST_NORMALS)).astype(np.int64))
     every = own[torch.from_numpy(rows).to(own.device)].cpu().numpy() * scale
     band = np.quantile(every, BAND, axis=0)
     outside = int(np.count_nonzero((signal < band[0]) | (signal > band[1])))
     fits = [tensors(part, bvalues, directions) for part in (signal[None], normals, every) if len(part)]
     if len(fits) < 3 or any(fit is None for fit in fits):
-        return DiffusionWhy(bvalues, directions, band, outside, None, None)
-    return DiffusionWhy(bvalues, directions, band, outside, *(_quantity(fits, name) for name in ("md", "fa")))
+        return DiffusionWhy(bvalues, directions, band, outside, None, None, None)
+    return DiffusionWhy(bvalues, directions, band, outside, *(_quantity(fits, name) for name in TENSOR))
 
 
 def _quantity(fits: Sequence[Tensors | None], name: str) -> Quantity:

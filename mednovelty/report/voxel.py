@@ -25,6 +25,8 @@ WIDTH_INCHES = 14.0
 TEXT_WIDTH = 165
 MOST_SCORES = 12
 BINS = 100
+DARK = 0.6
+"""Of the colours; darker ones have white text."""
 
 
 def draw_voxel(why: VoxelWhy, slices: Slices, path: Path) -> Path:
@@ -91,7 +93,7 @@ def _draw_standing(axes: Axes, score: ScoreWhy, slices: Slices) -> None:
         told = f"p = {score.p_value:.2g} among healthy scans held out"
     stands = score.standing
     axes.set_title(
-        plain(f"{score.score}: {stands.above:,} of {stands.of:,} voxels as high\n({told})"), fontsize=9
+        plain(f"{score.score}: number {stands.above:,} of {stands.of:,} voxels\n({told})"), fontsize=9
     )
     axes.set_xlabel(plain(f"{score.score}, voxels of this scan's own brain"), fontsize=8)
     axes.set_ylabel("voxels", fontsize=8)
@@ -111,27 +113,41 @@ def _draw_drivers(part: SubFigure, why: VoxelWhy) -> None:
 
 
 def _draw_table(axes: Axes, scores: Sequence[ScoreWhy], groups: Sequence[Group]) -> None:
-    falls = np.array([falls_of(score) for score in scores])
-    axes.imshow(falls, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    for (row, column), fall in np.ndenumerate(falls):
-        dark = abs(fall) > 0.6
-        text = "-" if np.isnan(fall) else f"{fall:.0%}"
+    shares = np.array([[*shares_of(score), 0.0] for score in scores])
+    axes.imshow(np.nan_to_num(shares), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        own, normal = scores[row].own, scores[row].as_normal
+        text = "-" if np.isnan(share) else f"{share:.0%}".replace("%", " %")
+        if column == len(groups):
+            text = f"from {own:.3g} to {normal:.3g}"
+        dark = abs(np.nan_to_num(share)) > DARK
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axes.set_xticks(range(len(groups) + 1), [*(plain(g.name) for g in groups), "all"], fontsize=9)
-    axes.set_yticks(range(len(scores)), [plain(f"{s.score} {s.own:.3g}") for s in scores], fontsize=8)
+    names = [*(plain(group.name) for group in groups), "all together"]
+    axes.set_xticks(range(len(names)), names, fontsize=9)
+    axes.set_yticks(range(len(scores)), [plain(score.score) for score in scores], fontsize=8)
     axes.set_title(
-        "What drives each score: by how much it falls when only these channels are as in the nearest normals",
+        "What drives each score: how far it comes back when only these channels are as in the nearest "
+        "normals\n(100 %: as far as with all together; -: all together do not lower it)",
         fontsize=9,
     )
     axes.tick_params(length=0)
 
 
-def falls_of(score: ScoreWhy) -> list[float]:
-    """Return by which share of itself a score falls with each group as normal, and with all; NaN of 0."""
-    if score.own is None or score.as_normal is None:
-        return [float("nan")] * (len(score.drivers) + 1)
-    values = [*(driver.without for driver in score.drivers), score.as_normal]
-    return [(score.own - value) / abs(score.own) if score.own else float("nan") for value in values]
+def shares_of(score: ScoreWhy) -> list[float]:
+    """Return which share of the way to the value with all channels as normal each group alone brings a score.
+
+    NaN where all channels together do not lower it.
+
+    Examples:
+        >>> from mednovelty.explaining.places import Standing
+        >>> from mednovelty.explaining.voxel import Driver
+        >>> drivers = (Driver("b=0", 3.0), Driver("b=1000", 5.0))
+        >>> shares_of(ScoreWhy("a", 4.0, Standing(1, 9, ""), own=4.0, as_normal=0.0, drivers=drivers))
+        [0.25, -0.25]
+    """
+    if score.own is None or score.as_normal is None or score.as_normal >= score.own:
+        return [float("nan")] * len(score.drivers)
+    return [(score.own - driver.without) / (score.own - score.as_normal) for driver in score.drivers]
 
 
 def _say_nearest(axes: Axes, why: VoxelWhy) -> None:
@@ -156,4 +172,4 @@ def _say(axes: Axes, words: str) -> None:
     axes.set_axis_off()
 
 
-__all__ = ["Slices", "draw_voxel", "falls_of", "voxel_figure"]
+__all__ = ["Slices", "draw_voxel", "shares_of", "voxel_figure"]

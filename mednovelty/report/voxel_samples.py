@@ -52,7 +52,7 @@ def picture(values: np.ndarray, why: VoxelWhy, group: Group) -> np.ndarray:
 
 
 def plane(values: np.ndarray, pixel: tuple[int, ...]) -> np.ndarray:
-    """Return ``(H, W)``: the first two axes of an image or window, through a pixel, upright, right on the left.
+    """Return ``(H, W)``, the first two axes of a sample, through a pixel: upright, right on the left.
 
     Samples in anatomical axes run to the right, the front and up: the first axis becomes the columns, from
     the last to the first, and the second the rows, likewise.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 MOST_SHELLS = 3
+LEAST_WIDTH = 5
+"""Of a shell's axes, in channels."""
 LEAST_DIRECTIONS = 3
 """On fewer there is no sphere to draw."""
 EDGES = ((1.15, 0, "R"), (-1.15, 0, "L"), (0, 1.15, "A"), (0, -1.15, "P"))
@@ -23,7 +25,7 @@ EDGES = ((1.15, 0, "R"), (-1.15, 0, "L"), (0, 1.15, "A"), (0, -1.15, "P"))
 
 def draw_profiles(part: SubFigure, why: VoxelWhy) -> None:
     """Draw a shell beside the other: the signal along each direction, ordered by that of the normals."""
-    sizes = [max(len(group.channels), 8) for group in why.groups]
+    sizes = [max(len(group.channels), LEAST_WIDTH) for group in why.groups]
     grid = part.subplots(1, len(why.groups), sharey=True, squeeze=False, width_ratios=sizes)[0]
     for axes, group in zip(grid, why.groups, strict=True):
         _draw_profile(axes, why, group)
@@ -39,7 +41,7 @@ def draw_profiles(part: SubFigure, why: VoxelWhy) -> None:
 
 
 def order_of(why: VoxelWhy, group: Group) -> np.ndarray:
-    """Return a shell's channels by rising signal of the nearest normals; where there are none, of the voxel."""
+    """Return a shell's channels by rising signal of the nearest normals; without these, of the voxel."""
     channels = np.array(group.channels)
     by = why.normals.mean(0) if len(why.normals) else why.signal
     return channels[np.argsort(by[channels], kind="stable")]
@@ -50,14 +52,25 @@ def _draw_profile(axes: Axes, why: VoxelWhy, group: Group) -> None:
     channels = order_of(why, group)
     at = np.arange(len(channels))
     style: dict[str, Any] = {"marker": "o", "markersize": 3}
+    # A line of one point is none.
+    single: dict[str, Any] = {"marker": "_", "markersize": 22} if len(channels) == 1 else {}
     if why.diffusion.band is not None:
         low, high = why.diffusion.band[:, channels]
-        axes.fill_between(at, low, high, color="0.88", label="90 % of all healthy voxels", step="mid")
+        edges = np.repeat(np.arange(len(at) + 1) - 0.5, 2)[1:-1]
+        low, high = np.repeat(low, 2), np.repeat(high, 2)
+        axes.fill_between(edges, low, high, color="0.88", label="90 % of all healthy voxels")
     for number, normal in enumerate(why.normals):
         label = f"{len(why.normals)} most similar healthy voxels" if number == 0 else None
-        axes.plot(at, normal[channels], color=HEALTHY_COLOUR, linewidth=0.9, alpha=0.8, label=label)
+        axes.plot(at, normal[channels], color=HEALTHY_COLOUR, linewidth=0.9, alpha=0.8, label=label, **single)
     if why.reconstruction is not None:
-        axes.plot(at, why.reconstruction[channels], "k--", linewidth=1.1, label="what the model reconstructs")
+        axes.plot(
+            at,
+            why.reconstruction[channels],
+            "k--",
+            linewidth=1.1,
+            label="what the model reconstructs",
+            **single,
+        )
     axes.plot(at, why.signal[channels], color=LESION_COLOUR, linewidth=1.4, label="this voxel", **style)
     axes.set_title(plain(f"{group.name} ({len(channels)})"), fontsize=9)
     axes.set_xticks([])
@@ -78,7 +91,8 @@ def draw_discs(part: SubFigure, why: VoxelWhy) -> None:
     for place, group in zip(groups, shells, strict=True):
         _draw_shell(place, why, group)
     part.suptitle(
-        "The same on the sphere of directions, seen from below (middle: up-down; a dot's colour is the signal)",
+        "The same on the sphere of directions: a dot is a direction (middle: along the body; rim: in axial "
+        "slices), its colour the signal",
         fontsize=10,
     )
 
