@@ -91,7 +91,7 @@ def _neighbours(why: VoxelWhy) -> list[str]:
         if normal.scan
     ]
     more = f" and {len(places) - MOST_SCANS} more" if len(places) > MOST_SCANS else ""
-    what = "voxels" if why.diffusion is not None else "samples"
+    what = "voxels" if why.diffusion is not None else "samples, by their middles"
     told = f": {'; '.join(places[:MOST_SCANS])}{more} (RAS mm)" if places else ", from scans not kept"
     return [f"The {len(near.normals)} most similar healthy {what}{told}."]
 

@@ -113,11 +113,11 @@ def draw_cut(axes: Axes, cut: Cut, grey: tuple[float, float], ends: tuple[float,
 
 
 def ends_of(slices: Slices, value: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the ends of the greys, and of the scores that are drawn: the voxel's own is among them."""
+    """Return the ends of the greys, and of the scores that are drawn, whose upper is not below a value."""
     inside = slices.mask
     grey = np.percentile(slices.background[inside], (1, 99.5))
     low, high = np.percentile(slices.score[inside], (SHOWN_FROM, 99.99))
-    low, high = min(low, value), max(high, value)
+    high = max(high, value)
     apart = 1e-6 * max(1.0, abs(low))
     return (float(grey[0]), float(max(grey[1], grey[0] + 1e-6))), (float(low), float(max(high, low + apart)))
 

@@ -70,7 +70,7 @@ def _sample_inches(why: VoxelWhy) -> float:
 def _draw_place(part: SubFigure, why: VoxelWhy, slices: Slices) -> None:
     """Draw the three slices, and where the voxel's score lies among those of its scan."""
     axes = part.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
-    first = why.scores[0]
+    first = next(score for score in why.scores if score.score == slices.name)
     grey, ends = ends_of(slices, first.value)
     for place, cut in zip(axes, cuts_through(slices, why.mm), strict=False):
         shown = draw_cut(place, cut, grey, ends)
