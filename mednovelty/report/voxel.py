@@ -82,11 +82,9 @@ def _draw_place(part: SubFigure, why: VoxelWhy, slices: Slices) -> None:
 
 def _draw_standing(axes: Axes, score: ScoreWhy, slices: Slices) -> None:
     values = slices.score[slices.mask]
-    low, high = np.percentile(values, (0.05, 99.95))
-    low, high = min(low, score.value), max(high, score.value)
+    low, high = min(float(values.min()), score.value), max(float(values.max()), score.value)
     pad = 0.05 * (high - low) or 1.0
-    clipped = np.clip(values, low, high)
-    axes.hist(clipped, bins=BINS, range=(low - pad, high + pad), color="0.7", log=True)
+    axes.hist(values, bins=BINS, range=(low - pad, high + pad), color="0.7", log=True)
     axes.axvline(score.value, color=LESION_COLOUR, linewidth=2, label="this voxel")
     told = "no calibration by healthy scans"
     if score.p_value is not None:

@@ -26,11 +26,10 @@ EDGES = ((1.15, 0, "R"), (-1.15, 0, "L"), (0, 1.15, "A"), (0, -1.15, "P"))
 def draw_profiles(part: SubFigure, why: VoxelWhy) -> None:
     """Draw a shell beside the other: the signal along each direction, ordered by that of the normals."""
     sizes = [max(len(group.channels), LEAST_WIDTH) for group in why.groups]
-    grid = part.subplots(1, len(why.groups), sharey=True, squeeze=False, width_ratios=sizes)[0]
+    grid = part.subplots(1, len(why.groups), squeeze=False, width_ratios=sizes)[0]
     for axes, group in zip(grid, why.groups, strict=True):
         _draw_profile(axes, why, group)
     grid[0].set_ylabel("signal (1: mean of the brain)", fontsize=8)
-    grid[0].set_ylim(bottom=0)
     handles, labels = grid[-1].get_legend_handles_labels()
     grid[-1].legend(handles, labels, fontsize=7.5, loc="upper left", framealpha=0.8)
     part.suptitle(
@@ -74,6 +73,8 @@ def _draw_profile(axes: Axes, why: VoxelWhy, group: Group) -> None:
     axes.plot(at, why.signal[channels], color=LESION_COLOUR, linewidth=1.4, label="this voxel", **style)
     axes.set_title(plain(f"{group.name} ({len(channels)})"), fontsize=9)
     axes.set_xticks([])
+    # Shells differ in signal by more than voxels do: each has a scale of its own, from 0.
+    axes.set_ylim(bottom=0)
     axes.set_xlim(-0.6, len(at) - 0.4)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
