@@ -293,26 +293,12 @@ def explain(
     ] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option(
-            "--at",
-            help="Of maps: X,Y,Z of a voxel in mm (RAS+: right, front, up), as often as wanted. Default: "
-            "peaks of clusters, else of the map.",
-        ),
+        typer.Option("--at", help="Of maps: X,Y,Z in mm (RAS+), as often as wanted; default: peaks."),
     ] = None,
-    detector: Annotated[
-        Path | None,
-        typer.Option("--detector", help="Of maps: the detector that made them; default: where they say."),
-    ] = None,
-    scans: Annotated[
-        Path | None,
-        typer.Option("--scans", help="Of maps: the folder of the scans; default: where they say."),
-    ] = None,
-    nearest: Annotated[
-        int, typer.Option("--nearest", min=1, help="Of maps: how many of the nearest normals to show.")
-    ] = 5,
-    peaks: Annotated[
-        int, typer.Option("--peaks", min=1, help="Of maps without clusters: how many peaks.")
-    ] = 3,
+    detector: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
+    scans: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="Of maps: how many nearest normals.")] = 5,
+    peaks: Annotated[int, typer.Option(min=1, help="Of maps without clusters: how many peaks.")] = 3,
     score_names: Annotated[
         str | None,
         typer.Option(
@@ -347,16 +333,7 @@ def explain(
 
     if folder is None:
         voxels = explain_command.VoxelRequest(
-            maps=model,
-            at=tuple(at or ()),
-            score=score_names,
-            detector=detector,
-            scans=scans,
-            nearest=nearest,
-            peaks=peaks,
-            device=device,
-            threads=threads,
-            as_json=as_json,
+            model, tuple(at or ()), score_names, detector, scans, nearest, peaks, device, threads, as_json
         )
         _end(console.run(lambda: explain_command.explain_voxels(voxels, output), as_json))
         return

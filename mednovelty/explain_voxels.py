@@ -23,7 +23,8 @@ from mednovelty.errors import DetectorError, ScanError, SettingsError
 from mednovelty.evaluation.files import find_maps
 from mednovelty.explaining.places import Index, mm_of, peaks, short, voxel_at
 from mednovelty.explaining.told import lines_of, told_of
-from mednovelty.explaining.voxel import NEAREST, Scored, VoxelWhy, explain_voxel
+from mednovelty.explaining.voxel import NEAREST, explain_voxel
+from mednovelty.explaining.voxel_parts import Scored, VoxelWhy
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.guard import read_text, shown
 from mednovelty.io.nifti import read_volume

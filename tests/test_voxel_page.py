@@ -8,7 +8,8 @@ from cohorts import tiny_cohort, tiny_detector
 from small_images import detector_of, scan_of
 
 from mednovelty.explaining.places import Standing
-from mednovelty.explaining.voxel import Driver, Group, Scored, ScoreWhy, explain_voxel
+from mednovelty.explaining.voxel import explain_voxel
+from mednovelty.explaining.voxel_parts import Driver, Group, Scored, ScoreWhy
 from mednovelty.io.read_scan import read_scan
 from mednovelty.report.cuts import Slices, cuts_through
 from mednovelty.report.relevance import on_disc
@@ -81,9 +82,11 @@ def voxel():
 
 
 def texts(figure):
+    import matplotlib.table
     import matplotlib.text
 
-    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+    cells = [cell.get_text() for cell in figure.findobj(matplotlib.table.Cell)]
+    return "\n".join(text.get_text() for text in [*figure.findobj(matplotlib.text.Text), *cells])
 
 
 def test_a_page_of_a_diffusion_voxel(voxel, tmp_path):

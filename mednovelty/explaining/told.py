@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mednovelty.explaining.places import in_words
-from mednovelty.explaining.voxel import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel
+from mednovelty.explaining.voxel_parts import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel
 
 UM2_PER_MS = 1000.0
 """mm2/s to the unit of 10^-3 mm2/s in which diffusivities are told."""
@@ -58,7 +58,7 @@ def driven_by(score: ScoreWhy) -> str:
 
     Examples:
         >>> from mednovelty.explaining.places import Standing
-        >>> from mednovelty.explaining.voxel import Driver
+        >>> from mednovelty.explaining.voxel_parts import Driver
         >>> drivers = (Driver("b=0", 3.8), Driver("b=1000", 1.0))
         >>> driven_by(ScoreWhy("nll", 4.0, Standing(1, 9, ""), own=4.0, as_normal=0.5, drivers=drivers))
         'Driven by b=1000: were it as in the nearest normals, nll would be 1 in place of 4 (86 % of the way \

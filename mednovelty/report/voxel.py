@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mednovelty.explaining.told import lines_of
-from mednovelty.explaining.voxel import Group, ScoreWhy, VoxelWhy
+from mednovelty.explaining.voxel_parts import Group, ScoreWhy, VoxelWhy
 from mednovelty.report.cuts import Slices, cuts_through, draw_cut, ends_of
 from mednovelty.report.figures import LESION_COLOUR, save_figure
 from mednovelty.report.mosaic import plain
@@ -138,7 +138,7 @@ def shares_of(score: ScoreWhy) -> list[float]:
 
     Examples:
         >>> from mednovelty.explaining.places import Standing
-        >>> from mednovelty.explaining.voxel import Driver
+        >>> from mednovelty.explaining.voxel_parts import Driver
         >>> drivers = (Driver("b=0", 3.0), Driver("b=1000", 5.0))
         >>> shares_of(ScoreWhy("a", 4.0, Standing(1, 9, ""), own=4.0, as_normal=0.0, drivers=drivers))
         [0.25, -0.25]

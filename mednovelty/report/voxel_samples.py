@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.explaining.voxel import Group, VoxelWhy
+from mednovelty.explaining.voxel_parts import Group, VoxelWhy
 from mednovelty.report.mosaic import plain
 
 if TYPE_CHECKING:
