@@ -374,11 +374,25 @@ def calibrate(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
-    folder: Folder,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where relevance goes; may be the folder of score's maps.")
+    model: Annotated[
+        Path,
+        typer.Argument(help="A detector's folder; or, alone, one of score's maps: why voxels score so high."),
     ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of scans, whose relevance is written. None: see --at.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where relevance goes; may be the folder of score's maps."),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="Of maps: X,Y,Z in mm (RAS+), as often as wanted; default: peaks."),
+    ] = None,
+    detector: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
+    scans: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="Of maps: how many nearest normals.")] = 5,
+    peaks: Annotated[int, typer.Option(min=1, help="Of maps without clusters: how many peaks.")] = 3,
     score_names: Annotated[
         str | None,
         typer.Option(
@@ -404,13 +418,24 @@ def explain(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Write why scores are what they are: maps of relevance, of diffusion scans over gradients and shells."""
+    """Write why scores are what they are: of a scan as maps of relevance, of a voxel as one page.
+
+    With a detector and scans, where relevance lies, and of diffusion scans on which gradients and shells.
+    With maps alone, explain OUT/sub-01 --at 10,-32,24: the voxel beside its nearest normals, what drives it.
+    """
     from mednovelty import explain_command
 
+    if folder is None:
+        voxels = explain_command.VoxelRequest(
+            model, tuple(at or ()), score_names, detector, scans, nearest, peaks, device, threads, as_json
+        )
+        _end(console.run(lambda: explain_command.explain_voxels(voxels, output), as_json))
+        return
     request = explain_command.ExplainRequest(
         model=model,
         folder=folder,
         output=output,
+        only_of_maps=bool(at or detector or scans),
         score=score_names,
         method=method,
         masks=masks,

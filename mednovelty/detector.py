@@ -63,6 +63,7 @@ class Detector:
         origin: The detector whose weights its training started from; None: it started from nothing learnt.
         notes: What fitting had to say: scans that failed, how validation was split.
         sha256: Of its record on disk; empty before it is saved.
+        folder: Where it lies on disk; None before it is saved.
     """
 
     recipe: str
@@ -76,6 +77,7 @@ class Detector:
     """Names of a structural scan's channels, in order."""
     origin: Origin | None = None
     sha256: str = field(default="", compare=False)
+    folder: Path | None = field(default=None, compare=False)
 
     @classmethod
     def fit(  # noqa: PLR0913 - all but the scans are by keyword
@@ -438,7 +440,7 @@ class Detector:
         """
         from mednovelty.model_folder import save
 
-        return replace(self, sha256=save(self, Path(folder)))
+        return replace(self, sha256=save(self, Path(folder)), folder=Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Detector:
@@ -449,7 +451,7 @@ class Detector:
         """
         from mednovelty.model_folder import load
 
-        return cls(**load(Path(folder)))
+        return cls(**load(Path(folder)), folder=Path(folder))
 
     def __repr__(self) -> str:
         scheme = self.scheme.describe() if self.scheme else f"{self.model.channels} channels"

@@ -1,15 +1,21 @@
-"""The ``explain`` command: why scores of scans are what they are."""
+"""The ``explain`` command: why scores of scans, or of single voxels, are what they are."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mednovelty import console
 from mednovelty.errors import SettingsError
+from mednovelty.text import printable
+
+if TYPE_CHECKING:
+    from mednovelty.detector import Detector
+    from mednovelty.scan import Scan
 
 log = logging.getLogger("mednovelty")
 
@@ -20,7 +26,9 @@ class ExplainRequest:
 
     model: Path
     folder: Path
-    output: Path
+    output: Path | None
+    only_of_maps: bool = False
+    """Whether options were given that are for maps."""
     score: str | None = None
     method: str = "auto"
     masks: Path | None = None
@@ -33,8 +41,104 @@ class ExplainRequest:
     as_json: bool = False
 
 
+@dataclass(frozen=True)
+class VoxelRequest:
+    """What ``explain`` was asked of maps."""
+
+    maps: Path
+    at: tuple[str, ...] = ()
+    score: str | None = None
+    detector: Path | None = None
+    scans: Path | None = None
+    nearest: int = 5
+    peaks: int = 3
+    device: str = "auto"
+    threads: int | None = None
+    as_json: bool = False
+
+
+def explain_voxels(request: VoxelRequest, output: Path | None = None) -> int:
+    """Write why voxels of scored scans score as they do, beside their maps; return the exit code.
+
+    Raises:
+        SettingsError: The folder is a detector's; or places are asked for in several scans at once.
+    """
+    from mednovelty.detector import Detector
+    from mednovelty.explain_voxels import VoxelRun, detector_folder, explain_scan_voxels, scored_scans
+    from mednovelty.store import RECORD
+
+    if (request.maps / RECORD).exists():
+        raise SettingsError(
+            f"{request.maps}: is a detector; give a folder of scans and -o OUT after it for relevance, or "
+            "the folder of a scored scan alone, such as OUT/sub-01, for why a voxel scores as it does"
+        )
+    if output is not None:
+        raise SettingsError("-o: what is told of voxels is written beside their maps; leave -o out")
+    places = tuple(place_in_mm(text) for text in request.at)
+    found = scored_scans(request.maps)
+    if places and len(found) > 1:
+        raise SettingsError(
+            f"{request.maps}: holds maps of {len(found)} scans, and --at is a place in one; give that one's "
+            f"folder, such as {request.maps / next(iter(found)).partition('_')[0]}"
+        )
+    console.set_threads(request.threads)
+    run = VoxelRun(places, request.score, request.nearest, request.peaks)
+    known: dict[Path, Detector] = {}
+    told = []
+    for scored in found.values():
+        folder = (request.detector or detector_folder(scored)).resolve()
+        detector = known.get(folder) or Detector.load(folder).to(request.device)
+        known[folder] = detector
+        scan = _scan_in(request.scans, detector, scored.id, scored.brain)
+        for one in explain_scan_voxels(detector, scored, run, scan):
+            told.append(json.loads(one.picture.with_suffix(".json").read_text(encoding="utf-8")))
+            log.info("%s", one.picture)
+            if not request.as_json:
+                print(printable("\n".join(told[-1]["Text"]) + "\n", keep="\n"))
+    if request.as_json:
+        console.print_json(told)
+    return 0
+
+
+def place_in_mm(text: str) -> tuple[float, float, float]:
+    """Return the place that ``--at`` names.
+
+    Raises:
+        SettingsError: It is not three finite numbers.
+
+    Examples:
+        >>> place_in_mm("10,-32, 24.5")
+        (10.0, -32.0, 24.5)
+    """
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"--at {text}: must be X,Y,Z in mm, such as 10,-32,24.5") from error
+    if not all(math.isfinite(value) for value in (x, y, z)):
+        raise SettingsError(f"--at {text}: must be three finite numbers")
+    return x, y, z
+
+
+def _scan_in(folder: Path | None, detector: Detector, id: str, brain: Path) -> Scan | None:
+    """Return the scan of an id in a folder, its mask the one that was used; None where no folder is given."""
+    from mednovelty.fit_command import find_scans_of
+    from mednovelty.io.read_scan import read_scan
+
+    if folder is None:
+        return None
+    kind: Any = "structural" if detector.contrasts else "dwi"
+    found = {files.id: files for files in find_scans_of(kind, folder, detector.contrasts, None)}
+    if id not in found:
+        raise SettingsError(f"{folder}: has no scan {id}; there are {', '.join(list(found)[:10])}")
+    return read_scan(replace(found[id], mask=brain), options=detector.reading)
+
+
 def explain(request: ExplainRequest) -> int:
-    """Write the relevance of scans; return the exit code."""
+    """Write the relevance of scans; return the exit code.
+
+    Raises:
+        SettingsError: There is no folder to write to, or options are given that are for maps.
+    """
     from mednovelty.cohort import CohortSettings, check_run
     from mednovelty.commands import scans_to_score
     from mednovelty.detector import Detector
@@ -42,6 +146,12 @@ def explain(request: ExplainRequest) -> int:
     from mednovelty.fit_command import names_of
     from mednovelty.words_commands import SCORED, is_detector_of_reports
 
+    if request.output is None:
+        raise SettingsError("explain MODEL SCANS needs -o OUT, where relevance goes")
+    if request.only_of_maps:
+        raise SettingsError(
+            "--at, --detector and --scans are for explain with a folder of maps alone, such as OUT/sub-01"
+        )
     if is_detector_of_reports(request.model):
         raise SettingsError(
             f"{request.model}: is a detector of reports, which attention explains: `mednovelty score` writes "
@@ -83,4 +193,4 @@ def _regions(masks: Path, ids: list[str], besides: Path) -> dict[str, Path]:
     return found
 
 
-__all__ = ["ExplainRequest", "explain"]
+__all__ = ["ExplainRequest", "VoxelRequest", "explain", "explain_voxels", "place_in_mm"]

@@ -24,6 +24,7 @@ from mednovelty.neighbours.choice import is_approximate
 from mednovelty.neighbours.latent_settings import MOST_NEIGHBOURS, NLNSettings
 from mednovelty.plugins import plugin
 from mednovelty.reference import Reference, bytes_a_voxel, latent_size
+from mednovelty.sample_places import NormalPlaces
 from mednovelty.scoring import Scoring, reference_parts
 from mednovelty.searches import with_chosen_searches
 from mednovelty.seeds import generator, numpy_generator
@@ -159,6 +160,7 @@ class Fitted:
         constants_by_k: By number of neighbours and score, what the score's terms are normalised with,
             measured on held-out voxels; empty where no score has terms.
         nln: As asked for, or chosen.
+        places: Where the reference's normals come from; None where that was not kept.
     """
 
     method: Any
@@ -168,6 +170,7 @@ class Fitted:
     summary: dict[str, Any]
     constants_by_k: Mapping[int, Mapping[str, Constants]] = field(default_factory=dict)
     nln: NLNSettings = field(default_factory=NLNSettings)
+    places: NormalPlaces | None = None
 
     @property
     def constants(self) -> Mapping[str, Constants]:
@@ -317,7 +320,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
     held_out = generator(seed, "held-out elbo")
     summary = dict(best.method.assess(best.model, training, validation, held_out)) | choice
     summary |= {} if init is None else {"started_from": init.words}
-    reference = _draw_reference(best, training, parts, settings, seed, on_reference)
+    reference, places = _draw_reference(best, training, parts, settings, seed, on_reference)
     sample = _held_out(validation, best.method, settings, seed).to(device)
     reference = with_chosen_searches(reference, best.model, settings.scores, sample,
                                      name=settings.neighbours, seed=seed, knn=settings.knn,
@@ -327,7 +330,7 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
                               generator(seed, "tune nln"), background=_background(settings))  # fmt: skip
         settings, summary = replace(settings, nln=nln), summary | {"tuned": told}
     constants = _constants(best.model, reference, settings, sample)
-    return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln)
+    return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln, places)
 
 
 def _held_out(validation: VoxelCache, method: Any, settings: FitSettings, seed: int) -> torch.Tensor:
@@ -400,7 +403,7 @@ def _draw_reference(
     settings: FitSettings,
     seed: int,
     advance: Callable[[int, int], Any],
-) -> Reference:
+) -> tuple[Reference, NormalPlaces | None]:
     model = best.model
     count = _reference_size(model, training, parts, settings)
     if not count:
@@ -416,7 +419,8 @@ def _draw_reference(
         rows = _healthy(training, rows, best.method)
     normals = torch.from_numpy(_samples(training, rows))
     neighbours = fallback_neighbours(settings.neighbours)
-    return Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))
+    reference = Reference.of(model, normals, parts, neighbours=neighbours, drawn_from=len(training))
+    return reference, training.places_of(rows) if len(rows) else None
 
 
 def _reference_size(model: Any, training: VoxelCache, parts: set[str], settings: FitSettings) -> int:

@@ -32,9 +32,11 @@ from mednovelty.outlier_sources import Exposure
 from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
+from mednovelty.sample_places import SamplePlaces
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
 from mednovelty.signal_scale import SignalScale, scheme_of
+from mednovelty.views.voxel import VoxelView
 from mednovelty.voxel_cache import VoxelCache
 
 if TYPE_CHECKING:
@@ -170,7 +172,9 @@ class _Gathering:
             budget, shape = self.settings.cache_bytes, (prepared.n_channels,)
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
-        held = self.held.append(self.table, scan.id, rows)
+        centres = VoxelView().centres(prepared, 0, prepared.n_voxels)[used]
+        places = SamplePlaces.of(centres, prepared.grid.affine)
+        held = self.held.append(self.table, scan.id, rows, places)
         self.notes += [f"{scan.id}: {held}"] if held else []
         self.scale.keep(scan.id, healthy)
         told = self.known.told(scan.id)

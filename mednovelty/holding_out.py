@@ -23,6 +23,7 @@ import numpy as np
 from mednovelty.errors import MedNoveltyError, OutputError, ScanError, StoppedError, failure_message
 from mednovelty.fitting import make_method
 from mednovelty.io.folds import subject_of as _subject_of_files
+from mednovelty.sample_places import SamplePlaces
 from mednovelty.scan import Scan
 from mednovelty.seeds import numpy_generator
 from mednovelty.voxel_cache import VoxelCache
@@ -48,33 +49,36 @@ class HeldAnomalies:
     seed: int = 0
     names: list[str] = field(default_factory=list)
 
-    def append(self, table: VoxelCache, scan: str, rows: np.ndarray) -> str:
+    def append(
+        self, table: VoxelCache, scan: str, rows: np.ndarray, places: SamplePlaces | None = None
+    ) -> str:
         """Add the labelled rows of a scan, ``(n, D)``, to a table; return a note, empty where there is none.
 
         Args:
             table: The rows that are held out are its last ones.
             scan: Its id.
             rows: They end with labels where any of the scan is held out.
+            places: Where they are, as far as is known.
         """
         if scan in self.whole:
-            table.append(scan, rows)
+            table.append(scan, rows, places)
             self.names.append(scan)
             return "held out whole: its anomalies help to choose the epoch"
-        places = np.flatnonzero(rows[:, -1] < 0) if scan == self.part else np.empty(0, np.int64)
-        if len(places) < 2:
-            table.append(scan, rows)
+        abnormal = np.flatnonzero(rows[:, -1] < 0) if scan == self.part else np.empty(0, np.int64)
+        if len(abnormal) < 2:
+            table.append(scan, rows, places)
             return ""
-        count = min(max(1, round(PART * len(places))), len(places) - 1)
-        start = numpy_generator(self.seed, "held-out anomalies", scan).integers(len(places) - count + 1)
+        count = min(max(1, round(PART * len(abnormal))), len(abnormal) - 1)
+        start = numpy_generator(self.seed, "held-out anomalies", scan).integers(len(abnormal) - count + 1)
         chosen = np.zeros(len(rows), bool)
-        chosen[places[start : start + count]] = True
+        chosen[abnormal[start : start + count]] = True
         name = f"held out of {scan}"
-        table.append(scan, rows[~chosen])
+        table.append(scan, rows[~chosen], None if places is None else places.kept(~chosen))
         table.append(name, rows[chosen])
         self.names.append(name)
         return (
-            f"{count} of its {len(places)} abnormal samples, which follow each other, are held out to choose "
-            "the epoch: of the same patient as those that are trained on, since no other is annotated"
+            f"{count} of its {len(abnormal)} abnormal samples, which follow each other, are held out to "
+            "choose the epoch: of the same patient as those that are trained on, since no other is annotated"
         )
 
 

@@ -37,6 +37,7 @@ from mednovelty.outlier_sources import Exposure, picture_samples
 from mednovelty.preprocess.qspace import GradientScheme
 from mednovelty.preprocess.resample import carried
 from mednovelty.protocols import Preprocessor
+from mednovelty.sample_places import SamplePlaces
 from mednovelty.scan import Scan
 from mednovelty.signal_scale import SignalScale, scheme_of
 from mednovelty.voxel_cache import Acquisition, VoxelCache
@@ -148,7 +149,7 @@ class _Gathering:
         prepared = self.scale.prepared(scan, None if shown else lesion)
         if lesion is not None and prepared.grid.shape != scan.grid.shape:
             lesion = carried(lesion, scan.grid, prepared.grid)
-        rows = self._rows(prepared, lesion, shown)
+        rows, places = self._rows(prepared, lesion, shown)
         told = self._told(scan, rows, shown)
         if not len(rows):
             raise ScanError(f"{scan.id}: no sample is left to train on: too little brain, or lesions in all",
@@ -159,7 +160,7 @@ class _Gathering:
             shape, budget = self.view.shape(prepared.n_channels), self.settings.cache_bytes
             self.table = VoxelCache(rows.shape[1], shape=shape, budget_bytes=budget, folder=self.folder)
             self.exposure.hold_out(self.table, self._outlier_rows, self.notes)
-        held = self.held.append(self.table, scan.id, rows)
+        held = self.held.append(self.table, scan.id, rows, places)
         self.notes += [f"{scan.id}: {held}"] if held else []
         self.seen.append(SeenScan(scan.id, scan.sha256, len(rows), "training", told))
         self.notes += [f"{scan.id}: {told}"] if told else []
@@ -167,9 +168,12 @@ class _Gathering:
             self.asked.add(scan.id)
         self.notes += [f"{scan.id}: {warning}" for warning in scan.warnings]
 
-    def _rows(self, prepared: Scan, lesion: np.ndarray | None, shown: bool) -> np.ndarray:
-        """Return ``(n, D)`` or wider rows, those of samples that may be used."""
+    def _rows(
+        self, prepared: Scan, lesion: np.ndarray | None, shown: bool
+    ) -> tuple[np.ndarray, SamplePlaces | None]:
+        """Return ``(n, D)`` or wider rows, those of samples that may be used, and where they are."""
         whole, count, blocks = self.known.label_of(prepared.id), self.view.count(prepared), []
+        kept = [np.empty(0, bool)]
         sample_bytes = 4 * math.prod(self.view.shape(prepared.n_channels))
         at_a_time = max(1, min(BLOCK_SAMPLES, BLOCK_BYTES // sample_bytes))
         for start in range(0, count, at_a_time):
@@ -184,7 +188,15 @@ class _Gathering:
                 labels, used = np.where(enough, -1.0, 0.0), used | enough
             rows = self.known.rows(samples, labels, truth, self._spacing_mm(prepared))
             blocks.append(rows[used])
-        return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
+            kept.append(used)
+        if not blocks:
+            return np.empty((0, 0), np.float32), None
+        # A view that does not say where its samples are is not asked.
+        places = None
+        if hasattr(self.view, "centres"):
+            centres = self.view.centres(prepared, 0, count)[np.concatenate(kept)]
+            places = SamplePlaces.of(centres, prepared.grid.affine)
+        return np.concatenate(blocks), places
 
     def _spacing_mm(self, scan: Scan) -> tuple[float, ...]:
         return tuple(self.view.spacing_mm(scan)) if hasattr(self.view, "spacing_mm") else ()

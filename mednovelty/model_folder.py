@@ -23,6 +23,7 @@ from mednovelty.origin import Origin
 from mednovelty.plugins import plugin
 from mednovelty.recipes import recipe_of
 from mednovelty.reference import Reference
+from mednovelty.sample_places import NormalPlaces
 from mednovelty.settings import checked, overlaid, tree_of
 
 if TYPE_CHECKING:
@@ -55,11 +56,23 @@ def sha256_of(detector: Detector) -> str:
 
 
 def _tensors_of(detector: Detector) -> dict[str, Mapping[str, torch.Tensor]]:
+    places = _places_told(detector)
     return {
         store.WEIGHTS: detector.model.state_dict(),
         store.REFERENCE: detector.reference.parts,
         store.SEARCHES: searches.states_of(detector.reference),
+        **({store.PLACES: places} if places else {}),
     }
+
+
+def _places_told(detector: Detector) -> dict[str, torch.Tensor]:
+    """Return where normals come from, ``scan`` an index into the record's; nothing where it is unknown."""
+    places = detector.fitted.places
+    places = None if places is None else places.among([scan.id for scan in detector.scans])
+    if places is None:
+        return {}
+    told = {"scan": torch.from_numpy(places.scan)}
+    return told if places.mm is None else told | {"mm": torch.from_numpy(places.mm)}
 
 
 def record_of(detector: Detector) -> store.DetectorRecord:
@@ -131,11 +144,12 @@ def load(folder: Path) -> dict[str, Any]:
         reference = Reference(parts, record.reference.neighbours, record.reference.drawn_from)
         told = [search.model_dump() for search in record.reference.searches]
         reference = searches.restored(reference, told, files[store.SEARCHES])
+        places = _places(record, files.get(store.PLACES))
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     constants = _constants(record, settings.nln.k)
     return {
         "recipe": record.recipe,
-        "fitted": Fitted(method, model, reference, curve, record.summary, constants, settings.nln),
+        "fitted": Fitted(method, model, reference, curve, record.summary, constants, settings.nln, places),
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,
@@ -147,6 +161,14 @@ def load(folder: Path) -> dict[str, Any]:
         "contrasts": tuple(record.contrasts),
         "sha256": sha256,
     }
+
+
+def _places(record: store.DetectorRecord, tensors: Mapping[str, torch.Tensor] | None) -> NormalPlaces | None:
+    if tensors is None:
+        return None
+    record_checks.check_places(record, tensors)
+    mm = tensors["mm"].numpy() if "mm" in tensors else None
+    return NormalPlaces(tuple(scan.id for scan in record.scans), tensors["scan"].numpy(), mm)
 
 
 def _scans_told(scans: Sequence[SeenScan]) -> list[store.ScanRecord]:

@@ -48,6 +48,7 @@ class Exposed(VoxelCache):
             )
         self._table, self._on_disk = own._read(), own._on_disk
         self._rows, self._before, self.scans = own._rows, own._before, own.scans
+        self.places = own.places
         self.acquisition = own.acquisition
         self.own, self.outliers, self.share, self.repeated = own, outliers, share, repeated
 

@@ -220,6 +220,7 @@ def sidecar_of(
         "Threshold": None,
         "Detector": {
             "Sha256": detector.sha256,
+            "Folder": None if detector.folder is None else _relative(detector.folder, place.folder),
             "Method": detector.settings.method,
             "ReferenceVoxels": len(reference),
             "ReferenceDrawnFrom": reference.drawn_from,

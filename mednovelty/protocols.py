@@ -210,9 +210,10 @@ class View(Protocol):
     """Cuts a scan into samples and puts scores back where they came from.
 
     A view may also have ``spacing_mm(scan)``, of its samples' axes, for what is smoothed in mm;
-    ``slice_axis(scan)``, the voxel axis along which its slices lie; ``covered(scan)``, which voxels of the
-    mask its samples show; ``touches(scan, lesion, start, stop)``, for healthy parts of patients; and
-    ``stitch``, with which it drives the scoring itself.
+    ``centres(scan, start, stop)``, ``(n, 3)``, the middles of samples in voxels, by which it is told later
+    where a normal comes from; ``slice_axis(scan)``, the voxel axis along which its slices lie;
+    ``covered(scan)``, which voxels of the mask its samples show; ``touches(scan, lesion, start, stop)``, for
+    healthy parts of patients; and ``stitch``, with which it drives the scoring itself.
     """
 
     def shape(self, channels: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from mednovelty.recipes import RECIPES
 from mednovelty.reference import latent_size, part_widths
 from mednovelty.scoring import reference_parts
 from mednovelty.settings import tree_of
-from mednovelty.store import REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
+from mednovelty.store import PLACES, REFERENCE, WEIGHTS, DetectorRecord, SearchRecord, json_types
 from mednovelty.tuning import takes_neighbours
 
 LARGEST_B_S_PER_MM2 = 1e6
@@ -311,6 +311,25 @@ def check_reference(
     missing = sorted(reference_parts(settings.scores) - set(parts))
     if missing:
         raise DetectorError(f"{REFERENCE}: has no part {missing[0]!r}, which the detector's scores need")
+
+
+def check_places(record: DetectorRecord, tensors: Mapping[str, Tensor]) -> None:
+    """Check where normals are said to come from: one place each, in scans that the record tells of.
+
+    Raises:
+        DetectorError: They do not fit.
+    """
+    n = record.reference.n_voxels
+    wanted = {"scan": ((n,), "int32"), "mm": ((n, 3), "float32")}
+    found = {name: (tuple(tensor.shape), _dtype(tensor)) for name, tensor in tensors.items()}
+    if "scan" not in found or any(wanted.get(name) != value for name, value in found.items()):
+        shown = ", ".join(f"{name} {_shown(tensor)}" for name, tensor in tensors.items()) or "nothing"
+        raise DetectorError(f"{PLACES}: holds {shown}, which are no places of {n} normals")
+    scan = tensors["scan"]
+    if not ((scan >= 0) & (scan < len(record.scans))).all():
+        raise DetectorError(
+            f"{PLACES}: has normals of scans that are none of the record's {len(record.scans)}"
+        )
 
 
 def first_difference(written: Any, read: Any, place: str) -> str:

@@ -1,9 +1,10 @@
-"""A detector on disk: one JSON file, three of tensors, every byte accounted for.
+"""A detector on disk: one JSON file, three or four of tensors, every byte accounted for.
 
 ``detector.json``          ``DetectorRecord``: settings, preprocessing, scheme, training scans, versions
 ``weights.safetensors``    the network
 ``reference.safetensors``  the normals as the network sees them
 ``searches.safetensors``   what approximate searches among them need, ``kind/place/name``
+``places.safetensors``     which scan each normal is of, and where in it (mm); detectors of before have none
 
 Reading never runs anything from the files: JSON is checked against the schema, tensors are checked for
 names, shapes and finite values, and both against the hashes in the record. What the record says is held
@@ -32,7 +33,7 @@ from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
 
 SCHEMA_VERSION = 2
 RECORD, WEIGHTS, REFERENCE = "detector.json", "weights.safetensors", "reference.safetensors"
-SEARCHES = "searches.safetensors"
+SEARCHES, PLACES = "searches.safetensors", "places.safetensors"
 LARGEST_RECORD_BYTES = 64 << 20
 
 
@@ -159,7 +160,7 @@ def write(folder: Path, record: Any, files: Mapping[str, Mapping[str, Tensor]], 
     Args:
         folder: Made if absent.
         record: All but the tensors, such as a ``DetectorRecord``.
-        files: ``WEIGHTS``, ``REFERENCE`` and ``SEARCHES``: tensors by name.
+        files: ``WEIGHTS``, ``REFERENCE``, ``SEARCHES`` and ``PLACES``: tensors by name.
         name: Of the record's file.
 
     Returns:
@@ -206,7 +207,10 @@ def read(folder: Path) -> tuple[DetectorRecord, dict[str, dict[str, Tensor]], st
     path = folder / RECORD
     content, sha256 = read_json(path, "detector")
     record = _validated(path, content)
-    files = {name: read_tensors(folder / name, record.files) for name in (WEIGHTS, REFERENCE, SEARCHES)}
+    # What the format's first detectors had none of.
+    later = [name for name in (PLACES,) if name in record.files]
+    names = (WEIGHTS, REFERENCE, SEARCHES, *later)
+    files = {name: read_tensors(folder / name, record.files) for name in names}
     return record, files, sha256
 
 

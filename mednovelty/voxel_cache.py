@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.sample_places import NormalPlaces, SamplePlaces
 from mednovelty.scratch import ScratchTable
 
 BLOCK_ROWS = 4096
@@ -67,6 +68,7 @@ class VoxelCache:
         folder: Where the file lies when the budget is exceeded; ``None``: the system's temporary folder.
 
     Attributes:
+        places: Where each scan's rows are, of those of which it is known.
         outliers: Labelled rows that batches are mixed with, see ``outlier_exposure``; None: there are none.
         acquisition: Of q-space voxels, where it is known.
 
@@ -90,6 +92,7 @@ class VoxelCache:
         self.shape = shape or (channels,)
         self.block_rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * channels)))
         self.scans: dict[str, slice] = {}
+        self.places: dict[str, SamplePlaces] = {}
         self.outliers: VoxelCache | None = None
         self.acquisition: Acquisition | None = None
         self._budget = budget_bytes
@@ -158,6 +161,9 @@ class VoxelCache:
             begin, end = max(rows.start, start) - start, min(rows.stop, stop) - start
             if begin < end:
                 part.scans[scan] = slice(begin, end)
+                if scan in self.places:
+                    first = begin + start - rows.start
+                    part.places[scan] = self.places[scan].part(first, first + end - begin)
         return part
 
     @property
@@ -174,11 +180,16 @@ class VoxelCache:
         table = VoxelCache(self.channels, shape=self.shape, budget_bytes=self._budget, folder=self._folder)
         for part in parts:
             for scan, rows in part.scans.items():
-                table.append(scan, part.array()[rows])
+                table.append(scan, part.array()[rows], part.places.get(scan))
         return table
 
-    def append(self, scan_id: str, voxels: np.ndarray) -> None:
+    def append(self, scan_id: str, voxels: np.ndarray, places: SamplePlaces | None = None) -> None:
         """Add the voxels of one scan, ``(n, C)``; they are copied as float32.
+
+        Args:
+            scan_id: Whose.
+            voxels: As many as there are places.
+            places: Where they are; None: that is not known.
 
         Raises:
             ScanError: Wrong number of channels, or values that are not finite.
@@ -206,6 +217,8 @@ class VoxelCache:
             )
         self.scans[scan_id] = slice(self._rows, self._rows + len(rows))
         self._rows += len(rows)
+        if places is not None:
+            self.places[scan_id] = places
         self._keep(rows)
 
     def divide_channels(self, divisors: np.ndarray) -> None:
@@ -265,6 +278,10 @@ class VoxelCache:
     def take_evenly(self, count: int) -> np.ndarray:
         """Return about ``count`` rows at even distances, at most all, as a new ``(m, C)`` float32 array."""
         return self.take(np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64)))
+
+    def places_of(self, rows: np.ndarray) -> NormalPlaces:
+        """Return which scans ``(m,)`` rows are of, and where in them."""
+        return NormalPlaces.of(self.scans, self.places, rows)
 
     def sample_rows(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Return sorted indices of about ``count`` rows, evenly over scans; all of them if there are no more.

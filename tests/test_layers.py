@@ -7,7 +7,7 @@ import mednovelty
 
 LAYERS = [
     "errors types papers seeds settings text scratch voxel_arrays devices interpolation "
-    "postprocess memory_ladder capabilities",
+    "postprocess memory_ladder capabilities sample_places",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
     "curve schedule averaging initial_weights",
@@ -25,7 +25,7 @@ LAYERS = [
     "evaluation outputs testing",
     "pvalue_maps",
     "output_folder run_record scan_table segment_files segment_labelled",
-    "cohort segment_folder report explain_cohort benchmarks",
+    "cohort segment_folder report explain_cohort explain_voxels benchmarks",
     "console discovery fit_knowledge",
     "commands fit_command calibrate_command explain_command threshold_command words_commands preview_command "
     "demo",

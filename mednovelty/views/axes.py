@@ -37,6 +37,18 @@ class Turn:
         first, second, third = (shape[axis] for axis in self.order)
         return first, second, third
 
+    def points(self, at: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return, along I, J and K, ``(n, 3)`` places that are ``at`` along the turned axes of a volume.
+
+        Args:
+            at: Indices, or anything between.
+            shape: ``(I, J, K)``.
+        """
+        found = np.empty(at.shape)
+        for turned, (axis, flip) in enumerate(zip(self.order, self.flips, strict=True)):
+            found[:, axis] = shape[axis] - 1 - at[:, turned] if flip else at[:, turned]
+        return found
+
     def box(self, where: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
         """Return, along I, J and K, the box that lies from ``start`` to ``stop`` along the turned axes."""
         found = [slice(0, 0)] * 3

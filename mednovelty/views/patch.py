@@ -116,6 +116,12 @@ class PatchView:
         """Return how many windows ``stitch`` goes through: those with a voxel of the mask."""
         return int(np.count_nonzero(self._layout(scan).voxels))
 
+    def centres(self, scan: Scan, start: int, stop: int) -> np.ndarray:
+        """Return ``(stop - start, 3)``: the middles of windows, in voxels along I, J and K."""
+        layout = self._layout(scan)
+        at = self._cut_starts(layout)[start:stop] + layout.low + (np.array(self.settings.size) - 1) / 2
+        return layout.turn.points(at, scan.grid.shape)
+
     def cut(self, scan: Scan, start: int, stop: int) -> np.ndarray:
         """Return windows ``start`` to ``stop``, ``(stop - start, C, *size)`` float32."""
         layout, size = self._layout(scan), np.array(self.settings.size)

@@ -100,6 +100,13 @@ class SliceView:
         images = rows @ np.ascontiguousarray(slices - np.float32(fill)) @ columns.T
         return np.ascontiguousarray(images.swapaxes(0, 1)) + np.float32(fill)
 
+    def centres(self, scan: Scan, start: int, stop: int) -> np.ndarray:
+        """Return ``(stop - start, 3)``: the middles of images, in voxels along I, J and K."""
+        turn, kept = self._turn(scan), self._slices(scan)[start:stop]
+        _, height, width = turn.shape(scan.grid.shape)
+        middle = [(n - 1) / 2 * np.ones(len(kept)) for n in (height, width)]
+        return turn.points(np.stack([kept, *middle], axis=1), scan.grid.shape)
+
     def assemble(self, scan: Scan, scores: np.ndarray, name: str) -> Volume:
         """Return the map ``(1, I, J, K)``, 0 outside the mask and in slices that were left out.
 

@@ -43,6 +43,11 @@ class VoxelView:
         """Return voxels ``start`` to ``stop``, ``(stop - start, C)`` float32, in the mask's order."""
         return scan.voxels(start, stop)
 
+    def centres(self, scan: Scan, start: int, stop: int) -> np.ndarray:
+        """Return ``(stop - start, 3)`` indices of voxels ``start`` to ``stop`` along I, J and K."""
+        places = np.flatnonzero(scan.mask.ravel(order="F"))[start:stop]
+        return np.stack(np.unravel_index(places, scan.mask.shape, order="F"), axis=1)
+
     def assemble(self, scan: Scan, scores: np.ndarray, name: str) -> Volume:
         """Return the map ``(1, I, J, K)`` of ``(n,)`` scores, 0 outside the mask."""
         return scan.assemble(scores, name)

@@ -1,0 +1,255 @@
+"""What is told of a voxel: as JSON, and in a few lines for who reads scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mednovelty.explaining.places import in_words
+from mednovelty.explaining.voxel_parts import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel
+
+UM2_PER_MS = 1000.0
+"""mm2/s to the unit of 10^-3 mm2/s in which diffusivities are told."""
+LITTLE = 0.1
+"""Relative differences below this are told as none."""
+LITTLE_FA = 0.05
+MOST_SCANS = 3
+
+
+def lines_of(why: VoxelWhy) -> list[str]:
+    """Return what is to be known of a voxel, a sentence or two a line."""
+    x, y, z = why.mm
+    lines = [
+        f"{why.scan_id}, {in_words(why.mm)} (RAS {x:.1f}, {y:.1f}, {z:.1f} mm; voxel "
+        f"{', '.join(map(str, why.voxel))})."
+    ]
+    lines += [height_of(score) for score in why.scores[:1]]
+    lines += _neighbours(why)
+    lines += _diffusion(why) if why.diffusion is not None else _image(why)
+    lines += [line for score in why.scores[:1] if (line := driven_by(score))]
+    return lines
+
+
+def height_of(score: ScoreWhy) -> str:
+    """Return how high a score is among others, in words.
+
+    Examples:
+        >>> from mednovelty.explaining.places import Standing
+        >>> height_of(ScoreWhy("combi", 2.5, Standing(12, 1600, "voxels of this scan's own brain mask")))
+        "combi is 2.5: number 12 of the 1,600 voxels of this scan's own brain mask (top 0.75 %). No \
+calibration by healthy scans."
+    """
+    stands = score.standing
+    name = score.score + (f" ({score.about.rstrip('.').lower()})" if score.about else "")
+    number = "the highest" if stands.above == 1 else f"number {stands.above:,}"
+    own = f"{number} of the {stands.of:,} {stands.among} (top {_percent(stands.share)})"
+    if score.p_value is None:
+        return f"{name} is {score.value:.3g}: {own}. No calibration by healthy scans."
+    return (
+        f"{name} is {score.value:.3g}: in healthy scans that were held out {_percent(score.p_value)} "
+        f"of voxels score as high (p = {score.p_value:.2g}); {own}."
+    )
+
+
+def driven_by(score: ScoreWhy) -> str:
+    """Return which groups a score is driven by, in words; empty where that is not known.
+
+    Examples:
+        >>> from mednovelty.explaining.places import Standing
+        >>> from mednovelty.explaining.voxel_parts import Driver
+        >>> drivers = (Driver("b=0", 3.8), Driver("b=1000", 1.0))
+        >>> driven_by(ScoreWhy("nll", 4.0, Standing(1, 9, ""), own=4.0, as_normal=0.5, drivers=drivers))
+        'Driven by b=1000: were it as in the nearest normals, nll would be 1 in place of 4 (86 % of the way \
+to 0.5, where all channels together would bring it).'
+    """
+    fall = None if score.as_normal is None or score.own is None else score.own - score.as_normal
+    if not score.drivers or fall is None or score.own is None:
+        return ""
+    least = min(score.drivers, key=lambda driver: driver.without)
+    if fall <= 0 or least.without >= score.own:
+        return (
+            f"No single group of channels drives {score.score}: were all as in the nearest normals, it "
+            f"would be {score.as_normal:.3g} in place of {score.own:.3g}."
+        )
+    share = (score.own - least.without) / fall
+    return (
+        f"Driven by {least.group}: were it as in the nearest normals, {score.score} would be "
+        f"{least.without:.3g} in place of {score.own:.3g} ({share:.0%} of the way to {score.as_normal:.3g}, "
+        "where all channels together would bring it)."
+    ).replace("%", " %")
+
+
+def _neighbours(why: VoxelWhy) -> list[str]:
+    near = why.nearest
+    if near is None:
+        return ["The detector keeps no normals to compare with."]
+    places = [
+        normal.scan + ("" if normal.mm is None else " at " + ", ".join(f"{v:.0f}" for v in normal.mm))
+        for normal in near.normals
+        if normal.scan
+    ]
+    more = f" and {len(places) - MOST_SCANS} more" if len(places) > MOST_SCANS else ""
+    what = "voxels" if why.diffusion is not None else "samples, by their middles"
+    told = f": {'; '.join(places[:MOST_SCANS])}{more} (RAS mm)" if places else ", from scans not kept"
+    return [f"The {len(near.normals)} most similar healthy {what}{told}."]
+
+
+def _diffusion(why: VoxelWhy) -> list[str]:
+    told = why.diffusion
+    assert told is not None
+    lines = []
+    if len(why.normals):
+        changes = [f"{group.name} {_change(why, group)}" for group in why.groups]
+        lines.append(f"Signal against theirs: {', '.join(changes)}.")
+    if told.band is not None:
+        low, high = (round(100 * end) for end in BAND)
+        lines.append(
+            f"{told.outside} of {len(told.bvalues)} measurements lie beyond what healthy voxels of any "
+            f"tissue show ({low} to {high} %)."
+        )
+    if told.md is not None and told.fa is not None:
+        lines.append(
+            f"Mean diffusivity {_of(told.md, UM2_PER_MS)} x 10^-3 mm2/s, anisotropy (FA) {_of(told.fa, 1)}: "
+            f"{_meaning(told.md, told.fa)}."
+        )
+    if told.misfit is not None and told.misfit.voxel > told.misfit.high:
+        times = told.misfit.voxel / told.misfit.nearest if told.misfit.nearest else float("inf")
+        lines.append(
+            f"The signal jumps from direction to direction, {times:.1f} times as much as in the most similar "
+            "healthy voxels: look for motion, an artefact or noise before a lesion."
+        )
+    return lines
+
+
+def _meaning(md: Quantity, fa: Quantity) -> str:
+    """Return what differences from the most similar healthy voxels mean."""
+    relative = md.voxel / md.nearest - 1 if md.nearest else 0.0
+    moves = "as freely" if abs(relative) < LITTLE else "more freely" if relative > 0 else "less freely"
+    by = fa.voxel - fa.nearest
+    along = "no more and no less" if abs(by) < LITTLE_FA else "more" if by > 0 else "less"
+    beyond = " and beyond 90 % of healthy tissue" if not md.low <= md.voxel <= md.high else ""
+    return (
+        f"water moves {moves} {'as' if moves == 'as freely' else 'than'} in the most similar healthy "
+        f"voxels{beyond}, and {along} along one direction"
+    )
+
+
+def _of(quantity: Quantity, unit: float) -> str:
+    here, nearest, low, high = (
+        f"{value * unit:.2f}" for value in (quantity.voxel, quantity.nearest, quantity.low, quantity.high)
+    )
+    return f"{here} (most similar normals {nearest}; 90 % of normals {low} to {high})"
+
+
+def _change(why: VoxelWhy, group: Group) -> str:
+    own = why.signal[list(group.channels)].mean()
+    normal = why.normals[:, list(group.channels)].mean()
+    return f"{own / normal - 1:+.0%}".replace("%", " %") if normal > 0 else "not comparable"
+
+
+def _image(why: VoxelWhy) -> list[str]:
+    def at(values: np.ndarray, group: Group) -> float:
+        return float(at_pixel(values, why.pixel)[list(group.channels)].mean())
+
+    parts = []
+    for group in why.groups:
+        beside = []
+        if why.reconstruction is not None:
+            beside.append(f"the model's reconstruction {at(why.reconstruction, group):.2f}")
+        if len(why.normals):
+            beside.append(f"nearest normals {np.mean([at(one, group) for one in why.normals]):.2f}")
+        parts.append(f"{group.name} {at(why.signal, group):.2f} ({', '.join(beside) or 'nothing beside'})")
+    return [f"At this voxel, in units after preprocessing: {'; '.join(parts)}."]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def told_of(why: VoxelWhy) -> dict[str, Any]:
+    """Return all that is to be known of a voxel in numbers, as JSON types; not the pixels of samples."""
+    near = why.nearest
+    return {
+        "ScanId": why.scan_id,
+        "Voxel": list(why.voxel),
+        "PlaceMm": [round(value, 3) for value in why.mm],
+        "Text": lines_of(why),
+        "Scores": [_score(score, why.groups) for score in why.scores],
+        "NearestNormals": None
+        if near is None
+        else {
+            "Between": near.between,
+            "Decoded": near.decoded,
+            "Normals": [
+                {"Scan": n.scan or None, "PlaceMm": n.mm, "Distance": n.distance} for n in near.normals
+            ],
+        },
+        "Groups": [{"Name": group.name, "Channels": list(group.channels)} for group in why.groups],
+        "Diffusion": _told_diffusion(why) if why.diffusion is not None else None,
+        "Sample": None
+        if not why.pixel
+        else {
+            "Shape": list(why.signal.shape),
+            "Pixel": list(why.pixel),
+            "Signal": _at(why.signal, why.pixel),
+            "Reconstruction": None if why.reconstruction is None else _at(why.reconstruction, why.pixel),
+            "NearestNormals": [_at(one, why.pixel) for one in why.normals],
+            "GradientOf": why.gradient_of or None,
+        },
+    }
+
+
+def _at(values: np.ndarray, pixel: Sequence[int]) -> list[float]:
+    return [float(value) for value in at_pixel(values, pixel)]
+
+
+def _score(score: ScoreWhy, groups: Sequence[Group]) -> dict[str, Any]:
+    stands = score.standing
+    return {
+        "Score": score.score,
+        "Value": score.value,
+        "AsHighOrHigher": {"Voxels": stands.above, "Of": stands.of, "Among": stands.among},
+        "PValue": score.p_value,
+        "OfTheSampleAlone": score.own,
+        "AsNormal": score.as_normal,
+        "Drivers": [
+            {"Group": d.group, "ScoreWithGroupAsNormal": d.without, "Relevance": d.relevance}
+            for d in score.drivers
+        ],
+        "FallByChannel": None if score.by_channel is None else score.by_channel.tolist(),
+        "Relevance": None if score.relevance is None else score.relevance.tolist(),
+        "RelevanceRule": score.rule,
+    }
+
+
+def _told_diffusion(why: VoxelWhy) -> dict[str, Any]:
+    told = why.diffusion
+    assert told is not None
+    return {
+        "BValues": told.bvalues.tolist(),
+        "Directions": told.directions.tolist(),
+        "Unit": "signal relative to the mean of the scan's brain",
+        "Signal": why.signal.tolist(),
+        "Reconstruction": None if why.reconstruction is None else why.reconstruction.tolist(),
+        "NearestNormals": why.normals.tolist(),
+        "Normals5": None if told.band is None else told.band[0].tolist(),
+        "Normals95": None if told.band is None else told.band[1].tolist(),
+        "OutsideBand": told.outside,
+        "MeanDiffusivity": None if told.md is None else _told_quantity(told.md),
+        "FractionalAnisotropy": None if told.fa is None else _told_quantity(told.fa),
+        "TensorMisfit": None if told.misfit is None else _told_quantity(told.misfit),
+    }
+
+
+def _told_quantity(quantity: Quantity) -> dict[str, float]:
+    return {
+        "Voxel": quantity.voxel,
+        "NearestNormals": quantity.nearest,
+        "Normals5": quantity.low,
+        "Normals95": quantity.high,
+    }
+
+
+__all__ = ["driven_by", "height_of", "lines_of", "told_of"]

@@ -1,0 +1,184 @@
+"""What is found of one voxel: its sample, its scores, its nearest normals, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mednovelty.explaining.nearest import NearestNormals
+from mednovelty.explaining.places import Index, Place, Standing
+
+BAND = (0.05, 0.95)
+"""Between which shares of all normals what is usual lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that belong together: a shell, a contrast.
+
+    Attributes:
+        name: ``b=1000``, ``FLAIR``.
+        channels: Indices, in the detector's order.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What a group of channels has to do with a score.
+
+    Attributes:
+        group: Its name.
+        without: The score were the group as in the nearest normals.
+        relevance: The group's, by the rule of ``ScoreWhy.rule``; None where there is none.
+    """
+
+    group: str
+    without: float
+    relevance: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreWhy:
+    """One score of the voxel.
+
+    Attributes:
+        score: Its name.
+        value: In the map.
+        standing: How high that is.
+        p_value: Of the map of p-values, where there is one.
+        own: What the score is of the sample alone, in its pixel; of a map that was not smoothed nor blended
+            from several windows the same as ``value``. None of scores that see more than the sample.
+        as_normal: The same were all channels as in the nearest normals; None without any.
+        drivers: A group each.
+        by_channel: ``(C,)``: what ``own`` falls by when that channel is as in the nearest normals.
+        relevance: ``(C,)``, summed over the sample; None where ``rule`` says why not.
+        rule: How relevance was found, or why there is none.
+        about: What the score is, in words.
+    """
+
+    score: str
+    value: float
+    standing: Standing
+    p_value: float | None = None
+    own: float | None = None
+    as_normal: float | None = None
+    drivers: tuple[Driver, ...] = ()
+    by_channel: np.ndarray | None = None
+    relevance: np.ndarray | None = None
+    rule: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number of the voxel beside the same of normals.
+
+    Attributes:
+        voxel: Here.
+        nearest: Mean of the nearest normals.
+        low: 5 % of all normals are below.
+        high: 5 % are above.
+    """
+
+    voxel: float
+    nearest: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionWhy:
+    """What is told of a diffusion voxel besides.
+
+    Attributes:
+        bvalues: ``(C,)``, in s/mm2.
+        directions: ``(C, 3)``, world axes.
+        band: ``(2, C)`` signals below which 5 % and 95 % of all normals are; None without their signals.
+        outside: How many channels lie beyond it.
+        md: Mean diffusivity in mm2/s; None where the acquisition or the reference does not give it.
+        fa: Fractional anisotropy.
+        misfit: How far signals scatter around what the tensor says, relative to it.
+    """
+
+    bvalues: np.ndarray
+    directions: np.ndarray
+    band: np.ndarray | None
+    outside: int
+    md: Quantity | None
+    fa: Quantity | None
+    misfit: Quantity | None
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelWhy:
+    """Why one voxel scores as it does.
+
+    Attributes:
+        scan_id: Whose.
+        voxel: Index in the scan as it was given.
+        mm: Its centre, RAS+.
+        scores: Those that were asked for.
+        groups: Of channels.
+        signal: ``(C, *space)``: the sample. Of diffusion, relative to the mean of the scan's brain; of other
+            scans as preprocessed.
+        reconstruction: The same as the model makes it; None of models that do not decode.
+        nearest: The nearest normals; None where the detector keeps none.
+        normals: ``(k, C, *space)`` of these, in the unit of ``signal``; k may be 0.
+        pixel: Where in the sample the voxel is; empty of a voxel.
+        diffusion: Of a diffusion scan cut into voxels.
+        gradient: ``(*space)`` modulus of the derivative of ``gradient_of`` by the sample.
+        gradient_of: Which score; empty where there is none.
+    """
+
+    scan_id: str
+    voxel: Index
+    mm: Place
+    scores: tuple[ScoreWhy, ...]
+    groups: tuple[Group, ...]
+    signal: np.ndarray
+    reconstruction: np.ndarray | None
+    nearest: NearestNormals | None
+    normals: np.ndarray
+    pixel: tuple[int, ...] = ()
+    diffusion: DiffusionWhy | None = None
+    gradient: np.ndarray | None = None
+    gradient_of: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The maps of a scan in which a voxel is explained.
+
+    Attributes:
+        maps: By score, ``(I, J, K)``.
+        p_values: By score, in (0, 1]; of those that are calibrated.
+    """
+
+    maps: Mapping[str, np.ndarray]
+    p_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def at_pixel(values: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
+    """Return ``(n,)`` of ``(n, *space)``."""
+    where: tuple[Any, ...] = (slice(None), *pixel)
+    found: np.ndarray = values[where]
+    return found
+
+
+__all__ = [
+    "BAND",
+    "DiffusionWhy",
+    "Driver",
+    "Group",
+    "Quantity",
+    "ScoreWhy",
+    "Scored",
+    "VoxelWhy",
+    "at_pixel",
+]

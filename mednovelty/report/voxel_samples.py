@@ -1,0 +1,105 @@
+"""The slice or window that shows a voxel, what the model makes of it, and the nearest normals, decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mednovelty.explaining.voxel_parts import Group, VoxelWhy
+from mednovelty.report.mosaic import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+CROSS: dict[str, Any] = {"marker": "s", "markersize": 7, "markerfacecolor": "none",
+                         "markeredgecolor": "#39ff88", "markeredgewidth": 1.3}  # fmt: skip
+
+
+def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
+    """Draw a row a contrast: the sample, the reconstruction, nearest normals, differences, the gradient."""
+    shown = [_pictures(why, group) for group in why.groups]
+    rows, columns = len(shown) + bool(len(why.normals)), max(len(shown[0]), len(why.normals), 1)
+    grid = part.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for line, group, pictures in zip(grid, why.groups, shown, strict=False):
+        own = picture(why.signal, why, group)
+        grey = (float(np.percentile(own, 1)), float(np.percentile(own, 99.5)))
+        for axes, (name, values, colours) in zip(line, pictures, strict=False):
+            _draw(axes, values, why.pixel, name, colours, grey)
+    if len(why.normals) and why.nearest is not None:
+        group = why.groups[0]
+        own = picture(why.signal, why, group)
+        grey = (float(np.percentile(own, 1)), float(np.percentile(own, 99.5)))
+        near = zip(grid[-1], why.normals, why.nearest.normals, strict=False)
+        for number, (axes, values, normal) in enumerate(near, 1):
+            where = "" if normal.mm is None else "\nat " + ", ".join(f"{v:.0f}" for v in normal.mm) + " mm"
+            kind = "reconstruction of " if why.nearest.decoded else ""
+            title = f"{kind}normal {number}, {group.name}\n{normal.scan}{where}"
+            _draw(axes, picture(values, why, group), why.pixel, title, "gray", grey)
+    part.suptitle(
+        "What the detector saw: the voxel is in the green square; the patient's right is on the left where "
+        "samples are turned to anatomical axes",
+        fontsize=10,
+    )
+
+
+def picture(values: np.ndarray, why: VoxelWhy, group: Group) -> np.ndarray:
+    """Return ``(H, W)`` of ``(C, *space)``: a group's mean, in the plane through the voxel."""
+    return plane(values[list(group.channels)].mean(0), why.pixel)
+
+
+def plane(values: np.ndarray, pixel: tuple[int, ...]) -> np.ndarray:
+    """Return ``(H, W)``, the first two axes of a sample, through a pixel: upright, right on the left.
+
+    Samples in anatomical axes run to the right, the front and up: the first axis becomes the columns, from
+    the last to the first, and the second the rows, likewise.
+    """
+    cut = values if values.ndim == 2 else values[..., pixel[2]]
+    return np.asarray(cut.T[::-1, ::-1])
+
+
+def place_in(space: tuple[int, ...], pixel: tuple[int, ...]) -> tuple[int, int]:
+    """Return column and row of the voxel in what ``plane`` makes of ``(*space)``."""
+    return space[0] - 1 - pixel[0], space[1] - 1 - pixel[1]
+
+
+def _pictures(why: VoxelWhy, group: Group) -> list[tuple[str, np.ndarray, str]]:
+    own = picture(why.signal, why, group)
+    found = [(f"{group.name}, as the detector sees it", own, "gray")]
+    if why.reconstruction is not None:
+        again = picture(why.reconstruction, why, group)
+        found += [("what the model makes of it", again, "gray"), ("difference", own - again, "RdBu_r")]
+    if len(why.normals):
+        mean = picture(why.normals.mean(0), why, group)
+        what = (
+            "nearest normals,\nmean of reconstructions"
+            if why.nearest and why.nearest.decoded
+            else "nearest normals, mean"
+        )
+        found += [(what, mean, "gray"), ("difference from these", own - mean, "RdBu_r")]
+    if why.gradient is not None and group is why.groups[0]:
+        found.append(
+            (f"gradient of {why.gradient_of},\nall contrasts", plane(why.gradient, why.pixel), "magma")
+        )
+    return found
+
+
+def _draw(
+    axes: Axes, values: np.ndarray, pixel: tuple[int, ...], name: str, colours: str, grey: tuple[float, float]
+) -> None:
+    low, high = grey
+    if colours == "RdBu_r":
+        high = float(max(np.abs(values).max(), 1e-6))
+        low = -high
+    elif colours != "gray":
+        low, high = 0.0, float(max(np.percentile(values, 99.8), 1e-12))
+    axes.imshow(values, cmap=colours, vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
+    axes.plot(*place_in(values.T.shape, pixel), **CROSS)
+    axes.set_title(plain(name), fontsize=8)
+    axes.set_axis_off()
+
+
+__all__ = ["draw_samples", "picture", "place_in", "plane"]

@@ -1,0 +1,144 @@
+"""A diffusion voxel's signal over its gradients, shell by shell, beside its nearest normals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mednovelty.explaining.voxel_parts import Group, VoxelWhy
+from mednovelty.report.figures import HEALTHY_COLOUR, LESION_COLOUR
+from mednovelty.report.mosaic import plain
+from mednovelty.report.relevance import on_disc
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+MOST_SHELLS = 3
+LEAST_WIDTH = 5
+"""Of a shell's axes, in channels."""
+LEAST_DIRECTIONS = 3
+"""On fewer there is no sphere to draw."""
+EDGES = ((1.15, 0, "R"), (-1.15, 0, "L"), (0, 1.15, "A"), (0, -1.15, "P"))
+
+
+def draw_profiles(part: SubFigure, why: VoxelWhy) -> None:
+    """Draw a shell beside the other: the signal along each direction, ordered by that of the normals."""
+    sizes = [max(len(group.channels), LEAST_WIDTH) for group in why.groups]
+    grid = part.subplots(1, len(why.groups), squeeze=False, width_ratios=sizes)[0]
+    for axes, group in zip(grid, why.groups, strict=True):
+        _draw_profile(axes, why, group)
+    grid[0].set_ylabel("signal (1: mean of the brain)", fontsize=8)
+    handles, labels = grid[-1].get_legend_handles_labels()
+    grid[-1].legend(handles, labels, fontsize=7.5, loc="upper left", framealpha=0.8)
+    part.suptitle(
+        "Signal in each direction, from where the most similar healthy voxels lose most (along fibres) to "
+        "where they lose least (across)",
+        fontsize=10,
+    )
+
+
+def order_of(why: VoxelWhy, group: Group) -> np.ndarray:
+    """Return a shell's channels by rising signal of the nearest normals; without these, of the voxel."""
+    channels = np.array(group.channels)
+    by = why.normals.mean(0) if len(why.normals) else why.signal
+    return channels[np.argsort(by[channels], kind="stable")]
+
+
+def _draw_profile(axes: Axes, why: VoxelWhy, group: Group) -> None:
+    assert why.diffusion is not None
+    channels = order_of(why, group)
+    at = np.arange(len(channels))
+    style: dict[str, Any] = {"marker": "o", "markersize": 3}
+    # A line of one point is none.
+    single: dict[str, Any] = {"marker": "_", "markersize": 22} if len(channels) == 1 else {}
+    if why.diffusion.band is not None:
+        low, high = why.diffusion.band[:, channels]
+        edges = np.repeat(np.arange(len(at) + 1) - 0.5, 2)[1:-1]
+        low, high = np.repeat(low, 2), np.repeat(high, 2)
+        axes.fill_between(edges, low, high, color="0.88", label="90 % of all healthy voxels")
+    for number, normal in enumerate(why.normals):
+        label = f"{len(why.normals)} most similar healthy voxels" if number == 0 else None
+        axes.plot(at, normal[channels], color=HEALTHY_COLOUR, linewidth=0.9, alpha=0.8, label=label, **single)
+    if why.reconstruction is not None:
+        axes.plot(
+            at,
+            why.reconstruction[channels],
+            "k--",
+            linewidth=1.1,
+            label="what the model reconstructs",
+            **single,
+        )
+    axes.plot(at, why.signal[channels], color=LESION_COLOUR, linewidth=1.4, label="this voxel", **style)
+    axes.set_title(plain(f"{group.name} ({len(channels)})"), fontsize=9)
+    axes.set_xticks([])
+    # Shells differ in signal by more than voxels do: each has a scale of its own, from 0.
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(-0.6, len(at) - 0.4)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_discs(part: SubFigure, why: VoxelWhy) -> None:
+    """Draw the sphere of directions of up to three shells: the voxel, its nearest normals, the difference."""
+    assert why.diffusion is not None
+    shells = [g for g in why.groups if g.name != "b=0" and len(g.channels) >= LEAST_DIRECTIONS]
+    if len(shells) > MOST_SHELLS:
+        shells = [shells[n] for n in np.linspace(0, len(shells) - 1, MOST_SHELLS).round().astype(int)]
+    if not shells:
+        return
+    groups = np.atleast_1d(np.array(part.subfigures(1, len(shells)), object))
+    for place, group in zip(groups, shells, strict=True):
+        _draw_shell(place, why, group)
+    part.suptitle(
+        "The same on the sphere of directions: a dot is a direction (middle: along the body; rim: in axial "
+        "slices), its colour the signal",
+        fontsize=10,
+    )
+
+
+def _draw_shell(part: SubFigure, why: VoxelWhy, group: Group) -> None:
+    assert why.diffusion is not None
+    channels = list(group.channels)
+    places = on_disc(why.diffusion.directions[channels])
+    own = why.signal[channels]
+    shown = [("this voxel", own)]
+    if len(why.normals):
+        normal = why.normals[:, channels].mean(0)
+        shown += [("nearest normals", normal), ("difference", own - normal)]
+    signals = np.concatenate([values for name, values in shown if name != "difference"])
+    low, high = float(signals.min()), float(max(signals.max(), signals.min() + 1e-6))
+    largest = float(max(np.abs(shown[-1][1]).max(), 1e-6))
+    axes = np.atleast_1d(part.subplots(1, len(shown)))
+    for place, (name, values) in zip(axes, shown, strict=True):
+        differs = name == "difference"
+        ends = (-largest, largest) if differs else (low, high)
+        dots = _draw_disc(place, places, values, ends, "RdBu_r" if differs else "viridis")
+        place.set_title(plain(f"{group.name}\n{name}"), fontsize=8)
+        if differs or place is axes[0]:
+            bar = part.colorbar(dots, ax=place, orientation="horizontal", fraction=0.06, pad=0.02)
+            bar.ax.tick_params(labelsize=6)
+    if len(shown) > 1:
+        # The middle one has the scale of the first, and no room of its own below: keep all of one size.
+        bar = part.colorbar(dots, ax=axes[1], orientation="horizontal", fraction=0.06, pad=0.02)
+        bar.ax.set_visible(False)
+
+
+def _draw_disc(
+    axes: Axes, places: np.ndarray, values: np.ndarray, ends: tuple[float, float], colours: str
+) -> Any:
+    from matplotlib.patches import Circle
+
+    axes.add_patch(Circle((0, 0), 1.02, fill=False, color="0.6", linewidth=0.8))
+    dots = axes.scatter(places[:, 0], places[:, 1], c=values, cmap=colours, vmin=ends[0], vmax=ends[1],
+                        s=45, edgecolors="0.3", linewidths=0.4)  # fmt: skip
+    for x, y, name in EDGES:
+        axes.text(x, y, name, ha="center", va="center", fontsize=7, color="0.4")
+    # Radiological, as the slices above: the patient's right on the left.
+    axes.set(xlim=(1.3, -1.3), ylim=(-1.3, 1.3), aspect="equal")
+    axes.set_axis_off()
+    return dots
+
+
+__all__ = ["draw_discs", "draw_profiles", "order_of"]
