@@ -94,7 +94,8 @@ class OutputNames:
     def clear(self) -> None:
         """Remove every map and sidecar of the scan, of whatever score; an ``OSError`` goes through."""
         for path in [path for ending in ENDINGS for path in self._standing(ending)]:
-            path.unlink(missing_ok=True)
+            if path != self.mask:  # Of the brain; a segmentation's ends as it does.
+                path.unlink(missing_ok=True)
 
     def _standing(self, ending: str) -> list[Path]:
         # Not by a pattern: the maps of sub-01_desc-preproc begin as those of sub-01 do.

@@ -42,12 +42,14 @@ class ThresholdRequest:
 
 def threshold(request: ThresholdRequest) -> int:
     """Segment the maps of a folder; return the exit code."""
+    from mednovelty.evaluation.files import find_maps
     from mednovelty.output_folder import sole_writer, write_folder_facts
     from mednovelty.segment_folder import segment_folder
 
     settings = _settings(request)
     if not request.output.is_dir():
         raise ScanError(f"{request.output}: no such folder; give the one that score wrote", code="maps.none")
+    find_maps(request.output)  # Before anything is written into a folder that is none of ours.
     with sole_writer(request.output):
         write_folder_facts(request.output)
         found = segment_folder(request.output, settings)
@@ -60,7 +62,8 @@ def threshold(request: ThresholdRequest) -> int:
 def segment_scored(output: Path) -> int:
     """Segment what ``score`` has written, as it was before or else by default; return the exit code.
 
-    A folder without maps or without p-values is left as it is: why, ``score`` has told.
+    A folder without maps or without p-values is left as it is: why, ``score`` has told. What else is wrong is
+    told here, and does not keep ``score`` from telling of the maps.
     """
     from mednovelty.output_folder import sole_writer
     from mednovelty.segment_folder import FolderSettings, segment_folder
@@ -71,7 +74,8 @@ def segment_scored(output: Path) -> int:
     except (ScanError, SettingsError) as error:
         if error.code in ("maps.none", "segment.no_p"):
             return 0
-        raise
+        log.error("not segmented: %s", error)
+        return error.exit_code
     say(found, output)
     return exit_code_of(found)
 

@@ -100,12 +100,10 @@ def test_an_image_and_the_names_beside_it_are_an_atlas(tmp_path):
     assert Atlases(path).of("sub-01").source == "aparc.nii.gz"
 
 
-@pytest.mark.parametrize(("value", "told"), [(0.5, "0 to 23.5"), (-1, "-1 to 22"), (np.nan, "nan to nan")])
+@pytest.mark.parametrize(("value", "told"), [(0.5, "0.5 to 23.5"), (-1, "-1 to 22"), (np.nan, "nan to nan")])
 def test_an_atlas_has_whole_numbers(tmp_path, value, told):
     path = save(tmp_path / "a.nii.gz", (LABELS + value).astype(np.float32))
-    with pytest.raises(
-        ScanError, match=r"a\.nii\.gz: an atlas has a whole number from 0 on in each voxel"
-    ) as caught:
+    with pytest.raises(ScanError, match=rf"^a\.nii\.gz: .* whole number .* voxel; found {told}$") as caught:
         read_atlas(path)
     assert caught.value.code == "atlas.values"
 
@@ -120,7 +118,7 @@ def test_scans_of_a_folder_have_atlases_by_id(tmp_path):
     assert atlases.of("sub-03") is None
     assert atlases.of("sub-0") is None
     save(tmp_path / "other" / "sub-02_dseg.nii.gz", LABELS)
-    with pytest.raises(ScanError, match="sub-02 has two atlases, .*; keep one"):
+    with pytest.raises(ScanError, match=r"sub-02 has two atlases, .*; keep one"):
         Atlases(tmp_path).of("sub-02")
 
 

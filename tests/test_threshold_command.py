@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 
@@ -331,8 +332,10 @@ def test_without_calibration_clusters_of_any_size_stay_and_scans_have_no_p(study
 def test_a_folder_that_is_none_is_said_to_be_none(tmp_path):
     result = run("threshold", tmp_path / "nowhere")
     assert (result.exit_code, "no such folder" in result.stderr) == (3, True)
-    (tmp_path / "empty").mkdir()
-    assert run("threshold", tmp_path / "empty").exit_code == 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of mine")
+    assert run("threshold", tmp_path / "mine").exit_code == 3
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
 def test_scans_that_come_later_are_segmented_as_the_others_were(study, tmp_path):
@@ -350,6 +353,18 @@ def test_scans_that_come_later_are_segmented_as_the_others_were(study, tmp_path)
     # What was never segmented is so by default.
     other = json.loads(files(out, "sub-06", SCORES[1])["mask.json"].read_text())["Settings"]
     assert (other["Rule"], other["Q"], other["MinMm3"]) == ("fdr", 0.05, 0)
+
+
+def test_scoring_tells_why_it_could_not_segment_and_goes_on(study, caplog):
+    from mednovelty.threshold_command import segment_scored
+
+    out, _ = study
+    (out / "segmentation.json").write_text('{"Scores": {"latent_euclidean": {"Rule": "guess"}}}')
+    with caplog.at_level("ERROR", logger="mednovelty"):
+        logging.getLogger("mednovelty").propagate = True
+        assert segment_scored(out) == 3
+    assert "not segmented" in caplog.text
+    assert "segmentation.json: damaged: no rule for a segmentation is called 'guess'" in caplog.text
 
 
 def test_scoring_leaves_a_folder_without_p_values_alone(tmp_path):
