@@ -56,7 +56,7 @@ def test_saving_what_was_read_gives_the_same_bytes(saved, tmp_path):
 def test_the_folder_tells_its_story(saved):
     names = {path.name for path in saved[1].iterdir()}
     assert names == {"detector.json", "weights.safetensors", "reference.safetensors",
-                         "searches.safetensors", "training.csv",
+                         "searches.safetensors", "places.safetensors", "training.csv",
                      "training.png", "README.md"}  # fmt: skip
     record = json.loads((saved[1] / "detector.json").read_text())
     assert record["schema_version"] == 2
