@@ -33,6 +33,9 @@ from mednovelty.nn.planted_diffusion import B0_S_PER_MM2, DIFFUSIVITIES_MM2_PER_
 LEAST_SHARE = 0.1
 """Of a voxel's signal: a bundle with less of it is none."""
 
+SHAPES = Shapes(diameter_mm=(3.0, 40.0), edge_mm=(1.0, 6.0), most=6)
+"""Small ones, too: a detector that has seen none below 6 mm finds none."""
+
 
 @dataclass(frozen=True)
 class Diffusing:
@@ -42,7 +45,7 @@ class Diffusing:
         shapes: Where.
     """
 
-    shapes: Shapes = field(default_factory=lambda: Shapes(diameter_mm=(6.0, 40.0), edge_mm=(2.0, 6.0)))
+    shapes: Shapes = field(default_factory=lambda: SHAPES)
 
     needs: ClassVar[Literal["images", "diffusion"]] = "diffusion"
 
@@ -130,7 +133,7 @@ class FreeWater(Exchange):
     """
 
     shapes: Shapes = field(
-        default_factory=lambda: Shapes(("ellipsoid",), diameter_mm=(6.0, 30.0), edge_mm=(1.0, 4.0))
+        default_factory=lambda: Shapes(("ellipsoid",), diameter_mm=(3.0, 30.0), edge_mm=(1.0, 4.0))
     )
     fraction: tuple[float, float] = (0.2, 0.9)
     diffusivity_mm2_per_s: tuple[float, float] = (2.8e-3, 3.2e-3)
