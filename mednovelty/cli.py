@@ -70,6 +70,23 @@ Threads = Annotated[
 ]
 
 
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        help="Of which normals p-values are made: validation, leave-one-out, or a folder of others.",
+    ),
+]
+RegionsToCalibrate = Annotated[
+    str,
+    typer.Option(
+        "--regions",
+        help="Voxels held against all normal ones (one), those of a class of tissue (classes), or of a "
+        "region: a folder of label images by scan id.",
+    ),
+]
+
+
 @app.callback()
 def common(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
@@ -173,6 +190,8 @@ def fit(
     fold: Fold = None,
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
+    calibrate: Calibrate = None,
+    regions: RegionsToCalibrate = "one",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     init: Annotated[
         Path | None,
@@ -213,6 +232,8 @@ def fit(
             labels=labels,
             outliers=outliers,
             fold=fold,
+            calibrate=calibrate,
+            regions=regions,
             resume=resume,
             init=init,
             overwrite=overwrite,
@@ -240,6 +261,23 @@ def score(
     fold: Fold = None,
     brain_masks: BrainMasks = None,
     mask_maker: MaskMaker = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration", help="Maps of p-values where the detector is calibrated."
+        ),
+    ] = True,
+    z: Annotated[bool, typer.Option("--z", help="Also maps of z, the normal quantile of 1 - p.")] = False,
+    regions: Annotated[
+        Path | None,
+        typer.Option("--regions", help="Label images of these scans, where calibration was by such."),
+    ] = None,
+    segmented: Annotated[
+        bool,
+        typer.Option(
+            "--segment/--no-segment", help="Masks and clusters of calibrated maps; see mednovelty threshold."
+        ),
+    ] = True,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -274,8 +312,64 @@ def score(
         threads=threads,
         as_json=as_json,
         plot_sphere=plot_sphere,
+        calibrated=calibrated,
+        z=z,
+        regions=regions,
+        segmented=segmented,
     )
     _end(console.run(score_scans, as_json))
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A detector's folder, as fit writes it.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Normal scans, as for fit; those that the detector was trained on are left out. Without "
+            "it: tell of the calibration that is there."
+        ),
+    ] = None,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out", help="The scans are those of fit: fit again without each, and score it."
+        ),
+    ] = False,
+    scores: Scores = None,
+    regions: RegionsToCalibrate = "one",
+    assignments: ScoreSet = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Lesion masks by scan id; what is in one is left out.")
+    ] = None,
+    fold: Fold = None,
+    brain_masks: BrainMasks = None,
+    mask_maker: MaskMaker = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Score held-out normals, so that score can say how often a normal voxel is as novel: p-values."""
+    from mednovelty import calibrate_command
+
+    request = calibrate_command.CalibrateRequest(
+        model=model,
+        folder=folder,
+        leave_one_out=leave_one_out,
+        scores=scores,
+        regions=regions,
+        assignments=assignments or (),
+        masks=masks,
+        fold=fold,
+        brain_masks=brain_masks,
+        mask_maker=mask_maker,
+        overwrite=overwrite,
+        device=device,
+        threads=threads,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: calibrate_command.calibrate(request), as_json))
 
 
 @app.command()
@@ -363,6 +457,70 @@ def evaluate(
 
     where = (relevance or output) if clever_hans or relevance is not None else None
     _end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
+
+
+@app.command()
+def threshold(
+    output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
+    fdr: Annotated[
+        float | None, typer.Option("--fdr", help="False discovery rate over each scan's mask; default: 0.05.")
+    ] = None,
+    p: Annotated[float | None, typer.Option("--p", help="Every voxel with at most this p.")] = None,
+    quantile: Annotated[
+        float | None,
+        typer.Option("--quantile", help="Every voxel above this quantile of the calibration scans' voxels."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Lesion masks by scan id, or manifest: the best Dice on one fifth."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --masks: of the fifth.")] = 0,
+    scores: Annotated[
+        str | None, typer.Option("--scores", help="Which, a,b; default: all that are calibrated.")
+    ] = None,
+    min_mm3: Annotated[float, typer.Option("--min-mm3", help="Drop smaller clusters.")] = 0.0,
+    connectivity: Annotated[int, typer.Option(help="6, 18 or 26 neighbours.")] = 26,
+    cluster_size: Annotated[
+        bool,
+        typer.Option(
+            "--cluster-size/--no-cluster-size",
+            help="Drop clusters no larger than the largest of a calibration scan at that p.",
+        ),
+    ] = True,
+    median: Annotated[
+        int | None, typer.Option("--median", help="Clean by a median over cubes of so many voxels a side.")
+    ] = None,
+    opening: Annotated[
+        int | None, typer.Option("--opening", help="Take away what is thin, by so many steps.")
+    ] = None,
+    closing: Annotated[int | None, typer.Option("--closing", help="Fill gaps, by so many steps.")] = None,
+    atlas: Annotated[
+        Path | None,
+        typer.Option("--atlas", help="Image of labels, or a folder of such by scan id: where clusters lie."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Segment the maps of a folder, or do it again in another way; nothing is scored."""
+    from mednovelty import threshold_command
+
+    request = threshold_command.ThresholdRequest(
+        output=output,
+        fdr=fdr,
+        p=p,
+        quantile=quantile,
+        masks=masks,
+        seed=seed,
+        scores=scores,
+        min_mm3=min_mm3,
+        connectivity=connectivity,
+        cluster_size=cluster_size,
+        median=median,
+        opening=opening,
+        closing=closing,
+        atlas=atlas,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: threshold_command.threshold(request), as_json))
 
 
 @app.command("preview-anomalies")

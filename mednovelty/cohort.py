@@ -27,6 +27,7 @@ from mednovelty.io.atomic import write_text_atomic
 from mednovelty.output_folder import refuse_traps, sole_writer, write_folder_facts
 from mednovelty.outputs import (
     OutputNames,
+    WantedMaps,
     key_of,
     peak_mib,
     settings_of,
@@ -38,12 +39,15 @@ from mednovelty.outputs import (
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
 from mednovelty.scan import Volume
 from mednovelty.scan_table import write_scan_scores
+from mednovelty.segment_files import SegmentNames
+from mednovelty.segment_files import remove as remove_segmentation
 from mednovelty.store import json_types
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import ScanFiles, ScanList
+    from mednovelty.pvalue_maps import PValueMaps
 
 log = logging.getLogger("mednovelty")
 
@@ -78,6 +82,11 @@ class _Run:
     settings: CohortSettings
     options: ReadOptions
     advance: Callable[[str, int, int], Any]
+    pvalues: PValueMaps | None = None
+
+    def calibrated(self, files: ScanFiles) -> WantedMaps:
+        """Return which maps of p-values a scan gets."""
+        return WantedMaps() if self.pvalues is None else self.pvalues.wanted(files)
 
     def wanted(self, files: ScanFiles) -> list[str]:
         """Return the scores of a scan."""
@@ -90,16 +99,18 @@ class _Run:
             "Scores": self.names,
             "Settings": settings_of(self.detector, self.options),
             "SettingsSha256": settings_sha256(self.detector, self.options),
+            "CalibrationSha256": None if self.pvalues is None else self.pvalues.calibration.sha256,
         }
 
 
-def score_cohort(
+def score_cohort(  # noqa: PLR0913 - all but the first three are by keyword
     detector: Detector,
     scans: ScanList,
     out: str | Path,
     *,
     settings: CohortSettings | None = None,
     options: ReadOptions | None = None,
+    pvalues: PValueMaps | None = None,
     advance: Callable[[str, int, int], Any] = lambda scan_id, done, total: None,
 ) -> CohortResult:
     """Score every scan of a list into a folder.
@@ -112,6 +123,7 @@ def score_cohort(
         out: The folder to write; made if absent.
         settings: Which scores, and whether to overwrite; None: the detector's, and no.
         options: How scans are read; None: as the detector has it, ``detector.reading``.
+        pvalues: What makes p-values of raw maps; None: raw maps alone are written.
         advance: Told ``(scan id, voxels done, voxels in all)`` after each batch.
 
     Raises:
@@ -123,7 +135,7 @@ def score_cohort(
     """
     out, settings = Path(out), settings or CohortSettings()
     names = check_run(detector, scans, out, settings)
-    run = _Run(detector, out, names, settings, options or detector.reading, advance)
+    run = _Run(detector, out, names, settings, options or detector.reading, advance, pvalues)
     so_far = CohortResult((), tuple((str(s.path), s.why) for s in scans.skipped), tuple(s.id for s in scans))
     with sole_writer(out):
         try:
@@ -133,6 +145,8 @@ def score_cohort(
                 so_far = replace(so_far, outcomes=(*so_far.outcomes, outcome), unreached=so_far.unreached[1:])
                 log.info("%s: %s %s", outcome.id, outcome.status, outcome.message)
             write_scan_scores(out, scans, detector.scan_scores)
+            if pvalues is not None and len(so_far.failures) < len(so_far.outcomes):
+                pvalues.write_told(out)
             write_record(out, detector, so_far, run.facts())
         except BaseException as error:
             # What ended the run is what is raised, even if the disk refuses the record as well.
@@ -192,7 +206,7 @@ def _state(run: _Run, files: ScanFiles, place: OutputNames) -> str:
     if not place.sidecars():
         return "absent"
     key = key_of(run.detector, files, run.options, input_sha256(files))
-    return state_of(place, run.wanted(files), key)
+    return state_of(place, run.wanted(files), key, run.calibrated(files))
 
 
 def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: bool) -> int:
@@ -205,13 +219,16 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
     maps = run.detector.score(
         scan, run.wanted(files), advance=lambda done: run.advance(files.id, done, scan.n_voxels)
     )
+    covered = scan.mask & run.detector.covered(scan)
+    calibrated = run.calibrated(files)
+    regions = None if run.pvalues is None else run.pvalues.regions_of(scan, covered)
     _make_room(place, None if clear else list(maps))
     affine = scan.grid.affine
     write_map(place.background, Volume(scan.background[None], affine, f"background of {scan.id}"))
     write_map(
         place.mask, Volume(scan.mask[None].astype(np.uint8), affine, f"mask of {scan.id}"), dtype=np.uint8
     )
-    unscored = scan.n_voxels - int(np.count_nonzero(run.detector.covered(scan)))
+    unscored = scan.n_voxels - int(np.count_nonzero(covered))
     seconds = time.monotonic() - start
     for name, novelty in maps.items():
         novelty.save(place.map(name))
@@ -222,6 +239,8 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
         for image, volume in novelty.images.items():
             write_map(place.image(name, image), volume)
         facts["Images"] = {image: sha256_of_file(place.image(name, image)) for image in novelty.images}
+        if run.pvalues is not None:
+            facts["Calibration"] = run.pvalues.write(place, novelty, covered, regions, calibrated.key)
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")
     return scan.n_voxels
@@ -235,6 +254,7 @@ def _make_room(place: OutputNames, names: list[str] | None) -> None:
             place.clear()
         for name in names or ():
             place.sidecar(name).unlink(missing_ok=True)
+            remove_segmentation(SegmentNames.beside(place.map(name)))
     except OSError as error:
         raise OutputError(f"{place.folder}: cannot be written: {error.strerror}") from error
 

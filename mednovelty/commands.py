@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mednovelty.explain_command import ExplainRequest
     from mednovelty.io.read_scan import ReadOptions
     from mednovelty.io.scan_folder import Kind, ScanFiles, ScanList
+    from mednovelty.pvalue_maps import PValueMaps
     from mednovelty.run_record import CohortResult
 
 log = logging.getLogger("mednovelty")
@@ -58,6 +59,12 @@ class ScoreRequest:
     threads: int | None = None
     as_json: bool = False
     plot_sphere: bool = False
+    calibrated: bool = True
+    """Whether p-values are written where the detector has a calibration."""
+    z: bool = False
+    regions: Path | None = None
+    segmented: bool = True
+    """Whether calibrated maps are segmented too."""
     reports: tuple[Path, ...] = ()
     """Text files in place of scans; see ``words_commands``."""
 
@@ -119,6 +126,7 @@ def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of
+    from mednovelty.threshold_command import segment_scored
 
     detector = Detector.load(request.model).to(request.device)
     if request.assignments:
@@ -130,6 +138,7 @@ def _score_scans(request: ScoreRequest) -> int:
     settings = CohortSettings(names, request.overwrite)
     # Before the log is kept there, which makes the folder.
     names = check_run(detector, scans, request.output, settings)
+    pvalues = _pvalues(detector, options, names, request)
     if request.plot_sphere:
         _refuse_undrawable(detector)
     if request.dry_run:
@@ -138,8 +147,15 @@ def _score_scans(request: ScoreRequest) -> int:
     console.log_to_folder(request.output)
     with console.scoring_progress(len(scans)) as advance:
         result = score_cohort(
-            detector, scans, request.output, settings=settings, options=options, advance=advance
+            detector,
+            scans,
+            request.output,
+            settings=settings,
+            options=options,
+            pvalues=pvalues,
+            advance=advance,
         )
+    segmented = segment_scored(request.output) if request.segmented else 0
     if request.plot_sphere:
         _draw_sphere(detector, scans, options, request.output)
     if request.as_json:
@@ -150,7 +166,36 @@ def _score_scans(request: ScoreRequest) -> int:
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
-    return result.exit_code
+    return result.exit_code or segmented
+
+
+def _pvalues(
+    detector: Detector, options: ReadOptions, names: Sequence[str], request: ScoreRequest
+) -> PValueMaps | None:
+    """Return what makes p-values, and tell how coarse they are, or that there are none.
+
+    Raises:
+        DetectorError: The calibration is damaged, or not one of this detector with these settings.
+        SettingsError: Something is asked for that needs another calibration, or any.
+    """
+    from mednovelty.pvalue_maps import PValueMaps, calibration_of
+
+    calibration = calibration_of(detector, request.model, options) if request.calibrated else None
+    if calibration is None:
+        asked = "--z" if request.z else "--regions" if request.regions else ""
+        if asked:
+            raise SettingsError(f"{asked}: is for calibrated scores; see mednovelty calibrate")
+        if request.calibrated:
+            log.info("%s: not calibrated; raw maps only, no p-values: see mednovelty calibrate",
+                     request.model)  # fmt: skip
+        return None
+    bare = [name for name in names if name not in (*calibration.scores, *detector.scan_scores)]
+    if bare:
+        log.info("not calibrated, raw maps only: %s", ", ".join(bare))
+    known = [name for name in names if name in calibration.scores]
+    for warning in dict.fromkeys(text for name in known for text in calibration.warnings(name)):
+        log.warning("%s", warning)
+    return PValueMaps(calibration, request.regions, request.z)
 
 
 def scans_to_score(

@@ -39,7 +39,9 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
     steps = (
         lambda: commands.check(commands.CheckRequest(cohort.controls)),
         lambda: fit_command.fit(
-            fit_command.FitRequest(cohort.controls, folder / "model", seed=seed, threads=threads)
+            fit_command.FitRequest(
+                cohort.controls, folder / "model", seed=seed, threads=threads, calibrate="validation"
+            )
         ),
         lambda: commands.score(
             commands.ScoreRequest(folder / "model", cohort.patients, folder / "out", threads=threads)

@@ -43,6 +43,10 @@ class FitRequest:
     labels: Path | None = None
     outliers: Path | None = None
     fold: int | None = None
+    calibrate: str | None = None
+    """``validation``, ``leave-one-out``, or a folder of other normals."""
+    regions: str = "one"
+    """Of calibration."""
     resume: bool = False
     init: Path | None = None
     overwrite: bool = False
@@ -127,6 +131,10 @@ def _net(text: str) -> dict[str, Any]:
 
 def fit(request: FitRequest) -> int:
     """Train a detector and write its folder; return the exit code."""
+    if request.calibrate is None and request.regions != "one":
+        raise SettingsError(f"--regions {request.regions}: is of calibration; ask for it with --calibrate")
+    if request.reports and request.calibrate is not None:
+        raise SettingsError("--calibrate: is for scans, and these are reports")
     if request.reports:
         from mednovelty.words_commands import fit_reports
 
@@ -137,6 +145,8 @@ def fit(request: FitRequest) -> int:
 
 
 def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to bottom
+    from mednovelty.calibrate.files import remove_calibration
+    from mednovelty.calibrate_command import Plan
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
@@ -166,6 +176,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     labels = labels_of(request.labels, every, ids, settings)
     find = partial(find_scans_of, recipe.scans, contrasts=request.contrasts, brain_masks=None)
     outliers = outliers_of(request.outliers, recipe, scans, settings, find)
+    plan = Plan.of(request, scans, find)
     _make_writable(request.output)
     console.set_threads(request.threads)
     failures: list[dict[str, str]] = []
@@ -199,11 +210,20 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
             device=device,
         )
     if fold:
-        told = f"{fold.words}; its {kept_out} scans were kept out"
-        detector = replace(detector, notes=(*detector.notes, told))
+        kept = f"{fold.words}; its {kept_out} scans were kept out"
+        detector = replace(detector, notes=(*detector.notes, kept))
+    remove_calibration(request.output)
     detector = detector.save(request.output)
     remove_checkpoints(request.output)
-    _tell(detector, request, failures)
+    _tell(detector, request)
+    told: dict[str, Any] = {"folder": str(request.output), "sha256": detector.sha256}
+    told |= {"summary": detector.fitted.summary, "notes": detector.notes, "failures": failures}
+    if plan is not None:
+        known = {"lesions": lesions, "labels": labels, "outliers": outliers}
+        told["calibration"], more = plan.carry_out(detector, known, init)
+        failures += more
+    if request.as_json:
+        console.print_json(told)
     return 6 if failures else 0
 
 
@@ -295,7 +315,7 @@ def masks_by_id(masks: Path, ids: Sequence[str], besides: Path, level: int = log
     return found
 
 
-def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) -> None:
+def _tell(detector: Any, request: FitRequest) -> None:
     summary = detector.fitted.summary
     console.tell_alike(detector.notes)
     say = log.warning if summary["collapsed"] else log.info
@@ -307,13 +327,12 @@ def _tell(detector: Any, request: FitRequest, failures: list[dict[str, str]]) ->
 
         log.info("nln: %s", told_in_words(summary["tuned"]["nln"]))
     log.info("wrote %s", request.output)
-    if request.as_json:
-        told = {"folder": str(request.output), "sha256": detector.sha256, "summary": summary}
-        console.print_json(told | {"notes": detector.notes, "failures": failures})
 
 
 def _refuse_what_is_there(request: FitRequest) -> None:
     """Raise where the folder holds a detector, a checkpoint, or somebody's files that would be replaced."""
+    from mednovelty.calibrate.files import RECORD as CALIBRATION
+    from mednovelty.calibrate.files import TENSORS
     from mednovelty.candidates import checkpoints, remove_checkpoints
     from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
     from mednovelty.store import RECORD, REFERENCE, SEARCHES, WEIGHTS
@@ -334,7 +353,7 @@ def _refuse_what_is_there(request: FitRequest) -> None:
         raise OutputError(
             f"{standing[0]}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
         )
-    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES)
+    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES, CALIBRATION, TENSORS)
     theirs = [name for name in ours if (output / name).exists()]
     if theirs and not standing:
         raise OutputError(

@@ -25,8 +25,10 @@ log = logging.getLogger("mednovelty")
 
 DESCRIPTION, IGNORED = "dataset_description.json", ".bidsignore"
 BIDSIGNORE = (
-    "*_novelty.nii.gz\n*_novelty.json\n*_relevance*\n*_why.nii.gz\n*_desc-background.nii.gz\nrun.json\nfailures.tsv\n"
-    "cohort.tsv\nexplain.json\nexplain-failures.tsv\nlogs\nevaluation\n"
+    "*_novelty.nii.gz\n*_novelty.json\n*_pvalue.nii.gz\n*_z.nii.gz\n*_relevance*\n*_why.nii.gz\n"
+    "*_desc-background.nii.gz\n*_desc-*_mask.nii.gz\n*_mask.json\n*_dseg.nii.gz\n*_clusters.tsv\nrun.json\n"
+    "failures.tsv\ncohort.tsv\ncalibration.json\nsegmentation.json\nexplain.json\nexplain-failures.tsv\n"
+    "logs\nevaluation\n"
 )
 
 

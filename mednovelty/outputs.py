@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from mednovelty.maps import NoveltyMap
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
-ENDINGS = ("_novelty.json", "_novelty.nii.gz", "_why.nii.gz")
+ENDINGS = ("_novelty.json", "_novelty.nii.gz", "_why.nii.gz", "_pvalue.nii.gz", "_z.nii.gz", "_mask.json",
+           "_mask.nii.gz", "_dseg.nii.gz", "_clusters.tsv")  # fmt: skip
 """Of a scan's sidecars, maps and what says why; sidecars first: a map without one counts as unfinished."""
 
 
@@ -71,6 +72,10 @@ class OutputNames:
     def image(self, score: str, name: str) -> Path:
         """A further image of a score that says why, such as ``attention-1``."""
         return self.folder / f"{self.stem}_desc-{score}_{name}_why.nii.gz"
+
+    def calibrated(self, score: str, kind: str = "pvalue") -> Path:
+        """The map of a score as held-out normals see it: ``pvalue``, -log10 p, or ``z``."""
+        return self.folder / f"{self.stem}_desc-{score}_{kind}.nii.gz"
 
     @property
     def background(self) -> Path:
@@ -130,14 +135,46 @@ def key_of(detector: Detector, files: ScanFiles, options: ReadOptions, image_sha
     }
 
 
-def state_of(place: OutputNames, wanted: Sequence[str], key: dict[str, str]) -> str:
-    """Return ``done``, ``absent``, or ``other``: there are maps, of any score, made from something else."""
+@dataclass(frozen=True)
+class WantedMaps:
+    """Which maps of p-values are to stand beside raw maps.
+
+    Attributes:
+        key: Hashes of the calibration and of what it needs to know of the scan; empty: there is none.
+        scores: Those that it knows.
+        kinds: ``pvalue``, and ``z`` where it is asked for.
+    """
+
+    key: str = ""
+    scores: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ("pvalue",)
+
+    def of(self, score: str) -> tuple[str, ...]:
+        """Return the kinds of maps of a score."""
+        return self.kinds if score in self.scores else ()
+
+
+def state_of(
+    place: OutputNames, wanted: Sequence[str], key: dict[str, str], calibrated: WantedMaps | None = None
+) -> str:
+    """Return ``done``, ``absent``, or ``other``: there are maps, of any score, made from something else.
+
+    Raw maps that stand without p-values are not other: the p-values are what is absent.
+    """
     told_by = {path: told(path) for path in place.sidecars()}
     known = [facts for facts in told_by.values() if facts is not None]
     if any(facts.get(field) != value for facts in known for field, value in key.items()):
         return "other"
-    whole = all(_is_whole(place, name, told_by.get(place.sidecar(name))) for name in wanted)
+    calibrated = calibrated or WantedMaps()
+    if any(_told_of_calibration(facts).get("Key", calibrated.key) != calibrated.key for facts in known):
+        return "other"
+    whole = all(_is_whole(place, name, told_by.get(place.sidecar(name)), calibrated) for name in wanted)
     return "done" if whole and place.mask.is_file() and place.background.is_file() else "absent"
+
+
+def _told_of_calibration(facts: dict[str, Any]) -> dict[str, Any]:
+    found = facts.get("Calibration")
+    return found if isinstance(found, dict) else {}
 
 
 def told(sidecar: Path) -> dict[str, Any] | None:
@@ -149,7 +186,7 @@ def told(sidecar: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else {}
 
 
-def _is_whole(place: OutputNames, name: str, facts: dict[str, Any] | None) -> bool:
+def _is_whole(place: OutputNames, name: str, facts: dict[str, Any] | None, calibrated: WantedMaps) -> bool:
     """Whether a map, and what says why, are those that its sidecar tells of.
 
     A map without a sidecar is what an unfinished run leaves.
@@ -159,6 +196,10 @@ def _is_whole(place: OutputNames, name: str, facts: dict[str, Any] | None) -> bo
         return False
     hashes = {place.image(name, image): sha256 for image, sha256 in images.items()}
     hashes[place.map(name)] = facts.get("MapSha256")
+    files = _told_of_calibration(facts).get("Files", {})
+    if not isinstance(files, dict) or not set(calibrated.of(name)) <= set(files):
+        return False
+    hashes |= {place.calibrated(name, kind): sha256 for kind, sha256 in files.items()}
     return all(
         not path.is_symlink() and path.is_file() and sha256_of_file(path) == sha256
         for path, sha256 in hashes.items()

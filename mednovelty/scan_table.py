@@ -1,4 +1,8 @@
-"""``OUT/cohort.tsv``: what is found of each scan as a whole, a line a scan and score."""
+"""``OUT/cohort.tsv``: what is found of each scan as a whole, a line a scan and score.
+
+Two kinds of numbers may stand there: those of scores of whole scans, such as ``cvdd``, and those of
+segmentations. What is of one kind only is ``n/a`` in lines without it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.io.atomic import write_text_atomic
-from mednovelty.outputs import OutputNames
+from mednovelty.outputs import OutputNames, told
+from mednovelty.segment.table import number
+from mednovelty.segment_files import SegmentNames
 from mednovelty.text import cell
 
 TABLE = "cohort.tsv"
+SEGMENTED = ("brain_mm3", "novel_mm3", "novel_share", "clusters", "largest_mm3", "maximum", "p_maximum",
+             "flagged_p", "flagged_mm3", "p_volume", "flagged_share", "p_share", "controls")  # fmt: skip
+"""Columns of a segmentation, after ``threshold``, in words."""
 
 
 def write_scan_scores(out: Path, scans: Iterable[Any], scores: Sequence[str]) -> None:
@@ -32,6 +42,28 @@ def write_scan_scores(out: Path, scans: Iterable[Any], scores: Sequence[str]) ->
     write_text_atomic(out / TABLE, table([(name, score, told) for name, score, told in found if told]))
 
 
+def write_cohort_table(out: Path, scans: Mapping[str, ScoredScan]) -> None:
+    """Write the table from all sidecars that stand, of scores of whole scans and of segmentations.
+
+    Args:
+        out: The folder of the maps.
+        scans: What was found there.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    lines = []
+    for id, scan in scans.items():
+        for score, path in sorted(scan.maps.items()):
+            names = SegmentNames.beside(path)
+            whole, segmented = _told(names.novelty_sidecar), told(names.sidecar)
+            line = {} if whole is None else _of_scan(whole)
+            line |= _of_segmentation(segmented) if segmented else {}
+            if line:
+                lines.append({"id": cell(id), "score": score} | line)
+    write_text_atomic(out / TABLE, _joined(lines))
+
+
 def table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     """Return tab-separated rows of id, score and what is told of it; a column a context and p-value.
 
@@ -44,24 +76,46 @@ def table(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
         id score overall p_value normals nearest_context context_1 p_value_1 context_2 p_value_2
         sub-01 cvdd 0.25 0.5 3 0.1 0.1 1 0.4 0.25
     """
-    known = [name for name in ("share_known",) if any(name in told for _, _, told in rows)]
-    own = ("overall", "p_value", "normals", "nearest_context", *known)
-    most = max((len(told["contexts"]) for _, _, told in rows), default=0)
-    each = [f"{name}_{k + 1}" for k in range(most) for name in ("context", "p_value")]
-    lines = [["id", "score", *own, *each]]
-    for name, score, told in rows:
-        of_contexts = [context[key] for context in told["contexts"] for key in ("score", "p_value")]
-        numbers = [f"{value:.8g}" for value in [*(told[key] for key in own), *of_contexts]]
-        lines.append([cell(name), score, *numbers])
-    return "".join("\t".join(line) + "\n" for line in lines)
+    lines = [{"id": cell(id), "score": score} | _of_scan(found) for id, score, found in rows]
+    return _joined(lines, ("id", "score", "overall", "p_value", "normals", "nearest_context"))
+
+
+def _of_scan(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a score of whole scans."""
+    own = [
+        "overall",
+        "p_value",
+        "normals",
+        "nearest_context",
+        *(["share_known"] if "share_known" in found else []),
+    ]
+    cells = {name: f"{found[name]:.8g}" for name in own}
+    for n, context in enumerate(found["contexts"], 1):
+        cells |= {f"context_{n}": f"{context['score']:.8g}", f"p_value_{n}": f"{context['p_value']:.8g}"}
+    return cells
+
+
+def _of_segmentation(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a segmentation."""
+    numbers = found.get("Numbers", {})
+    words = cell(str(found.get("Threshold", {}).get("Words", "")))
+    return {"threshold": words} | {name: number(numbers.get(name)) for name in SEGMENTED}
+
+
+def _joined(lines: Sequence[Mapping[str, str]], first: Sequence[str] = ("id", "score")) -> str:
+    """Return a table of lines whose columns are not all the same, in the order in which columns come up."""
+    columns = list(dict.fromkeys([*first, *(name for line in lines for name in line)]))
+    rows = [columns, *([line.get(name, "n/a") for name in columns] for line in lines)]
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def _told(sidecar: Path) -> Mapping[str, Any] | None:
     """Return what a sidecar tells of its scan as a whole; None where there is none."""
     try:
-        return json.loads(sidecar.read_text(encoding="utf-8"))["Score"]["scan"]
+        found = json.loads(sidecar.read_text(encoding="utf-8"))["Score"]["scan"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return found if isinstance(found, dict) else None
 
 
-__all__ = ["TABLE", "table", "write_scan_scores"]
+__all__ = ["TABLE", "table", "write_cohort_table", "write_scan_scores"]

@@ -11,6 +11,8 @@ LAYERS = [
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
     "curve schedule averaging initial_weights",
+    # Of arrays alone; what it does to folders is further right.
+    "segment",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
@@ -19,12 +21,14 @@ LAYERS = [
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
     "detector abnormality detector_settings model_folder model_card origin record_checks",
-    "voxel_fitting explaining words",
+    "voxel_fitting explaining words calibrate",
     "evaluation outputs testing",
-    "output_folder run_record scan_table",
-    "cohort report explain_cohort benchmarks",
+    "pvalue_maps",
+    "output_folder run_record scan_table segment_files segment_labelled",
+    "cohort segment_folder report explain_cohort benchmarks",
     "console discovery fit_knowledge",
-    "commands fit_command explain_command words_commands preview_command demo",
+    "commands fit_command calibrate_command explain_command threshold_command words_commands preview_command "
+    "demo",
     "cli",
     "__main__",
 ]

@@ -26,8 +26,8 @@ def test_every_command_it_names_exists():
 
     from mednovelty.cli import app
 
-    named = set(re.findall(r"mednovelty (check|fit|score|evaluate|list|where|doctor|demo)\b", README))
-    assert named >= {"check", "fit", "score", "evaluate", "list", "where", "doctor"}
+    named = set(re.findall(r"mednovelty (check|fit|calibrate|score|evaluate|list|where|doctor|demo)\b", README))
+    assert named >= {"check", "fit", "calibrate", "score", "evaluate", "list", "where", "doctor"}
     assert named <= set(get_command(app).commands)
 
 

@@ -1,0 +1,1 @@
+"""From scores to p-values: what held-out normals score, and how often they score as high."""

@@ -1,0 +1,146 @@
+"""The scores of one calibration scan, kept compactly: numbers of the voxels that were scored, and no others.
+
+One safetensors file a scan: ``mask`` as bits, ``affine``, ``score/<name>`` as float32, and what regions are
+made of, ``labels`` or ``features``. Values are in the order of ``volume[mask]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mednovelty.errors import DetectorError
+from mednovelty.io.atomic import write_bytes_atomic
+from mednovelty.io.guard import sha256_of_file
+from mednovelty.store import one_line
+
+SCORE = "score/"
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMaps:
+    """The maps of a calibration scan; scores are read from its file when they are asked for.
+
+    Attributes:
+        id: Of the scan.
+        mask: ``(I, J, K)`` bool, the n voxels that were scored.
+        affine: ``(4, 4)``, voxel indices to RAS+ millimetres.
+        scores: Which are there.
+        path: The file.
+    """
+
+    id: str
+    mask: np.ndarray
+    affine: np.ndarray
+    scores: tuple[str, ...]
+    path: Path
+
+    @classmethod
+    def read(cls, path: Path, id: str, sha256: str) -> ScanMaps:
+        """Return the maps of a file.
+
+        Raises:
+            DetectorError: It is missing, damaged, or no such file.
+        """
+        try:
+            if sha256_of_file(path) != sha256:
+                raise DetectorError(f"{path}: damaged: its sha256 is not the one in the calibration's record")
+            with safe_open(path, framework="numpy") as file:
+                names = tuple(sorted(name.removeprefix(SCORE) for name in file.keys() if SCORE in name))  # noqa: SIM118
+                shape = tuple(int(n) for n in file.get_tensor("shape"))
+                bits, affine = file.get_tensor("mask"), file.get_tensor("affine")
+            mask = np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise DetectorError(f"{path}: cannot be read: {one_line(error)}") from error
+        return cls(id, mask, affine, names, path)
+
+    def values(self, score: str) -> np.ndarray:
+        """Return ``(n,)`` float32 scores."""
+        return self._tensor(SCORE + score)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(n,)`` int32: of a label image."""
+        return self._tensor("labels")
+
+    @property
+    def features(self) -> np.ndarray:
+        """``(F, n)`` float32: what classes are made of; see ``regions``."""
+        return self._tensor("features")
+
+    @property
+    def n_voxels(self) -> int:
+        """How many voxels were scored."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def volume(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        """Return ``(I, J, K)`` with values in the voxels of the mask."""
+        out = np.full(self.mask.shape, fill, values.dtype)
+        out[self.mask] = values
+        return out
+
+    def _tensor(self, name: str) -> np.ndarray:
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                found = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise DetectorError(f"{self.path}: cannot be read: {one_line(error)}") from error
+        if found.shape[-1:] != (self.n_voxels,):
+            raise DetectorError(f"{self.path}: {name} has shape {found.shape} in {self.n_voxels} voxels")
+        return np.asarray(found)
+
+
+def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
+    folder: Path,
+    number: int,
+    *,
+    mask: np.ndarray,
+    affine: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    labels: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+) -> tuple[str, str]:
+    """Write the maps of a scan; return the file's name, of which its content is part, and its sha256.
+
+    Args:
+        folder: Must exist.
+        number: Of the scan, from 0.
+        mask: ``(I, J, K)`` bool.
+        affine: ``(4, 4)``.
+        values: ``(n,)`` by score.
+        labels: ``(n,)`` whole numbers, of a label image.
+        features: ``(F, n)``, of classes.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    tensors: dict[str, np.ndarray] = {
+        "mask": np.packbits(mask),
+        "shape": np.array(mask.shape, np.int64),
+        "affine": np.asarray(affine, np.float64),
+    }
+    tensors |= {SCORE + name: np.ascontiguousarray(one, np.float32) for name, one in values.items()}
+    if labels is not None:
+        tensors["labels"] = np.ascontiguousarray(labels, np.int32)
+    if features is not None:
+        tensors["features"] = np.ascontiguousarray(features, np.float32)
+    content = save(tensors)
+    sha256 = hashlib.sha256(content).hexdigest()
+    # A name that no other content has: files of a calibration that stands are never written over.
+    name = f"scan-{number + 1:03d}-{sha256[:12]}.safetensors"
+    write_bytes_atomic(folder / name, content)
+    return name, sha256
+
+
+__all__ = ["ScanMaps", "write_scan_maps"]

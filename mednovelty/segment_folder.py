@@ -1,0 +1,291 @@
+"""Every map of a folder segmented, and what is told of the cohort; nothing is scored.
+
+``OUT/cohort.tsv``         each scan's numbers, and its p-values against the calibration scans
+``OUT/segmentation.json``  how each score was segmented last, so that ``score`` does so with further scans
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mednovelty.errors import OutputError, ScanError, SettingsError, StoppedError, failure_message
+from mednovelty.evaluation.files import find_maps
+from mednovelty.evaluation.scored import ScoredScan
+from mednovelty.io.atomic import write_text_atomic
+from mednovelty.io.guard import sha256_of_file
+from mednovelty.outputs import told
+from mednovelty.scan_table import write_cohort_table
+from mednovelty.segment.atlas import Atlases, with_regions
+from mednovelty.segment.controls import Controls
+from mednovelty.segment.segmentation import (
+    MapToSegment,
+    Segmentation,
+    SegmentSettings,
+    segment,
+    settings_of_told,
+    told_of,
+)
+from mednovelty.segment_files import (
+    ReadMap,
+    SegmentNames,
+    is_current,
+    read_map,
+    remove,
+    write_segmentation,
+)
+from mednovelty.segment_labelled import labelled_thresholds
+from mednovelty.store import json_types
+
+log = logging.getLogger("mednovelty")
+
+CALIBRATION, SEGMENTATION = "calibration.json", "segmentation.json"
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """How the maps of a folder are segmented.
+
+    Attributes:
+        segment: How each is.
+        labelled: Folder of lesion masks, or a manifest: the threshold of each score is that of the best Dice
+            on a fifth of them, in place of ``segment.rule``.
+        seed: Of that fifth.
+        scores: Which; none: all that can be.
+        atlas: Image of labels for all scans, or a folder of such by scan id.
+        again: Whether scores that were segmented otherwise before are segmented anew in this way; otherwise
+            further scans are segmented as those were.
+    """
+
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    labelled: Path | None = None
+    seed: int = 0
+    scores: tuple[str, ...] = ()
+    atlas: Path | None = None
+    again: bool = True
+
+
+@dataclass(frozen=True)
+class SegmentedMap:
+    """What became of one map.
+
+    Attributes:
+        id: Of the scan.
+        score: Its name.
+        status: ``done``, ``up to date`` or ``failed``.
+        message: Why it failed.
+        numbers: Of the scan as a whole.
+    """
+
+    id: str
+    score: str
+    status: str
+    message: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
+    """Segment the maps of a folder; a map that cannot be is a failure, and stops no other.
+
+    The caller keeps other runs out of the folder, see ``output_folder.sole_writer``.
+
+    Raises:
+        OutputError: Something cannot be written.
+        ScanError: There are no maps, or calibration, atlas or labelled scans cannot be used.
+        SettingsError: An unknown score, or one without the p-values that are asked for.
+    """
+    scans, warnings = find_maps(out)
+    for warning in warnings:
+        log.warning("%s", warning)
+    calibration, sha256 = calibration_in(out)
+    wanted = _scores(out, scans, settings)
+    if settings.labelled is not None:
+        rules = labelled_thresholds(out, scans, wanted, settings.labelled, settings.seed)
+        ways = {score: replace(settings.segment, rule=rule) for score, rule in rules.items()}
+    else:
+        ways = _ways(out, wanted, settings)
+    atlas = settings.atlas if settings.again else settings.atlas or _atlas_before(out)
+    run = _Run(out, calibration, sha256, ways, None if atlas is None else Atlases(atlas))
+    found = [_one(run, scan, score) for scan in scans.values() for score in wanted if score in scan.maps]
+    _write_ways(out, ways, atlas)
+    write_cohort_table(out, scans)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What is the same for every map."""
+
+    out: Path
+    calibration: Mapping[str, Any] | None
+    sha256: str | None
+    ways: Mapping[str, SegmentSettings]
+    atlases: Atlases | None
+
+    def controls(self, score: str) -> Controls | None:
+        """What the calibration scans show of a score; None where it is not calibrated."""
+        if self.calibration is None or score not in self.calibration.get("Scores", {}):
+            return None
+        return Controls.from_told(self.calibration, score, str(self.out / CALIBRATION))
+
+
+def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
+    try:
+        read = read_map(scan, score)
+        names, way = SegmentNames.beside(scan.maps[score]), run.ways[score]
+        if way.rule.needs_p and read.pvalue_sha256 is None:
+            remove(names)  # Of a map that was scored again, and is not calibrated any more.
+            raise ScanError(f"{names.pvalue}: there are no p-values of this map", code="maps.pvalue")
+        made = {
+            "MapSha256": read.map_sha256,
+            "PvalueSha256": read.pvalue_sha256,
+            "CalibrationSha256": run.sha256,
+            "Atlas": None if run.atlases is None else run.atlases.sha256_of(scan.id),
+        }
+        facts = {"Settings": told_of(way), "Made": made}
+        if is_current(names, facts):
+            numbers = (told(names.sidecar) or {}).get("Numbers", {})
+            return SegmentedMap(scan.id, score, "up to date", numbers=numbers)
+        found = _segmented(run, scan.id, score, read)
+        facts = _facts(run, scan, score, found) | facts
+        write_segmentation(names, found, read.image.affine, facts, with_atlas=run.atlases is not None)
+    except (OutputError, StoppedError):
+        raise
+    except Exception as error:  # Whatever is wrong with one map must not stop the others.
+        return SegmentedMap(scan.id, score, "failed", failure_message(error, f"{scan.id}, {score}"))
+    return SegmentedMap(scan.id, score, "done", numbers=found.numbers)
+
+
+def _segmented(run: _Run, id: str, score: str, read: ReadMap) -> Segmentation:
+    image: MapToSegment = read.image
+    found = segment(image, run.ways[score], run.controls(score))
+    atlas = None if run.atlases is None else run.atlases.of(id)
+    if atlas is None:
+        return found
+    return replace(found, clusters=tuple(with_regions(found.clusters, found.labels, image.affine, atlas)))
+
+
+def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict[str, Any]:
+    """Return what the sidecar tells first."""
+    way, names = run.ways[score], SegmentNames.beside(scan.maps[score])
+    own = told(names.novelty_sidecar) or {}
+    words = [way.rule.words]
+    if found.limit_mm3 is not None:
+        words.append(
+            f"clusters above {found.limit_mm3:g} mm3, the largest that calibration scans show at that p"
+        )
+    words += [way.cleaning.words] if way.cleaning.words else []
+    words += [f"clusters of {way.min_mm3:g} mm3 or more"] if way.min_mm3 else []
+    threshold = {
+        **told_of(way),
+        "FlaggedP": found.p,
+        "LimitMm3": found.limit_mm3,
+        "Words": "; ".join(words),
+    }
+    sources = [scan.maps[score], *([names.pvalue] if names.pvalue.is_file() else [])]
+    return {
+        "Description": f"Where {score} is abnormal: {threshold['Words']}",
+        "ScanId": scan.id,
+        "Score": {"name": score},
+        "Sources": [path.name for path in sources],
+        "Threshold": threshold,
+        "Calibration": own.get("Calibration"),
+    }
+
+
+def calibration_in(out: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return what a folder of maps knows of the calibration, and its hash; None where it knows nothing.
+
+    Raises:
+        ScanError: The file is damaged (``calibration.damaged``).
+    """
+    path = out / CALIBRATION
+    if not path.is_file():
+        return None, None
+    content = told(path)
+    if not isinstance(content, dict) or not isinstance(content.get("Scores"), dict):
+        raise ScanError(f"{path}: damaged; score the scans again", code="calibration.damaged")
+    return content, sha256_of_file(path)
+
+
+def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings) -> list[str]:
+    """Return the scores to segment: those that were asked for, or all that have what is needed."""
+    known = sorted({score for scan in scans.values() for score in scan.maps})
+    with_p = {
+        score
+        for scan in scans.values()
+        for score, path in scan.maps.items()
+        if SegmentNames.beside(path).pvalue.is_file()
+    }
+    if unknown := [score for score in settings.scores if score not in known]:
+        raise SettingsError(f"{out}: there is no map of {', '.join(unknown)}; there are {', '.join(known)}")
+    if settings.labelled is not None:
+        return list(settings.scores) or known
+    if not settings.again:  # A threshold of scores needs no p.
+        before = _ways_before(out)
+        with_p |= {score for score, way in before.items() if score in known and not way.rule.needs_p}
+    if not with_p or (without := [score for score in settings.scores if score not in with_p]):
+        of = ", ".join(without) if with_p else "any score"
+        raise SettingsError(
+            f"{out}: there are no p-values of {of}; calibrate the detector (`mednovelty calibrate MODEL`) "
+            "and score again, or give --masks of labelled scans",
+            code="segment.no_p",
+        )
+    return list(settings.scores) or [score for score in known if score in with_p]
+
+
+def _ways(out: Path, scores: Sequence[str], settings: FolderSettings) -> dict[str, SegmentSettings]:
+    """Return how each score is segmented: as asked, or, for ``again`` False, as it was before."""
+    before = {} if settings.again else _ways_before(out)
+    return {score: before.get(score, settings.segment) for score in scores}
+
+
+def _ways_before(out: Path) -> dict[str, SegmentSettings]:
+    """Return how scores were segmented last.
+
+    Raises:
+        ScanError: The file that says so is damaged.
+    """
+    path = out / SEGMENTATION
+    if not path.is_file():
+        return {}
+    try:
+        return {score: settings_of_told(way) for score, way in (told(path) or {})["Scores"].items()}
+    except (SettingsError, KeyError, TypeError, AttributeError) as error:
+        raise ScanError(
+            f"{path}: damaged: {error}; run mednovelty threshold again", code="segmentation.damaged"
+        ) from error
+
+
+def _write_ways(out: Path, ways: Mapping[str, SegmentSettings], atlas: Path | None) -> None:
+    known = told(out / SEGMENTATION) or {}
+    scores = {**known.get("Scores", {}), **{score: told_of(way) for score, way in ways.items()}}
+    place = None if atlas is None else Path(os.path.relpath(atlas, out)).as_posix()
+    content = {"Scores": dict(sorted(scores.items())), "Atlas": place}
+    write_text_atomic(out / SEGMENTATION, json.dumps(json_types(content), indent=2) + "\n")
+
+
+def _atlas_before(out: Path) -> Path | None:
+    """Return the atlas that was used last, where it is still there."""
+    place = (told(out / SEGMENTATION) or {}).get("Atlas")
+    if not isinstance(place, str):
+        return None
+    if not (out / place).exists():
+        log.warning("%s: the atlas of the clusters, %s, is gone; further scans have none", out, place)
+        return None
+    return out / place
+
+
+__all__ = [
+    "CALIBRATION",
+    "SEGMENTATION",
+    "FolderSettings",
+    "SegmentedMap",
+    "calibration_in",
+    "segment_folder",
+]
