@@ -21,7 +21,7 @@ LAYERS = [
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
     "detector abnormality detector_settings model_folder model_card origin record_checks",
-    "voxel_fitting explaining words calibrate",
+    "voxel_fitting explaining words calibrate combine",
     "evaluation outputs testing",
     "pvalue_maps",
     "output_folder run_record scan_table segment_files segment_labelled",
