@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from calibrations import calibration_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, norm
@@ -83,7 +82,7 @@ def test_p_values_as_maps_hold_them():
 def test_what_cannot_be_combined_is_refused():
     with pytest.raises(SettingsError, match=r"^no combination is called 'fischer'; did you mean 'fisher'\?$"):
         combined("fischer", [[0.5]])
-    with pytest.raises(SettingsError, match="called 'xyz'; there are mean_z, fisher, cauchy, rank_average$"):
+    with pytest.raises(SettingsError, match=r"called 'xyz'; there are mean_z, fisher, cauchy, rank_average$"):
         combined("xyz", [[0.5]])
     with pytest.raises(ScanError, match=r"^2 of 4 p-values do not lie in \(0, 1\]$"):
         combined("fisher", [[0.5, 0.0], [np.nan, 1.0]])
