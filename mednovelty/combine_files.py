@@ -1,4 +1,4 @@
-"""One scan as several scores have mapped it: where its maps lie, whether they fit, and what their combination tells.
+"""One scan as several scores have mapped it: its maps, whether they fit, and what their combination tells.
 
 A combination's files are those of any score: ``<id>_desc-fisher_novelty.nii.gz`` with its sidecar, which says
 under ``Combination`` of which scores, ``_pvalue.nii.gz``, and what segmentation makes of them.
@@ -126,7 +126,10 @@ class ScanToCombine:
             return "absent"
         hashes = {self.place.map(name): sidecar.get("MapSha256")}
         hashes |= {self.place.calibrated(name, kind): sha256 for kind, sha256 in files.items()}
-        whole = all(path.is_file() and sha256_of_file(path) == sha256 for path, sha256 in hashes.items())
+        try:
+            whole = all(path.is_file() and sha256_of_file(path) == sha256 for path, sha256 in hashes.items())
+        except ScanError:  # An empty file, or none that can be read.
+            return "absent"
         return "done" if whole and self.place.mask.is_file() else "absent"
 
     def calibration_key(self) -> str | None:
@@ -151,7 +154,9 @@ class ScanToCombine:
         for brain in self.brains:
             inside &= read_mask(brain, first.grid, first.name)[0]
         if not inside.any():
-            raise ScanError(f"{self.id}: no voxel of it lies in the masks of all folders", code="combine.mask")
+            raise ScanError(
+                f"{self.id}: no voxel of it lies in the masks of all folders", code="combine.mask"
+            )
         surprise = np.stack([volume.data[0][inside] for volume in volumes]).astype(np.float64)
         for volume, row in zip(volumes, surprise, strict=True):
             if not np.isfinite(row).all() or (row < 0).any():

@@ -111,9 +111,7 @@ class _Run:
         """Return the run with its combinations calibrated, which takes a while."""
         if self.combined is not None:
             return self
-        made = calibrated_again(
-            self.members, self.settings.names, other_images=self.settings.other_images
-        )
+        made = calibrated_again(self.members, self.settings.names, other_images=self.settings.other_images)
         for note in (*made.notes, *made.calibration.warnings(made.names[0])):
             log.warning("%s", note)
         standing = told(self.out / RECORD)
@@ -210,8 +208,8 @@ def _needed(run: _Run, scan: ScanToCombine) -> list[str]:
     others = [name for name, state in states.items() if state == "other"]
     if others and not run.settings.overwrite:
         raise ScanError(
-            f"{scan.place.folder}: holds {', '.join(others)} of {scan.id} of other scores or p-values; choose "
-            "another folder, or pass --overwrite",
+            f"{scan.place.folder}: holds {', '.join(others)} of {scan.id} of other scores or p-values; "
+            "choose another folder, or pass --overwrite",
             code="output.exists",
         )
     return [name for name, state in states.items() if state != "done"]
@@ -265,7 +263,8 @@ def _is_told(run: _Run) -> bool:
     scores = (told(run.out / RECORD) or {}).get("Scores")
     key = key_of(run.members)
     return isinstance(scores, dict) and all(
-        isinstance(scores.get(name), dict) and scores[name].get("Sha256") == key for name in run.settings.names
+        isinstance(scores.get(name), dict) and scores[name].get("Sha256") == key
+        for name in run.settings.names
     )
 
 

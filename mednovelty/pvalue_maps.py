@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +169,7 @@ class PValueMaps:
             for name, one in (scores.items() if isinstance(scores, dict) else ())
             if isinstance(one, dict) and "Combination" in one
         }
-        model = Path(os.path.relpath(self.calibration.folder.parent, out)).as_posix()
-        write_told(out, {"Model": model, **own, "Scores": {**combined, **own["Scores"]}})
+        write_told(out, {**own, "Scores": {**own["Scores"], **combined}})
 
 
 def write_told(out: Path, content: Mapping[str, Any]) -> None:

@@ -148,8 +148,8 @@ def test_what_does_not_fit_is_told(tmp_path, two):
     whole = boxes((0, 9), (0, 9))
     one = of_masks(tmp_path / "a", {"a": volume_of(1)}, whole)
     shifted = of_masks(tmp_path / "b", {"a": volume_of(1)}, whole, AFFINE + np.eye(4)[:, ::-1] * 0.5)
-    with pytest.raises(GeometryError, match=r"^sub-c01 in OUT2: its voxels lie up to .* mm away from those of "
-                       r"sub-c01 in OUT1$"):  # fmt: skip
+    away = r"^sub-c01 in OUT2: its voxels lie up to .* mm away from those of sub-c01 in OUT1$"
+    with pytest.raises(GeometryError, match=away):
         calibrated_again([member(one, "a"), member(shifted, "a", "OUT2")], ["fisher"])
     strangers = of_masks(tmp_path / "c", {"a": volume_of(1)}, whole, ids=("sub-x", "sub-y"))
     with pytest.raises(SettingsError, match=r"no scan was used to calibrate all detectors \(OUT1: sub-c01, "

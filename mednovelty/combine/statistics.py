@@ -157,8 +157,8 @@ def combined(name: str, p: ArrayLike, floor: ArrayLike = 0.0) -> np.ndarray:
     Args:
         name: One of ``COMBINATIONS``.
         p: ``(K, n)``, of n voxels.
-        floor: ``(K,)`` or one: a p-value below it, or above one less it, counts as that. A p of 1 has no finite z, and a
-            null of more voxels no right to a higher statistic.
+        floor: ``(K,)`` or one: a p-value below it, or above one less it, counts as that. A p of 1 has no
+            finite z, and a null of more voxels no right to a higher statistic.
 
     Raises:
         ScanError: A p-value is not in (0, 1].
