@@ -130,18 +130,21 @@ def test_voxels_of_several_detectors_meet_by_their_place(tmp_path):
     made = calibrated_again([member(one, "a"), member(other, "a", "OUT2")], ["mean_z"])
     assert [scan.n_voxels for scan in made.calibration.scans] == [4 * 35, 8 * 35]
     assert made.notes == ("calibration scan sub-c01: 140 of 245 voxels were scored by all detectors",)
-    # By place: the p-values of the second scan, each among the first scan's own mask.
-    p = []
-    for seed, box in ((1, np.s_[0:6]), (2, np.s_[2:9])):
-        first, second = (volume_of(seed)(number).astype(np.float32) for number in (0, 1))
-        normals = first[box].ravel()
-        count = (normals >= second[1:9].reshape(-1, 1)).sum(1)
-        p.append((1 + count) / (1 + normals.size))
-    # Of both scans the larger is left out: 8 of 9 planes are 280 voxels.
-    floors = [1 / (1 + 210), 1 / (1 + 245)]
-    statistic = combined("mean_z", as_stored(np.stack(p)), floors)
-    healthy = made.calibration.healthy["mean_z"]
-    assert healthy.max_score[1] == pytest.approx(statistic.max(), rel=1e-6)
+    # By place: each scan's p-values in the voxels that both have, each among the other scan's own mask; and of
+    # both scans the larger is left out of the floor: 8 of 9 planes are 280 voxels.
+    statistics = []
+    for number, common in enumerate((np.s_[2:6], np.s_[1:9])):
+        p = []
+        for seed, others in ((1, (np.s_[1:9], np.s_[0:6])), (2, (np.s_[1:9], np.s_[2:9]))):
+            scans = [volume_of(seed)(which).astype(np.float32) for which in (0, 1)]
+            normals = scans[1 - number][others[number]].ravel()
+            count = (normals >= scans[number][common].reshape(-1, 1)).sum(1)
+            p.append((1 + count) / (1 + normals.size))
+        statistics.append(combined("mean_z", as_stored(np.stack(p)), [1 / 211, 1 / 246]))
+    null = made.calibration.nulls["mean_z"]["all"]
+    assert null.values == pytest.approx(np.unique(np.concatenate(statistics)), rel=1e-5, abs=1e-6)
+    highest = [one.max() for one in statistics]
+    assert made.calibration.healthy["mean_z"].max_score == pytest.approx(highest, rel=1e-6)
 
 
 def test_what_does_not_fit_is_told(tmp_path, two):
