@@ -278,6 +278,13 @@ def score(
             "--segment/--no-segment", help="Masks and clusters of calibrated maps; see mednovelty threshold."
         ),
     ] = True,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            "--combine",
+            help="Also combinations of the calibrated scores: fisher, cauchy, mean_z, rank_average, a,b.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -316,6 +323,7 @@ def score(
         z=z,
         regions=regions,
         segmented=segmented,
+        combine=combine,
     )
     _end(console.run(score_scans, as_json))
 
@@ -546,6 +554,54 @@ def threshold(
         as_json=as_json,
     )
     _end(console.run(lambda: threshold_command.threshold(request), as_json))
+
+
+@app.command()
+def combine(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT", help="Folders that score wrote, of the same scans.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the maps go; default: beside those of a single folder."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="fisher, cauchy, mean_z, rank_average; several: a,b.")
+    ] = "fisher",
+    scores: Annotated[
+        str | None, typer.Option("--scores", help="Which, a,b; default: all that are calibrated.")
+    ] = None,
+    detectors: Annotated[
+        list[Path] | None,
+        typer.Option("--detector", help="A detector's folder, where it is not where it was; repeatable."),
+    ] = None,
+    other_images: Annotated[
+        bool,
+        typer.Option("--other-images", help="The folders are of different images of each session."),
+    ] = False,
+    z: Annotated[bool, typer.Option("--z", help="Also maps of z, the normal quantile of 1 - p.")] = False,
+    segmented: Annotated[
+        bool, typer.Option("--segment/--no-segment", help="Masks and clusters; see mednovelty threshold.")
+    ] = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make one map of several calibrated scores, of one detector or of several; nothing is scored."""
+    from mednovelty import combine_command
+
+    request = combine_command.CombineRequest(
+        folders=folders,
+        output=output,
+        by=by,
+        scores=scores,
+        detectors=detectors or (),
+        other_images=other_images,
+        z=z,
+        segmented=segmented,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+    _end(console.run(lambda: combine_command.combine(request), as_json))
 
 
 @app.command("preview-anomalies")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,7 +101,12 @@ class _Run:
             "Settings": settings_of(self.detector, self.options),
             "SettingsSha256": settings_sha256(self.detector, self.options),
             "CalibrationSha256": None if self.pvalues is None else self.pvalues.calibration.sha256,
+            "DetectorFolder": None if self.pvalues is None else self._folder(self.pvalues),
         }
+
+    def _folder(self, pvalues: PValueMaps) -> str:
+        """Return where the detector lies, as seen from the maps."""
+        return Path(os.path.relpath(pvalues.calibration.folder.parent, self.out)).as_posix()
 
 
 def score_cohort(  # noqa: PLR0913 - all but the first three are by keyword

@@ -16,6 +16,7 @@ from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
 
 if TYPE_CHECKING:
+    from mednovelty.combine_folder import CombineSettings
     from mednovelty.detector import Detector
     from mednovelty.explain_command import ExplainRequest
     from mednovelty.io.read_scan import ReadOptions
@@ -65,6 +66,8 @@ class ScoreRequest:
     regions: Path | None = None
     segmented: bool = True
     """Whether calibrated maps are segmented too."""
+    combine: str | None = None
+    """Names of combinations of the calibrated scores."""
     reports: tuple[Path, ...] = ()
     """Text files in place of scans; see ``words_commands``."""
 
@@ -124,6 +127,7 @@ def score(request: ScoreRequest) -> int:
 
 def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.cohort import CohortSettings, check_run, score_cohort
+    from mednovelty.combine_command import combine_scored
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of
     from mednovelty.threshold_command import segment_scored
@@ -139,6 +143,7 @@ def _score_scans(request: ScoreRequest) -> int:
     # Before the log is kept there, which makes the folder.
     names = check_run(detector, scans, request.output, settings)
     pvalues = _pvalues(detector, options, names, request)
+    combining = _combining(pvalues, names, request)
     if request.plot_sphere:
         _refuse_undrawable(detector)
     if request.dry_run:
@@ -155,6 +160,9 @@ def _score_scans(request: ScoreRequest) -> int:
             pvalues=pvalues,
             advance=advance,
         )
+    combined = 0
+    if combining is not None and pvalues is not None:
+        combined = combine_scored(request.output, pvalues.calibration, *combining)
     segmented = segment_scored(request.output) if request.segmented else 0
     if request.plot_sphere:
         _draw_sphere(detector, scans, options, request.output)
@@ -166,7 +174,29 @@ def _score_scans(request: ScoreRequest) -> int:
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
-    return result.exit_code or segmented
+    return result.exit_code or combined or segmented
+
+
+def _combining(
+    pvalues: PValueMaps | None, names: Sequence[str], request: ScoreRequest
+) -> tuple[list[str], CombineSettings] | None:
+    """Return which scores are combined, and how; None where that is not asked for.
+
+    Raises:
+        SettingsError: An unknown combination, or fewer than two calibrated scores.
+    """
+    from mednovelty.combine_command import settings_of
+
+    if request.combine is None:
+        return None
+    settings = settings_of(request.combine, request.overwrite, z=request.z, option="--combine")
+    known = [] if pvalues is None else [name for name in names if name in pvalues.calibration.scores]
+    if len(known) < 2:
+        raise SettingsError(
+            f"--combine: needs two calibrated scores or more, and of {', '.join(names)} there "
+            f"{'is' if len(known) == 1 else 'are'} {known[0] if known else 'none'}; see mednovelty calibrate"
+        )
+    return known, settings
 
 
 def _pvalues(

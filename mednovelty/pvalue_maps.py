@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from mednovelty.calibrate.regions import features_of, label_image, labels_of
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.guard import sha256_of_file
-from mednovelty.outputs import OutputNames, WantedMaps, settings_of
+from mednovelty.outputs import OutputNames, WantedMaps, settings_of, told
 from mednovelty.scan import Scan, Volume
 from mednovelty.store import json_types
 
@@ -156,13 +157,28 @@ class PValueMaps:
         return {**calibration.about(score), "Key": key, "Files": files}
 
     def write_told(self, out: Path) -> None:
-        """Write ``OUT/calibration.json``.
+        """Write ``OUT/calibration.json``; what it tells of combinations of these scores stays.
 
         Raises:
             OutputError: It cannot be written.
         """
-        text = json.dumps(json_types(self.calibration.told()), indent=1) + "\n"
-        write_text_atomic(out / RECORD, text)
+        standing, own = told(out / RECORD) or {}, self.calibration.told()
+        scores = standing.get("Scores") if standing.get("Sha256") == own["Sha256"] else None
+        combined = {
+            name: one
+            for name, one in (scores.items() if isinstance(scores, dict) else ())
+            if isinstance(one, dict) and "Combination" in one
+        }
+        write_told(out, {**own, "Scores": {**own["Scores"], **combined}})
+
+
+def write_told(out: Path, content: Mapping[str, Any]) -> None:
+    """Write ``OUT/calibration.json``.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_text_atomic(out / RECORD, json.dumps(json_types(dict(content)), indent=1) + "\n")
 
 
 def told_in(out: Path) -> dict[str, Any]:
@@ -172,9 +188,9 @@ def told_in(out: Path) -> dict[str, Any]:
         OutputError: It is missing or damaged.
     """
     try:
-        told = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if isinstance(told, dict) and isinstance(told["Scores"], dict):
-            return told
+        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found["Scores"], dict):
+            return found
     except (OSError, ValueError, KeyError, RecursionError):
         pass
     raise OutputError(
@@ -182,4 +198,4 @@ def told_in(out: Path) -> dict[str, Any]:
     )
 
 
-__all__ = ["KINDS", "PValueMaps", "calibration_of", "how_scored", "told_in"]
+__all__ = ["KINDS", "PValueMaps", "calibration_of", "how_scored", "told_in", "write_told"]

@@ -27,6 +27,7 @@ OF_SCANS_FIT = ("masks", "labels", "outliers", "fold", "recipe", "contrasts", "b
                 "init")  # fmt: skip
 OF_SCANS_SCORE = (
     "scores", "draws", "assignments", "fold", "brain_masks", "mask_maker", "dry_run", "plot_sphere",
+    "combine",
 )  # fmt: skip
 """Options that mean nothing of reports, by the names that requests have for them."""
 FLAGS = {"assignments": "set"}

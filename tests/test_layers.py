@@ -21,14 +21,14 @@ LAYERS = [
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
     "detector abnormality detector_settings model_folder model_card origin record_checks",
-    "voxel_fitting explaining words calibrate",
+    "voxel_fitting explaining words calibrate combine",
     "evaluation outputs testing",
     "pvalue_maps",
-    "output_folder run_record scan_table segment_files segment_labelled",
-    "cohort segment_folder report explain_cohort explain_voxels benchmarks",
+    "output_folder run_record scan_table segment_files segment_labelled combine_files",
+    "cohort segment_folder combine_folder report explain_cohort explain_voxels benchmarks",
     "console discovery fit_knowledge",
-    "commands fit_command calibrate_command explain_command threshold_command words_commands preview_command "
-    "demo",
+    "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
+    "preview_command demo",
     "cli",
     "__main__",
 ]

@@ -1,0 +1,1 @@
+"""Several scores at once: one statistic of their p-values, calibrated again on the same held-out normals."""
