@@ -29,6 +29,8 @@ LAYERS = [
     "console discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
     "preview_command demo",
+    "cli_options",
+    "cli_decisions cli_looking",
     "cli",
     "__main__",
 ]
