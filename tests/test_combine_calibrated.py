@@ -130,7 +130,7 @@ def test_voxels_of_several_detectors_meet_by_their_place(tmp_path):
     made = calibrated_again([member(one, "a"), member(other, "a", "OUT2")], ["mean_z"])
     assert [scan.n_voxels for scan in made.calibration.scans] == [4 * 35, 8 * 35]
     assert made.notes == ("calibration scan sub-c01: 140 of 245 voxels were scored by all detectors",)
-    # By place: each scan's p-values in the voxels that both have, each among the other scan's own mask; and of
+    # By place: each scan's p-values in the voxels that both have, each among the other scan's own mask; of
     # both scans the larger is left out of the floor: 8 of 9 planes are 280 voxels.
     statistics = []
     for number, common in enumerate((np.s_[2:6], np.s_[1:9])):
