@@ -26,9 +26,9 @@ def test_every_command_it_names_exists():
 
     from mednovelty.cli import app
 
-    words = "check|fit|calibrate|score|threshold|evaluate|list|where|doctor|demo"
-    named = set(re.findall(rf"mednovelty ({words})\b", README))
-    assert named >= set(words.split("|")) - {"demo"}
+    known = "check|fit|calibrate|score|threshold|combine|evaluate|list|where|doctor|demo"
+    named = set(re.findall(rf"mednovelty ({known})\b", README))
+    assert named >= set(known.split("|")) - {"demo"}
     assert named <= set(get_command(app).commands)
 
 
