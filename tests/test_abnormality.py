@@ -140,9 +140,9 @@ def test_every_table_names_a_semi_supervised_score_so(tmp_path):
     assert found.named(B) == B
     assert found.named(f"{A}+{B}") == f"{A}+{B} (combination, semi-supervised)"
     text = found.to_markdown()
-    # Three tables have a row of each score.
-    assert text.count(f"| `{A}` (semi-supervised) |") == 3
-    assert text.count(f"| `{A}+{B}` (combination, semi-supervised) |") == 3
+    # Four tables have a row of each score.
+    assert text.count(f"| `{A}` (semi-supervised) |") == 4
+    assert text.count(f"| `{A}+{B}` (combination, semi-supervised) |") == 4
     assert f"Found by {named}, by {B}, by both as one" in text
     assert f"| both | only {named} | only {B} | only together |" in text
     assert f"against the better of both: AUROC {found.mean[f'{A}+{B}']['auroc']:.3f}, " in text
@@ -166,7 +166,7 @@ def test_the_terminal_names_it_below_the_score(tmp_path):
     screen = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     screen.print(evaluate(out, masks, settings=FAST).table())
     shown = screen.export_text()
-    assert shown.count("(semi-supervised)│") == 3
+    assert shown.count("(semi-supervised)│") == 4
     flat = " ".join(shown.split())
     assert (
         f"synthetic_lesions ({A} (semi-supervised)) was trained to find: bright blobs of 4 to 40 mm; it "

@@ -389,7 +389,7 @@ def test_what_was_chosen_is_told_after_the_fit_and_on_the_card(tuned, tmp_path, 
         "anomalies made of them"
     )
     with caplog.at_level(logging.INFO, logger="mednovelty"):
-        _tell(tuned, FitRequest(tmp_path, tmp_path), [])
+        _tell(tuned, FitRequest(tmp_path, tmp_path))
     assert f"nln: {words}" in caplog.messages
     tuned.save(tmp_path)
     others = ", ".join(str(k) for k in (1, 2, 3, 5, 10) if k != told["k"])
