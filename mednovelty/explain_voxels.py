@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,12 @@ def explain_scan_voxels(
         SettingsError: There is no map of the score that is asked for.
         OutputError: Something cannot be written.
     """
+    own = _without_combinations(scored)
+    if run.score in scored.maps and run.score not in own.maps:
+        raise SettingsError(
+            f"{scored.id}: {run.score} is a combination; explain one of its scores: {', '.join(own.maps)}"
+        )
+    scored = own
     _check_detector(detector, scored)
     names = _ordered(scored, run.score, detector)
     maps = {name: read_volume(scored.maps[name]) for name in names}
@@ -210,8 +216,22 @@ def _cluster_path(path: Path) -> Path:
 
 
 def _sidecar(scored: ScoredScan) -> Path:
-    path = next(iter(scored.maps.values()))
+    own = _without_combinations(scored).maps or scored.maps
+    return _sidecar_of(next(iter(own.values())))
+
+
+def _sidecar_of(path: Path) -> Path:
     return path.with_name(path.name.replace("_novelty.nii.gz", "_novelty.json"))
+
+
+def _without_combinations(scored: ScoredScan) -> ScoredScan:
+    """Return the scan with the maps of a detector's own scores: nothing of a voxel drives a combination."""
+    maps = {
+        name: path
+        for name, path in scored.maps.items()
+        if "Combination" not in (told(_sidecar_of(path)) or {})
+    }
+    return replace(scored, maps=maps)
 
 
 def _check_detector(detector: Detector, scored: ScoredScan) -> None:
@@ -237,8 +257,6 @@ def _check_scan(scan: Scan, scored: ScoredScan, score: str) -> None:
 
 def _read(detector: Detector, scored: ScoredScan) -> Scan:
     """Read the scan that was scored, its mask the one that was used, from where its sidecar says it lies."""
-    from dataclasses import replace
-
     from mednovelty.io.read_scan import read_scan, scan_files
     from mednovelty.io.scan_folder import ScanFiles
 

@@ -1,5 +1,6 @@
 """``explain`` of scored scans as a user meets it: which voxels, which files, what is refused."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -166,6 +167,25 @@ def test_sidecars_tell_where_the_detector_lies(out):
     folder = json.loads(path.read_text())["Detector"]["Folder"]
     assert not os.path.isabs(folder)
     assert (path.parent / folder / "detector.json").samefile(tiny_detector()[1] / "detector.json")
+
+
+def test_combinations_are_left_out_and_refused_by_name(out):
+    folder = out / "sub-p01" / "dwi"
+    for ending in ("novelty.nii.gz", "novelty.json"):
+        shutil.copy(out / f"{STEM}nearest_normal_{ending}", out / f"{STEM}average_{ending}")
+    sidecar = out / f"{STEM}average_novelty.json"
+    facts = json.loads(sidecar.read_text())
+    del facts["Detector"]
+    facts |= {"Combination": {"By": "mean_z"}, "Score": facts["Score"] | {"name": "average"}}
+    facts["MapSha256"] = hashlib.sha256((out / f"{STEM}average_novelty.nii.gz").read_bytes()).hexdigest()
+    sidecar.write_text(json.dumps(facts))
+    # By name it comes first, and knows neither a detector nor what drives it.
+    assert min(path.name for path in folder.glob("*_novelty.json")) == sidecar.name
+    found = told(run("explain", out / "sub-p01", "--peaks", "1", "--json"))
+    assert "average" not in json.dumps(found)
+    refused = run("explain", out / "sub-p01", "--score", "average")
+    assert refused.exit_code != 0
+    assert "average is a combination; explain one of its scores: " in refused.output
 
 
 def test_a_detector_can_be_given(out):
