@@ -31,6 +31,7 @@ from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.report.voxel import Slices, draw_voxel
 from mednovelty.scan import Scan
+from mednovelty.segment_files import SegmentNames
 from mednovelty.store import RECORD, json_types
 
 if TYPE_CHECKING:
@@ -167,16 +168,16 @@ def _ordered(scored: ScoredScan, asked: str | None, detector: Detector) -> list[
     fitted = [name for name in detector.settings.scores if name in known]
     rest = [name for name in known if name not in fitted]
     names = [*fitted, *rest]
-    names.sort(key=lambda name: _p_path(scored.maps[name]).is_file(), reverse=True)
+    names.sort(key=lambda name: SegmentNames.beside(scored.maps[name]).pvalue.is_file(), reverse=True)
     names.sort(key=lambda name: name in detector.baselines)
-    names.sort(key=lambda name: not _cluster_path(scored.maps[name]).is_file())
+    names.sort(key=lambda name: not SegmentNames.beside(scored.maps[name]).clusters.is_file())
     return names if asked is None else [asked, *(name for name in names if name != asked)]
 
 
 def _voxels(scored: ScoredScan, score: str, run: VoxelRun, volume: np.ndarray, scan: Scan) -> Sequence[Index]:
     if run.at:
         return [voxel_at(scan.grid, scan.mask, mm, scan.id) for mm in run.at]
-    table = _cluster_path(scored.maps[score])
+    table = SegmentNames.beside(scored.maps[score]).clusters
     if table.is_file():
         places = _cluster_peaks(table)
         log.info("%s: %d clusters in %s", scan.id, len(places), table.name)
@@ -201,27 +202,15 @@ def _cluster_peaks(path: Path) -> list[tuple[float, float, float]]:
 
 def _p_values(path: Path) -> np.ndarray | None:
     """Return the p-values beside a map, which are stored as -log10 p; None where there are none."""
-    beside = _p_path(path)
+    beside = SegmentNames.beside(path).pvalue
     if not beside.is_file():
         return None
     return np.power(10.0, -read_volume(beside).data[0].astype(np.float64))
 
 
-def _p_path(path: Path) -> Path:
-    return path.with_name(path.name.replace("_novelty.nii.gz", "_pvalue.nii.gz"))
-
-
-def _cluster_path(path: Path) -> Path:
-    return path.with_name(path.name.replace("_novelty.nii.gz", "_clusters.tsv"))
-
-
 def _sidecar(scored: ScoredScan) -> Path:
     own = _without_combinations(scored).maps or scored.maps
-    return _sidecar_of(next(iter(own.values())))
-
-
-def _sidecar_of(path: Path) -> Path:
-    return path.with_name(path.name.replace("_novelty.nii.gz", "_novelty.json"))
+    return SegmentNames.beside(next(iter(own.values()))).novelty_sidecar
 
 
 def _without_combinations(scored: ScoredScan) -> ScoredScan:
@@ -229,7 +218,7 @@ def _without_combinations(scored: ScoredScan) -> ScoredScan:
     maps = {
         name: path
         for name, path in scored.maps.items()
-        if "Combination" not in (told(_sidecar_of(path)) or {})
+        if "Combination" not in (told(SegmentNames.beside(path).novelty_sidecar) or {})
     }
     return replace(scored, maps=maps)
 

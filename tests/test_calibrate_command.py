@@ -1,41 +1,29 @@
 """``fit --calibrate``, ``calibrate`` and the maps of p-values of ``score``, as a user meets them."""
 
 import json
-import os
 import shutil
 
 import nibabel
 import numpy as np
 import pytest
+from calibrated_models import calibrated_model, run
 from cohorts import FAST_TOML, tiny_cohort, tiny_detector
 from scipy.stats import norm
-from typer.testing import CliRunner
 
 from mednovelty.calibrate.files import load_calibration
-from mednovelty.cli import app
 from mednovelty.detector import Detector
 from mednovelty.errors import OutputError
 from mednovelty.io.read_scan import read_scan
 from mednovelty.io.scan_folder import scan_folder
 from mednovelty.pvalue_maps import told_in
 
-ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 SCORES = "vae_regularizer,reconstruction_error"
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
-    assert result.exit_code == code, result.output + str(result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     """A copy of the small detector, calibrated on the scan that its fit held out."""
-    model = tmp_path_factory.mktemp("calibrated") / "model"
-    shutil.copytree(tiny_detector()[1], model)
-    run("calibrate", model, tiny_cohort().controls, "--brain-masks", tiny_cohort().brains, "--scores", SCORES)
-    return model
+    return calibrated_model(tmp_path_factory.mktemp("calibrated"), SCORES.split(","))
 
 
 @pytest.fixture

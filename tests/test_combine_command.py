@@ -2,46 +2,30 @@
 
 import hashlib
 import json
-import os
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
-from cohorts import tiny_cohort, tiny_detector
-from typer.testing import CliRunner
+from calibrated_models import SCORES, calibrated_model, run
+from cohorts import tiny_cohort
 
 from mednovelty.calibrate.files import load_calibration
-from mednovelty.cli import app
 from mednovelty.combine.calibrated import Member, calibrated_again
 from mednovelty.evaluation import evaluate
 
-ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-SCORES = ("vae_regularizer", "reconstruction_error")
 ASKED = "vae_regularizer,reconstruction_error"
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
-    assert result.exit_code == code, result.output + str(result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    model = shutil.copytree(tiny_detector()[1], tmp_path_factory.mktemp("calibrated") / "model")
-    cohort = tiny_cohort()
-    run("calibrate", model, cohort.controls, "--brain-masks", cohort.brains, "--scores", ",".join(SCORES))
-    return model
+    return calibrated_model(tmp_path_factory.mktemp("calibrated"))
 
 
 @pytest.fixture(scope="module")
 def other_model(model, tmp_path_factory):
     """The same detector under another hash, calibrated for itself."""
-    other = shutil.copytree(tiny_detector()[1], tmp_path_factory.mktemp("other") / "model")
-    cohort = tiny_cohort()
-    run("calibrate", other, cohort.controls, "--brain-masks", cohort.brains, "--scores", "latent_euclidean")
-    return other
+    return calibrated_model(tmp_path_factory.mktemp("other"), ["latent_euclidean"])
 
 
 @pytest.fixture(scope="module")

@@ -2,39 +2,26 @@
 
 import csv
 import json
-import os
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
+from calibrated_models import SCORES, calibrated_model, run
 from calibrations import calibration_of
-from cohorts import tiny_cohort, tiny_detector
-from typer.testing import CliRunner
+from cohorts import tiny_cohort
 
 from mednovelty.calibrate.healthy_scans import THRESHOLDS_P
-from mednovelty.cli import app
 from mednovelty.evaluation import evaluate
 from mednovelty.evaluation.files import find_maps
 from mednovelty.segment.controls import Controls
 
-ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-SCORES = ("vae_regularizer", "reconstruction_error")
 KINDS = ("mask.nii.gz", "dseg.nii.gz", "clusters.tsv", "mask.json")
-
-
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
-    assert result.exit_code == code, result.output + str(result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    model = shutil.copytree(tiny_detector()[1], tmp_path_factory.mktemp("calibrated") / "model")
-    cohort = tiny_cohort()
-    run("calibrate", model, cohort.controls, "--brain-masks", cohort.brains, "--scores", ",".join(SCORES))
-    return model
+    return calibrated_model(tmp_path_factory.mktemp("calibrated"))
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, left_out_p
-from mednovelty.calibrate.largest_clusters import CONNECTIVITIES
 from mednovelty.calibrate.null import Null, z_of
 from mednovelty.calibrate.regions import Kind, Regions
 from mednovelty.calibrate.scan_maps import ScanMaps
 from mednovelty.errors import DetectorError, SettingsError
+from mednovelty.segment.clusters import CONNECTIVITIES
 
 ALL = "all"
 """The null of all voxels, whatever their region."""

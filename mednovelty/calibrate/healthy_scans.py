@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from mednovelty.calibrate.largest_clusters import CONNECTIVITIES, largest_clusters
+from mednovelty.calibrate.largest_clusters import largest_clusters
 from mednovelty.calibrate.scan_maps import ScanMaps
+from mednovelty.segment.clusters import CONNECTIVITIES
 
 THRESHOLDS_P = 10.0 ** np.linspace(-0.3, -6.0, 60)
 """From 0.5 down to 1e-6."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-CONNECTIVITIES = (6, 18, 26)
-"""Neighbours share a face; or an edge; or a corner."""
+from mednovelty.segment.clusters import CONNECTIVITIES, structure_of
 
 
 def largest_clusters(
@@ -35,7 +34,7 @@ def largest_clusters(
         raise ValueError(f"{p.shape} p-values for {np.count_nonzero(mask)} voxels")
     volume = np.full(mask.shape, np.inf)
     volume[mask] = p
-    neighbours = ndimage.generate_binary_structure(3, CONNECTIVITIES.index(connectivity) + 1)
+    neighbours = structure_of(connectivity)
     sizes = np.zeros(len(thresholds), np.int64)
     # From the highest on, in an ever smaller box.
     for place in np.argsort(thresholds)[::-1]:
@@ -49,4 +48,4 @@ def largest_clusters(
     return sizes
 
 
-__all__ = ["CONNECTIVITIES", "largest_clusters"]
+__all__ = ["largest_clusters"]

@@ -15,6 +15,7 @@ from scipy import ndimage
 from mednovelty.errors import SettingsError
 
 CONNECTIVITIES = (6, 18, 26)
+"""Neighbours share a face; or an edge; or a corner."""
 HAIR = 1e-6
 """Relative: files keep affines as float32, so that voxels of one size differ by as much in mm3."""
 
