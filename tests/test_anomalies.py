@@ -134,6 +134,7 @@ def test_words_of_contrasts_tell_their_directions():
     assert "brighter or darker" in words("contrast")
     assert "channel 0: brighter; channel 1: darker" in words("hyperintense", signs=[1, -1])
     assert "channel 0: darker; channel 1: unchanged" in words("hypointense", signs=[1, 0])
+    assert "channel 0: brighter; channel 1: darker by 0.5 of it" in words("hyperintense", signs=[1, -0.5])
 
 
 def test_mixtures_refuse_what_cannot_be_mixed():

@@ -72,10 +72,14 @@ def test_channels_change_together_or_each_its_own_way():
     opposite = strengths(Hyperintense(LARGE, signs=(-1, 1)), host)
     assert (opposite[:, 0] < 0).all()
     assert torch.allclose(opposite[:, 0], -opposite[:, 1], atol=1e-3)
+    half = strengths(Hyperintense(LARGE, signs=(1, -0.5)), host)
+    assert torch.allclose(-0.5 * half[:, 0], half[:, 1], atol=1e-3)
     with pytest.raises(SettingsError, match="is for 3 channels; the samples have 2"):
         Hyperintense(signs=(1, 1, -1)).plant(host, drawn())
-    with pytest.raises(SettingsError, match="signs must be 1, 0 or -1, one a channel and not all 0"):
+    with pytest.raises(SettingsError, match="signs must be from -1 to 1, one a channel and not all 0"):
         Hyperintense(signs=(0, 0))
+    with pytest.raises(SettingsError, match="signs must be from -1 to 1"):
+        Hyperintense(signs=(1, float("nan")))
 
 
 def test_texture_has_no_brightness_of_its_own():

@@ -72,13 +72,14 @@ class Hyperintense(Shaped):
         shapes: Where.
         strength_sd: Weakest and strongest change, in standard deviations of the tissue of a sample.
         channels: ``together``: one strength for all channels of a sample; ``independent``: one each.
-        signs: For each channel 1, 0 or -1: times the strength, so that ``(1, -1)`` is brighter in the first
-            contrast and darker in the second, as lesions are on FLAIR and T1. Empty: 1 for all.
+        signs: For each channel a number from -1 to 1: times the strength, so that ``(1, -0.5)`` is brighter
+            in the first contrast and half as much darker in the second, as lesions are on FLAIR and T1.
+            Empty: 1 for all.
     """
 
     strength_sd: tuple[float, float] = (0.5, 3.0)
     channels: Channels = "together"
-    signs: tuple[int, ...] = ()
+    signs: tuple[float, ...] = ()
 
     direction: ClassVar[int] = 1
 
@@ -94,7 +95,7 @@ class Hyperintense(Shaped):
                 f"signs={self.signs} is for {len(self.signs)} channels; the samples have {channels}"
             )
         strength = _strengths((n, channels), self.strength_sd, self.channels, generator)
-        strength = strength * torch.tensor(self.signs or (1,) * channels, device=host.images.device)
+        strength = strength * torch.tensor(self.signs or (1.0,) * channels, device=host.images.device)
         strength = strength * self.draw_direction((n, channels), generator)
         _, spread = moments(host)
         return host.images + columns(strength, len(host.space)) * spread * profile[:, None]
@@ -263,11 +264,12 @@ class Lesions:
     """Uneven ellipsoids, each contrast brighter or darker; sizes are shares of the image.
 
     Attributes:
-        signs: For each channel, or one for all, 1: brighter, -1: darker, 0: unchanged. Empty: either way.
+        signs: For each channel, or one for all, 1: brighter, -1: darker, 0: unchanged, or a share between.
+            Empty: either way.
         radius_share: Smallest and largest radius, shares of the image's shortest side; at least a pixel.
     """
 
-    signs: tuple[int, ...] = ()
+    signs: tuple[float, ...] = ()
     radius_share: tuple[float, float] = planted_anomalies.RADII
 
     needs: ClassVar[Literal["images", "diffusion"]] = "images"
@@ -292,20 +294,20 @@ class Lesions:
     def describe(self) -> Prior:
         """Return what is planted, in words and numbers."""
         (low, high), strength = self.radius_share, planted_anomalies.STRENGTH
+        by_contrast = f"times {', '.join(f'{sign:g}' for sign in self.signs)} by contrast"
+        way = {(): "brighter or darker, each contrast its own way", (1.0,): "brighter", (-1.0,): "darker"}
         words = (
             f"1 to {planted_anomalies.MOST_LESIONS} uneven ellipsoids with radii of {100 * low:g} to "
             f"{100 * high:g} % of the image's shortest side: {_range(strength)} standard deviations "
-            + {(): "brighter or darker, each contrast its own way", (1,): "brighter", (-1,): "darker"}.get(
-                self.signs, f"times {', '.join(map(str, self.signs))} by contrast"
-            )
+            f"{way.get(self.signs, by_contrast)}"
         )
         ranges = {"radius_share": [low, high], "strength_sd": list(strength), "signs": list(self.signs)}
         return Prior(words, ranges)
 
 
-def _checked_signs(signs: tuple[int, ...]) -> tuple[int, ...]:
-    if any(sign not in (-1, 0, 1) for sign in signs) or (signs and not any(signs)):
-        raise SettingsError(f"signs must be 1, 0 or -1, one a channel and not all 0, got {tuple(signs)}")
+def _checked_signs(signs: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(-1 <= sign <= 1 for sign in signs) or (signs and not any(signs)):
+        raise SettingsError(f"signs must be from -1 to 1, one a channel and not all 0, got {tuple(signs)}")
     return tuple(signs)
 
 
@@ -320,10 +322,12 @@ def _range(pair: tuple[float, float]) -> str:
     return f"{pair[0]:g} to {pair[1]:g}"
 
 
-def _told(sign: int, direction: int) -> str:
+def _told(sign: float, direction: int) -> str:
     if not sign:
         return "unchanged"
-    return {1: "brighter", -1: "darker", 0: "either way" if sign > 0 else "the other way"}[sign * direction]
+    way = direction * (1 if sign > 0 else -1)
+    told = {1: "brighter", -1: "darker", 0: "either way" if sign > 0 else "the other way"}[way]
+    return told if abs(sign) == 1 else f"{told} by {abs(sign):g} of it"
 
 
 __all__ = [

@@ -175,12 +175,12 @@ class SyntheticLesionsSettings:
             trees.setdefault("lesions", {}).setdefault("signs", signs)
         return split(self.anomalies, self.held_out, trees, self.weights)
 
-    def _signs(self, trees: Mapping[str, Mapping[str, Any]]) -> list[int]:
+    def _signs(self, trees: Mapping[str, Mapping[str, Any]]) -> list[float]:
         """Return which way the first family changes contrasts, that those held out go the same; none: any."""
         way = {"hyperintense": 1, "hypointense": -1}.get(self.anomalies[0])
         if way is None or len(self.anomalies) > 1:
             return []
-        return [way * int(sign) for sign in trees.get(self.anomalies[0], {}).get("signs") or [1]]
+        return [way * sign for sign in trees.get(self.anomalies[0], {}).get("signs") or [1]]
 
 
 def counterpart(anomalies: tuple[str, ...] | str, needs: Needs) -> str:

@@ -137,7 +137,7 @@ def lesions(
     generator: Generator,
     background: float = 0.0,
     tissue: Tensor | None = None,
-    signs: Sequence[int] = (),
+    signs: Sequence[float] = (),
     radii: tuple[float, float] = RADII,
 ) -> Planted:
     """Return images with smooth blobs of another contrast; arguments as of ``planted``.
@@ -147,7 +147,8 @@ def lesions(
         generator: See there.
         background: See there.
         tissue: ``(B, *space)`` bool, where they may be; None: where images do not show the background.
-        signs: For each channel, or for all, 1: brighter, -1: darker, 0: unchanged; none: either way.
+        signs: For each channel, or for all, 1: brighter, -1: darker, 0: unchanged, or a share between; none:
+            either way.
         radii: Smallest and largest, shares of the shortest side; at least one pixel.
     """
     n, channels, *space = images.shape
