@@ -20,7 +20,14 @@ OF_DIFFUSION = [name for name, family in FAMILIES.items() if family.needs == "di
 def test_all_families_are_there():
     assert {"hyperintense", "hypointense", "contrast", "texture", "foreign", "poisson", "deformation",
             "noise", "blur", "inversion", "confetti", "lesions"} == set(OF_IMAGES)  # fmt: skip
-    assert set(OF_DIFFUSION) == {"exchange", "free_water", "anisotropy_loss", "fibre_loss", "s0"}
+    assert set(OF_DIFFUSION) == {
+        "exchange",
+        "free_water",
+        "anisotropy_loss",
+        "fibre_loss",
+        "diffusivity",
+        "s0",
+    }
     assert all(isinstance(family, Anomaly) for family in FAMILIES.values())
 
 

@@ -7,7 +7,14 @@ import torch
 from anomaly_hosts import VOLUMES, crossing_signals, diffusion, drawn, gradients
 
 from mednovelty.anomalies.bundles import Rows, bundle_attenuation, crossing, room, shells, without_means
-from mednovelty.anomalies.diffusion import AnisotropyLoss, Exchange, FibreLoss, FreeWater, SignalChange
+from mednovelty.anomalies.diffusion import (
+    AnisotropyLoss,
+    DiffusivityChange,
+    Exchange,
+    FibreLoss,
+    FreeWater,
+    SignalChange,
+)
 from mednovelty.anomalies.shapes import Shapes
 from mednovelty.errors import SettingsError
 
@@ -157,3 +164,31 @@ def test_free_water_is_brighter_at_b_0_and_gone_at_high_b():
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-3)
     assert (made[:, :2].mean(1) > host.images[:, :2].mean(1)).all()
     assert (made[:, B > 1000] < host.images[:, B > 1000]).double().mean() > 0.8
+
+
+def test_diffusivity_multiplies_what_is_in_the_exponent():
+    bvalues = B[None].expand(30, -1)
+    tensor = (G @ torch.diag(torch.tensor([1.6e-3, 0.5e-3, 0.3e-3])) * G).sum(1)
+    host = replace(diffusion((), n=30), images=70 * torch.exp(-bvalues * tensor))
+    family = DiffusivityChange(factor=(1.5, 1.5), way="faster", relative_s0=(1.2, 1.2))
+    smooth = rows_of(host.images, torch.arange(30))
+    made, scale = family.change(smooth, drawn())
+    torch.testing.assert_close(made, 1.2 * 70 * torch.exp(-1.5 * bvalues * tensor), rtol=1e-4, atol=1e-3)
+    step = 1e-2  # What noise on all weighted signals comes to, beside how much of it is said to be left.
+    weighted = (B > 50).float()
+    more, _ = family.change(smooth._replace(signals=smooth.signals + step * weighted), drawn())
+    assert scale.mean().item() == pytest.approx(((more - made)[:, B > 50] / step).mean().item(), rel=0.02)
+    slower, _ = replace(family, way="slower", relative_s0=(1.0, 1.0)).change(smooth, drawn())
+    torch.testing.assert_close(slower, 70 * torch.exp(-bvalues * tensor / 1.5), rtol=1e-4, atol=1e-3)
+    either, _ = replace(family, way="either", relative_s0=(1.0, 1.0)).change(smooth, drawn())
+    faster = (either < host.images)[:, B > 50].all(1)
+    assert 5 <= faster.sum() <= 25
+    with pytest.raises(SettingsError, match="way=up: must be either, faster or slower"):
+        DiffusivityChange(way="up")
+
+
+def test_without_a_signal_at_b_0_diffusivity_stays():
+    host = replace(diffusion((), n=5), images=torch.zeros(5, len(B)))
+    made = DiffusivityChange().plant(host, drawn())
+    assert torch.equal(made.images, host.images)
+    assert not made.truth.any()

@@ -398,7 +398,7 @@ def test_it_finds_exchanged_diffusion_in_voxels():
     )
     found = {row["family"]: row for row in said["found"]}
     assert found["exchange"]["auroc"] > 0.7
-    assert set(found) == {"exchange", "free_water", "anisotropy_loss", "fibre_loss", "s0"}
+    assert set(found) == {"exchange", "free_water", "anisotropy_loss", "fibre_loss", "diffusivity", "s0"}
 
 
 def test_a_network_that_learnt_nothing_says_so():

@@ -7,6 +7,7 @@ and f, D, k drawn for each sample:
 ``free_water``       (1 - f p) S + f p k S0 exp(-b D): free water, with its longer T2, in place of tissue
 ``anisotropy_loss``  S + f p (mean of the shell - S): nothing but directions is lost
 ``fibre_loss``       S + f p v S0 (exp(-b D) - A_u): one bundle of fibres becomes isotropic water
+``diffusivity``      S0 (S / S0)^(1 + p (c - 1)) (1 + p (k - 1)): water moves c times as fast, every way
 ``s0``               S (1 + p (k - 1)): more or less water, or another T2; attenuations stay
 
 How bundles, their shares v and shells are found is in ``bundles``. S is without its noise, which is given
@@ -32,6 +33,9 @@ from mednovelty.nn.planted_diffusion import B0_S_PER_MM2, DIFFUSIVITIES_MM2_PER_
 
 LEAST_SHARE = 0.1
 """Of a voxel's signal: a bundle with less of it is none."""
+
+LEAST_ATTENUATION = 1e-3
+"""Signals of the fit are at least that share of those at b = 0, to have a power."""
 
 SHAPES = Shapes(diameter_mm=(3.0, 40.0), edge_mm=(1.0, 6.0), most=6)
 """Small ones, too: a detector that has seen none below 6 mm finds none."""
@@ -206,6 +210,51 @@ class FibreLoss(Diffusing):
 
 
 @dataclass(frozen=True)
+class DiffusivityChange(Diffusing):
+    """Water that moves faster or slower in every direction alike, as where cells are fewer or swollen.
+
+    No compartment is exchanged: what was anisotropic stays so, and its attenuation is raised to a power.
+
+    Attributes:
+        shapes: Where.
+        factor: Of c or of 1 / c, weakest and strongest, above 1.
+        way: Which of the two, ``faster`` (c) or ``slower`` (1 / c); ``either``: each half of the samples.
+        relative_s0: k, signal at b = 0 in that of the tissue, least and most: its T2 is another.
+    """
+
+    factor: tuple[float, float] = (1.15, 2.0)
+    way: Literal["either", "faster", "slower"] = "either"
+    relative_s0: tuple[float, float] = (0.8, 1.6)
+
+    def __post_init__(self) -> None:
+        check_range("factor", self.factor, 1.0, 100.0)
+        check_range("relative_s0", self.relative_s0, 0.1, 10.0)
+        if self.way not in ("either", "faster", "slower"):
+            raise SettingsError(f"way={self.way}: must be either, faster or slower")
+
+    def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return signals of faster or slower diffusion; those without a signal at b = 0 cannot change."""
+        power = _either(rows, self.factor, generator, self.way)
+        power = (1 + rows.profile * (power - 1))[:, None]
+        brighter = 1 + rows.profile * (_drawn(rows, self.relative_s0, generator) - 1)
+        s0 = torch.where(rows.s0 > 0, rows.s0, torch.nan)
+        attenuation = (rows.signals / s0).clamp_min(LEAST_ATTENUATION)
+        weighted = rows.bvalues > B0_S_PER_MM2
+        changed = torch.where(weighted, s0 * attenuation**power, rows.signals) * brighter[:, None]
+        slope = power * attenuation ** (power - 1)  # What the noise of a fit is multiplied by, on average.
+        return changed, slope[:, weighted].mean(1).nan_to_num(1.0) * brighter
+
+    def words(self) -> str:
+        """Return the ranges in words."""
+        low, high = self.factor
+        told = {"either": "times or divided by", "faster": "times", "slower": "divided by"}[self.way]
+        return (
+            f"diffusivities of all directions {told} {low:g} to {high:g}, with {self.relative_s0[0]:g} to "
+            f"{self.relative_s0[1]:g} times the signal at b = 0"
+        )
+
+
+@dataclass(frozen=True)
 class SignalChange(Diffusing):
     """All signals raised or lowered alike, as by another T2 or amount of water.
 
@@ -234,10 +283,7 @@ class SignalChange(Diffusing):
 
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals times a factor."""
-        factor = log_uniform((rows.samples,), *self.factor, generator)
-        lower = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
-        factor = torch.where(lower, 1 / factor, factor)[rows.sample]
-        scale = 1 + rows.profile * (factor - 1)
+        scale = 1 + rows.profile * (_either(rows, self.factor, generator) - 1)
         return rows.signals * scale[:, None], scale
 
     def words(self) -> str:
@@ -268,6 +314,15 @@ def _drawn(rows: Rows, between: tuple[float, float], generator: Generator) -> Te
     return uniform((rows.samples,), *between, generator)[rows.sample]
 
 
+def _either(rows: Rows, between: tuple[float, float], generator: Generator, way: str = "either") -> Tensor:
+    """Return ``(n,)``: a factor of each sample's own, or one divided by it, for each of its voxels."""
+    factor = log_uniform((rows.samples,), *between, generator)
+    lower = torch.rand(rows.samples, generator=generator, device=generator.device) < 0.5
+    if way != "either":
+        lower = torch.full_like(lower, way == "slower")
+    return torch.where(lower, 1 / factor, factor)[rows.sample]
+
+
 def _percent(pair: tuple[float, float]) -> str:
     return f"{100 * pair[0]:g} to {100 * pair[1]:g} %"
 
@@ -276,4 +331,12 @@ def _diffusivities(pair: tuple[float, float]) -> str:
     return f"{1e3 * pair[0]:g} to {1e3 * pair[1]:g} x 10^-3 mm^2/s"
 
 
-__all__ = ["AnisotropyLoss", "Diffusing", "Exchange", "FibreLoss", "FreeWater", "SignalChange"]
+__all__ = [
+    "AnisotropyLoss",
+    "Diffusing",
+    "DiffusivityChange",
+    "Exchange",
+    "FibreLoss",
+    "FreeWater",
+    "SignalChange",
+]

@@ -36,6 +36,7 @@ COUNTERPARTS = {
     "free_water": "exchange",
     "fibre_loss": "anisotropy_loss",
     "anisotropy_loss": "exchange",
+    "diffusivity": "exchange",
     "s0": "exchange",
 }
 """Which family, of another shape and appearance, says whether what was learnt of one carries further."""
