@@ -140,7 +140,7 @@ def test_lesions_are_as_large_as_they_are_asked_to_be():
 def test_radii_are_shares_of_the_shortest_side():
     squares, strips = (torch.randn(200, 1, *space, generator=drawn()) for space in ((40, 40), (40, 160)))
     sizes = [
-        lesions(images, drawn(3), radii=(0.1, 0.1)).where.flatten(1).sum(1).float().mean()
+        lesions(images, drawn(3), radii=(0.1, 0.1)).where.flatten(1).sum(1).float().mean().item()
         for images in (squares, strips)
     ]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.3)  # Less is cut off at the ends of a strip.
