@@ -312,19 +312,25 @@ def test_lesion_voxels_are_left_out_of_diffusion_scans_too(cohort):
         scan.without(scan.mask)
 
 
-def test_maps_of_a_resampled_scan_lie_on_its_own_voxels(cohort):
+@pytest.mark.parametrize(
+    ("spacing_mm", "shape"), [(4.0, (10, 9, 11)), ([4.0, 4.0, 8.0], None)], ids=["one", "three"]
+)
+def test_maps_of_a_resampled_scan_lie_on_its_own_voxels(cohort, spacing_mm, shape, tmp_path):
     import tomllib
 
     tree = tomllib.loads((cohort / "slices.toml").read_text())
     tree |= {
         "preprocessors": ["resample", "zscore"],
-        "preprocessor_settings": {"resample": {"spacing_mm": 4.0}},
+        "preprocessor_settings": {"resample": {"spacing_mm": spacing_mm}},
     }
     settings = fit_settings(tree, where="test", recipe="slices")
     scans = scans_of(cohort)
-    detector = mn.Detector.fit(scans, recipe="slices", settings=settings)
+    mn.Detector.fit(scans, recipe="slices", settings=settings).save(tmp_path / "model")
+    detector = mn.Detector.load(tmp_path / "model")
     scan = read_structural(scans[3])
-    assert detector.prepare(scan)[0].grid.shape == (10, 9, 11)
+    grid = detector.prepare(scan)[0].grid
+    assert shape is None or grid.shape == shape
+    assert sorted(grid.spacing_mm) == pytest.approx(sorted(np.broadcast_to(spacing_mm, 3)))
     novelty = detector.score(scan, "rec_error")["rec_error"]
     assert novelty.data.shape == SHAPE
     np.testing.assert_allclose(novelty.affine, scan.grid.affine)

@@ -12,7 +12,7 @@ from test_views import CODES, affine_of, centroid_mm, scan_of, world
 from mednovelty.errors import GeometryError, ScanError, SettingsError
 from mednovelty.plugins import plugin
 from mednovelty.preprocess.bias_field import N4BiasField
-from mednovelty.preprocess.resample import carried, resample
+from mednovelty.preprocess.resample import Resample, carried, resample
 from mednovelty.preprocess.zscore import Clip, RobustZScore, UnitRange, ZScore
 from mednovelty.scan import Grid, Volume
 from mednovelty.testing.models import tiny_scan
@@ -275,6 +275,19 @@ class TestResample:
         turned = Grid(grid.shape, grid.affine[:, [1, 0, 2, 3]])
         with pytest.raises(GeometryError, match="grid with other axes"):
             carried(np.ones(grid.shape, bool), grid, turned)
+
+    @pytest.mark.parametrize("codes", CODES)
+    def test_three_spacings_go_by_the_world_however_a_scan_is_stored(self, codes):
+        affine, shape = affine_of(codes, tilt=10), (20, 16, 11)
+        scan = scan_of(np.ones((1, *shape)), affine, ball(shape))
+        there = Resample([1.5, 2.5, 5.0])(scan)
+        assert (
+            np.abs(there.grid.affine[:3, :3]).argmax(0).tolist() == np.abs(affine[:3, :3]).argmax(0).tolist()
+        )
+        lengths = dict(zip(np.abs(affine[:3, :3]).argmax(0).tolist(), there.grid.spacing_mm, strict=True))
+        assert [lengths[axis] for axis in range(3)] == pytest.approx([1.5, 2.5, 5.0])
+        assert Resample((1.5, 2.5, 5.0)).state() == {"spacing_mm": [1.5, 2.5, 5.0]}
+        assert Resample(2.0).state() == {"spacing_mm": 2.0}
 
     def test_words_of_errors(self):
         there = resample(tiny_scan(), 3.0)

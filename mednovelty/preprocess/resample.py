@@ -105,10 +105,16 @@ class Resample:
     """Brings a scan to voxels of one size; its maps come back on the scan's own.
 
     Args:
-        spacing_mm: Distance of two voxels along each axis.
+        spacing_mm: Distance of two voxels along each axis; or three: along the axes that lie nearest to left
+            and right, back and front, and down and up, however the scan is stored, such as ``(1, 1, 5)`` for
+            thin slices to be as thick as those that a detector knows.
     """
 
-    spacing_mm: float = 1.0
+    spacing_mm: float | tuple[float, float, float] = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.spacing_mm, list):  # As a file has it.
+            object.__setattr__(self, "spacing_mm", tuple(self.spacing_mm))
 
     def __call__(self, scan: Scan) -> Scan:
         """Return the scan on voxels of that size.
@@ -116,11 +122,17 @@ class Resample:
         Raises:
             SettingsError: The size is not above 0, or would make too many voxels.
         """
-        return resample(scan, self.spacing_mm).scan
+        from nibabel.orientations import io_orientation
+
+        if not isinstance(self.spacing_mm, tuple):
+            return resample(scan, self.spacing_mm).scan
+        world = io_orientation(scan.grid.affine)[:, 0].astype(int)
+        return resample(scan, [self.spacing_mm[axis] for axis in world]).scan
 
     def state(self) -> dict[str, Any]:
         """Return the settings."""
-        return {"spacing_mm": self.spacing_mm}
+        given = self.spacing_mm
+        return {"spacing_mm": list(given) if isinstance(given, tuple) else given}
 
 
 def _grid(scan: Scan, spacing_mm: np.ndarray) -> Grid:
