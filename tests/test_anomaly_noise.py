@@ -7,7 +7,7 @@ from anomaly_hosts import crossing_signals, directions, drawn
 from mednovelty.anomalies.bundles import Rows
 from mednovelty.anomalies.diffusion import AnisotropyLoss, Exchange, SignalChange
 from mednovelty.anomalies.host import Gradients, Host
-from mednovelty.anomalies.noise import fit_matrix, given_back, split_noise
+from mednovelty.anomalies.noise import fit_matrix, given_back, silenced, split_noise
 
 
 def scheme(first=20, second=50):
@@ -26,7 +26,7 @@ def test_the_fit_leaves_what_even_polynomials_describe_and_averages_the_rest():
     known = scheme()
     fit = fit_matrix(known.bvalues_s_per_mm2, known.directions)
     torch.testing.assert_close(fit @ fit, fit, rtol=0, atol=1e-5)
-    assert torch.equal(fit[:2, :2], torch.eye(2))
+    assert torch.equal(fit[:2, :2], torch.full((2, 2), 0.5))  # Those at b = 0 by their mean.
     assert not fit[:2, 2:].any()
     assert not fit[2:22, 22:].any()  # Shells are apart.
     quadratic = known.directions[2:22, 0] * known.directions[2:22, 1] + 3
@@ -40,7 +40,9 @@ def test_the_fit_leaves_what_even_polynomials_describe_and_averages_the_rest():
 
 def test_of_few_directions_nothing_is_known():
     few = scheme(5, 11)
-    assert torch.equal(fit_matrix(few.bvalues_s_per_mm2, few.directions), torch.eye(18))
+    assert torch.equal(fit_matrix(few.bvalues_s_per_mm2, few.directions)[2:, 2:], torch.eye(16))
+    assert silenced(few.bvalues_s_per_mm2) == (5, 11)
+    assert silenced(scheme().bvalues_s_per_mm2) == ()
 
 
 def noisy(known, n=4000, sigma=2.0):
@@ -65,7 +67,7 @@ def test_voxels_with_an_anomaly_are_as_noisy_as_those_without(family):
     lower = made[:, 2:].mean(1) < signals[:, 2:].mean(1)
     for part in (lower, ~lower):
         if part.any():
-            spread = made[part][:, 2:].std(0)
+            spread = made[part].std(0)  # At b = 0, too.
             assert (spread / 2.0).mean().item() == pytest.approx(1, abs=0.04)
             assert (spread / 2.0 - 1).abs().max() < 0.25
 
@@ -89,7 +91,7 @@ def test_noise_is_scaled_by_what_the_fit_has_kept_of_it():
     _, signals = noisy(known, 3)
     smooth, noise, kept = split_noise(rows_of(signals, known))
     torch.testing.assert_close(smooth.signals + noise, signals)
-    assert torch.equal(given_back(noise, kept, torch.ones(3))[:, 2:], noise[:, 2:])
-    none = given_back(noise, kept, torch.zeros(3))
+    assert torch.equal(given_back(noise, kept, torch.ones(3, 1))[:, 2:], noise[:, 2:])
+    none = given_back(noise, kept, torch.zeros(3, 1))
     torch.testing.assert_close(none[:, 2:], noise[:, 2:] / (1 - kept[2:]).sqrt())
     assert none.isfinite().all()

@@ -72,7 +72,7 @@ class Diffusing:
         return planted(host, images.movedim(-1, 1), profile)
 
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return ``(n, C)`` changed signals, and ``(n,)`` what the tissue's own were multiplied by.
+        """Return ``(n, C)`` changed signals, and ``(n, C)`` or ``(n, 1)`` factors of the tissue's own.
 
         Signals are NaN in voxels that cannot change in this way, which stay.
         """
@@ -114,7 +114,8 @@ class Exchange(Diffusing):
         ratio = _drawn(rows, self.relative_s0, generator)
         more = (ratio[:, None] - 1) * rows.s0 * torch.exp(-diffusivity[:, None] * rows.bvalues)
         changed = exchanged(rows.signals, rows.bvalues, fraction, diffusivity)
-        return changed + fraction[:, None] * more, 1 - fraction
+        kept = _by_weighting(rows, 1 + fraction * (ratio - 1), 1 - fraction)
+        return changed + fraction[:, None] * more, kept
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -161,7 +162,8 @@ class AnisotropyLoss(Diffusing):
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals with less anisotropy; those at b = 0 and the means of shells stay."""
         fraction = _drawn(rows, self.fraction, generator) * rows.profile
-        return rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues), 1 - fraction
+        changed = rows.signals - fraction[:, None] * without_means(rows.signals, rows.bvalues)
+        return changed, _by_weighting(rows, torch.ones_like(fraction), 1 - fraction)
 
     def words(self) -> str:
         """Return the range in words."""
@@ -199,7 +201,7 @@ class FibreLoss(Diffusing):
         share = shares(rows, one, other)
         share = torch.where(share >= LEAST_SHARE, share, torch.nan)
         changed = rows.signals + (fraction * share)[:, None] * rows.s0 * (water - one)
-        return changed, torch.ones_like(fraction)
+        return changed, torch.ones_like(fraction)[:, None]
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -241,8 +243,8 @@ class DiffusivityChange(Diffusing):
         attenuation = (rows.signals / s0).clamp_min(LEAST_ATTENUATION)
         weighted = rows.bvalues > B0_S_PER_MM2
         changed = torch.where(weighted, s0 * attenuation**power, rows.signals) * brighter[:, None]
-        slope = power * attenuation ** (power - 1)  # What the noise of a fit is multiplied by, on average.
-        return changed, slope[:, weighted].mean(1).nan_to_num(1.0) * brighter
+        slope = torch.where(weighted, power * attenuation ** (power - 1), 1.0)
+        return changed, slope * brighter[:, None]
 
     def words(self) -> str:
         """Return the ranges in words."""
@@ -284,7 +286,7 @@ class SignalChange(Diffusing):
     def change(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return signals times a factor."""
         scale = 1 + rows.profile * (_either(rows, self.factor, generator) - 1)
-        return rows.signals * scale[:, None], scale
+        return rows.signals * scale[:, None], scale[:, None]
 
     def words(self) -> str:
         """Return the range in words."""
@@ -321,6 +323,11 @@ def _either(rows: Rows, between: tuple[float, float], generator: Generator, way:
     if way != "either":
         lower = torch.full_like(lower, way == "slower")
     return torch.where(lower, 1 / factor, factor)[rows.sample]
+
+
+def _by_weighting(rows: Rows, at_zero: Tensor, weighted: Tensor) -> Tensor:
+    """Return ``(n, C)``: one ``(n,)`` factor for signals at b = 0, another for those of shells."""
+    return torch.where(rows.bvalues > B0_S_PER_MM2, weighted[:, None], at_zero[:, None])
 
 
 def _percent(pair: tuple[float, float]) -> str:

@@ -1,9 +1,9 @@
 """What of a diffusion voxel's signals is noise, so that anomalies are planted without taking it away.
 
-Over the directions of a shell, signals are fitted by the even polynomials of degree 2, or 4 where there are
-45 directions or more, which span the even spherical harmonics up to that order. What is left is noise, and
-what the model does not describe; it belongs to the measurement, not to the tissue. A network that is shown
-anomalies with less noise than tissue learns to find quiet places.
+Signals at b = 0 are fitted by their mean. Over the directions of a shell, they are fitted by the even
+polynomials of degree 2, or 4 where there are 45 directions or more, which span the even spherical harmonics
+up to that order. What is left is noise, and what the model does not describe; it belongs to the measurement,
+not to the tissue. A network that is shown anomalies with less noise than tissue learns to find quiet places.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ FEWEST, MANY = 12, 45
 
 
 def fit_matrix(bvalues: Tensor, directions: Tensor) -> Tensor:
-    """Return ``(C, C)``: signals times this are their fits; those at b = 0, and of small shells, stay.
+    """Return ``(C, C)``: signals times this are their fits; those of small shells stay.
 
     Args:
         bvalues: ``(C,)`` in s/mm^2.
         directions: ``(C, 3)`` unit vectors.
     """
     numbers, fit = shells(bvalues), torch.eye(len(bvalues), dtype=torch.float64)
+    unweighted = (numbers == 0).nonzero()[:, 0].cpu()
+    fit[unweighted[:, None], unweighted] = 1 / max(len(unweighted), 1)
     for number in range(1, int(numbers.max()) + 1):
         own = (numbers == number).nonzero()[:, 0].cpu()
         if len(own) < FEWEST:
@@ -35,6 +37,17 @@ def fit_matrix(bvalues: Tensor, directions: Tensor) -> Tensor:
         basis = directions.double().cpu()[own][:, terms].prod(-1)
         fit[own[:, None], own] = basis @ torch.linalg.pinv(basis)
     return fit.to(directions)
+
+
+def silenced(bvalues: Tensor) -> tuple[int, ...]:
+    """Return how many directions those shells have of which noise stays unknown, in ascending order of b.
+
+    Examples:
+        >>> silenced(torch.tensor([0.0] + 6 * [700.0] + 32 * [1500.0]))
+        (6,)
+    """
+    counts = shells(bvalues).bincount()[1:].tolist()
+    return tuple(count for count in counts if count < FEWEST)
 
 
 def split_noise(rows: Rows) -> tuple[Rows, Tensor, Tensor]:
@@ -53,10 +66,10 @@ def given_back(noise: Tensor, kept: Tensor, scale: Tensor) -> Tensor:
     Args:
         noise: ``(n, C)`` residuals.
         kept: ``(C,)`` h.
-        scale: ``(n,)`` a.
+        scale: ``(n, C)`` a, or ``(n, 1)``.
     """
-    missing = (1 - scale.square()[:, None] * kept).clamp_min(0)
+    missing = (1 - scale.square() * kept).clamp_min(0)
     return noise * (missing / (1 - kept).clamp_min(1e-6)).sqrt()
 
 
-__all__ = ["fit_matrix", "given_back", "split_noise"]
+__all__ = ["fit_matrix", "given_back", "silenced", "split_noise"]

@@ -29,6 +29,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from mednovelty.anomalies.host import Host, Prior
 from mednovelty.anomalies.mixture import Mixture
+from mednovelty.anomalies.noise import silenced
 from mednovelty.anomalies.outlines import Outlines, read_outlines
 from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd import pixel_losses
@@ -198,9 +199,15 @@ class SyntheticLesionsMethod:
         own = [row for row in rows if row["trained_on"]]
         others = [row for row in rows if row["family"] in mixtures.validation.families]
         best = max((row["auroc"] for row in own), default=0.0)
+        told = _told(prior)
+        if model.diffusion and (few := silenced(model.bvalues)):
+            told["words"] += (
+                f"; without the noise of shells of {' and '.join(map(str, few))} directions, which is taken away "
+                "with the tissue's signal: what is merely quiet may be found, too"
+            )
         return {
             **_verdict(own, others, collapsed=best <= BLIND),
-            "prior": _told(prior) | {"held_out": _told(held)},
+            "prior": told | {"held_out": _told(held)},
             "found": rows,
             **({"outliers": training.n_outliers} if training.n_outliers else {}),
             "labelled_anomalies": count_abnormal(training, model.channels),
