@@ -185,7 +185,7 @@ def test_others_of_which_one_is_bad(tmp_path):
 
 
 def test_classes_of_tissue_have_their_own_nulls(tmp_path, monkeypatch):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 100)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 100)
     model = shutil.copytree(tiny_detector()[1], tmp_path / "model")
     run("calibrate", model, tiny_cohort().controls, "--scores", SCORES, "--regions", "classes")
     calibration = load_calibration(model)
@@ -198,7 +198,7 @@ def test_classes_of_tissue_have_their_own_nulls(tmp_path, monkeypatch):
 
 
 def test_label_images_decide_which_null(tmp_path, monkeypatch):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 50)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 50)
     model, cohort = shutil.copytree(tiny_detector()[1], tmp_path / "model"), tiny_cohort()
     atlas = tmp_path / "atlas"
     atlas.mkdir()

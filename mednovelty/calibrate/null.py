@@ -6,8 +6,8 @@ It is never 0, and it asks for nothing but ranks: a monotone transform of the sc
 
 The values are kept as a table: the upper tail value by value, what is below thinned out so that a count is
 never too small, and too large by a thousandth at most. The lower tail is kept as finely, counted from below:
-z is a quantile of ``1 - p``, of which little is left there. It is never too high, and too low by 0.0013 at most.
-A lookup is a binary search.
+z is a quantile of ``1 - p``, of which little is left there. It is never too high, and too low by 0.0013 at
+most. A lookup is a binary search.
 """
 
 from __future__ import annotations
