@@ -106,7 +106,10 @@ def test_what_stands_gets_p_values_without_another_word(model, tmp_path):
     assert "2 scored, 0 up to date" in score(model, out, "--z").stderr
     # Without z nothing is missing; p-values of another calibration, or none, are somebody else's.
     assert "0 scored, 2 up to date" in score(model, out).stderr
-    assert "pass --overwrite" in score(model, out, "--no-calibration", code=5).stderr
+    words = score(model, out, "--no-calibration", code=5).stderr
+    assert "by another calibration, by other regions, or that are not asked for now; choose" in words
+    assert "pass --overwrite" in words
+    assert "another detector" not in words
     score(model, out, "--no-calibration", "--overwrite")
     assert not map_of(out, "pvalue.nii.gz").exists()
     assert not map_of(out, "z.nii.gz").exists()
