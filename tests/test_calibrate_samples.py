@@ -81,9 +81,11 @@ def test_regions_are_for_scores_of_voxels(tmp_path, monkeypatch):
 
 
 def test_one_odd_slice_is_no_discovery_among_few(tmp_path):
-    # Voxel by voxel 1 / 38 would be 200 discoveries among 1,000; of six slices one is the highest anyway.
+    # Voxel by voxel p = 1 / 371 would make 200 voxels of 1,000 discoveries; of six slices one is the highest.
+    scans = [[(score, 10 * count) for score, count in slices] for slices in SLICES]
+    assert sum(count for slices in scans for _, count in slices) == 370
     values = np.concatenate([np.full(800, 1.5), np.full(200, 9.0)])
-    surprise = -np.log10(sampled(tmp_path).p("a", values))
+    surprise = -np.log10(sampled(tmp_path, scans).p("a", values))
     assert (surprise >= critical_surprise(surprise, 0.05)).sum() == 0
 
 
