@@ -181,6 +181,13 @@ def check_run(detector: Detector, scans: ScanList, out: Path, settings: CohortSe
     return names
 
 
+_MADE_OTHERWISE = {
+    "other": "maps of {} by another detector, with other settings or from another file",
+    "recalibrated": "p-values of {} by another calibration, by other regions, or that are not asked for now",
+}
+"""What stands of a scan and is in the way, by its state."""
+
+
 def _score_one(run: _Run, files: ScanFiles) -> Outcome:
     """Score one scan; what goes wrong with it is its outcome, what goes wrong with the disk is raised."""
     start = time.monotonic()
@@ -189,13 +196,13 @@ def _score_one(run: _Run, files: ScanFiles) -> Outcome:
         state = _state(run, files, place)
         if state == "done":
             return Outcome(files.id, "up to date", source=str(files.image))
-        if state == "other" and not run.settings.overwrite:
+        if state in _MADE_OTHERWISE and not run.settings.overwrite:
             message = (
-                f"{place.folder}: holds maps of {files.id} by another detector, with other settings or "
-                "from another file; choose another folder or pass --overwrite"
+                f"{place.folder}: holds {_MADE_OTHERWISE[state].format(files.id)}; choose another folder or "
+                "pass --overwrite"
             )
             return Outcome(files.id, "failed", message, EXISTS, str(files.image))
-        n_voxels = _score_and_write(run, files, place, clear=state == "other")
+        n_voxels = _score_and_write(run, files, place, clear=state in _MADE_OTHERWISE)
     except (OutputError, StoppedError):
         raise
     except Exception as error:  # Whatever is wrong with one scan must not stop the others.

@@ -208,6 +208,7 @@ def _pvalues(
         DetectorError: The calibration is damaged, or not one of this detector with these settings.
         SettingsError: Something is asked for that needs another calibration, or any.
     """
+    from mednovelty.calibrate.samples import scores_of_samples
     from mednovelty.pvalue_maps import PValueMaps, calibration_of
 
     calibration = calibration_of(detector, request.model, options) if request.calibrated else None
@@ -225,6 +226,11 @@ def _pvalues(
     known = [name for name in names if name in calibration.scores]
     for warning in dict.fromkeys(text for name in known for text in calibration.warnings(name)):
         log.warning("%s", warning)
+    early = [name for name in scores_of_samples(detector, known) if name not in calibration.samples]
+    if early:
+        log.warning("%s: one value for each slice or window, calibrated by an earlier version as if each "
+                    "voxel had its own: p-values are too small; calibrate again, with --overwrite",
+                    ", ".join(early))  # fmt: skip
     return PValueMaps(calibration, request.regions, request.z)
 
 

@@ -158,9 +158,11 @@ class WantedMaps:
 def state_of(
     place: OutputNames, wanted: Sequence[str], key: dict[str, str], calibrated: WantedMaps | None = None
 ) -> str:
-    """Return ``done``, ``absent``, or ``other``: there are maps, of any score, made from something else.
+    """Return ``done``, ``absent``, or what the maps there are, of any score, were made from.
 
-    Raw maps that stand without p-values are not other: the p-values are what is absent.
+    That is ``other``, something else, or ``recalibrated``: raw maps are the same, but another calibration, or
+    other regions, made their p-values, or none are asked for. Raw maps that stand without p-values are
+    neither: the p-values are what is absent.
     """
     told_by = {path: told(path) for path in place.sidecars()}
     known = [facts for facts in told_by.values() if facts is not None]
@@ -168,7 +170,7 @@ def state_of(
         return "other"
     calibrated = calibrated or WantedMaps()
     if any(_told_of_calibration(facts).get("Key", calibrated.key) != calibrated.key for facts in known):
-        return "other"
+        return "recalibrated"
     whole = all(_is_whole(place, name, told_by.get(place.sidecar(name)), calibrated) for name in wanted)
     return "done" if whole and place.mask.is_file() and place.background.is_file() else "absent"
 

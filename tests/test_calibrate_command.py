@@ -106,7 +106,10 @@ def test_what_stands_gets_p_values_without_another_word(model, tmp_path):
     assert "2 scored, 0 up to date" in score(model, out, "--z").stderr
     # Without z nothing is missing; p-values of another calibration, or none, are somebody else's.
     assert "0 scored, 2 up to date" in score(model, out).stderr
-    assert "pass --overwrite" in score(model, out, "--no-calibration", code=5).stderr
+    words = score(model, out, "--no-calibration", code=5).stderr
+    assert "by another calibration, by other regions, or that are not asked for now; choose" in words
+    assert "pass --overwrite" in words
+    assert "another detector" not in words
     score(model, out, "--no-calibration", "--overwrite")
     assert not map_of(out, "pvalue.nii.gz").exists()
     assert not map_of(out, "z.nii.gz").exists()
@@ -185,7 +188,7 @@ def test_others_of_which_one_is_bad(tmp_path):
 
 
 def test_classes_of_tissue_have_their_own_nulls(tmp_path, monkeypatch):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 100)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 100)
     model = shutil.copytree(tiny_detector()[1], tmp_path / "model")
     run("calibrate", model, tiny_cohort().controls, "--scores", SCORES, "--regions", "classes")
     calibration = load_calibration(model)
@@ -198,7 +201,7 @@ def test_classes_of_tissue_have_their_own_nulls(tmp_path, monkeypatch):
 
 
 def test_label_images_decide_which_null(tmp_path, monkeypatch):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 50)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 50)
     model, cohort = shutil.copytree(tiny_detector()[1], tmp_path / "model"), tiny_cohort()
     atlas = tmp_path / "atlas"
     atlas.mkdir()

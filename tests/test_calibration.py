@@ -130,7 +130,7 @@ def test_left_out_is_what_the_others_alone_would_give(tmp_path):
 
 
 def test_regions_with_enough_voxels_have_a_null_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 5)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 5)
     folder = tmp_path / "calibration"
     values, labels = np.arange(8, dtype=np.float32), np.array([7, 7, 7, 7, 7, 2, 2, 2])
     made = [scan_of(folder, 0, {"a": values}, labels=labels)]

@@ -67,10 +67,36 @@ def test_a_thinned_table_is_small_and_nearly_exact():
     calibration, scores = generator.gumbel(size=300_000), generator.gumbel(size=5_000)
     null = Null.of(calibration)
     exact = (1 + len(calibration) - np.searchsorted(np.sort(calibration), scores)) / (1 + len(calibration))
-    assert len(null.values) < 25_000
+    assert len(null.values) < 32_000
     error = null.p(scores) / exact - 1
     assert error.min() >= 0
     assert 0 < error.max() < 2e-3
+
+
+@pytest.mark.parametrize("draw", ["normal", "gumbel", "exponential"])
+def test_p_and_z_of_a_thinned_table_are_near_the_exact_ones_in_both_tails(draw):
+    generator = np.random.default_rng(4)
+    calibration = getattr(generator, draw)(size=500_000)
+    null, n, ordered = Null.of(calibration), len(calibration), np.sort(calibration)
+    # As many scores below z = -3 as about 0, and above 3; some beyond all calibration values.
+    places = (norm.cdf(np.linspace(-5.2, 5.2, 20_000)) * n).astype(int)
+    scores = np.concatenate([ordered[places[places < n]] + 1e-12, ordered[[0, -1]] + [-1, 1]])
+    exact = (1 + n - np.searchsorted(ordered, scores)) / (n + 1)
+    p, z = null.p(scores), null.z(scores)
+    assert (p >= exact).all()
+    assert (p / exact - 1).max() < 1.1e-3
+    below = exact < 1
+    assert (1 - (1 - p[below]) / (1 - exact[below])).max() < 1.1e-3
+    assert np.abs(z - z_of(exact, null.smallest_p)).max() < 1.5e-3
+    assert len(null.values) < 36_000
+
+
+@given(samples(least=2), samples(), st.integers(1, 6))
+def test_the_lower_tail_is_exact(calibration, scores, low_tail):
+    thin = Null.of(calibration, tail=1, step=1.0, low_tail=low_tail)
+    low = scores <= np.sort(calibration)[:low_tail][-1]
+    below = low & (len(calibration) >= 2 * low_tail)
+    assert np.array_equal(thin.p(scores)[below], conformal(calibration, scores)[below])
 
 
 @given(samples(), samples(), st.integers(1, 9))

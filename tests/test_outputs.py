@@ -9,7 +9,7 @@ from cohorts import tiny_cohort, tiny_detector
 from mednovelty.io.nifti_source import NiftiSettings
 from mednovelty.io.read_scan import ReadOptions
 from mednovelty.io.scan_folder import scan_folder
-from mednovelty.outputs import OutputNames, key_of, settings_sha256, sha256_of_file, state_of
+from mednovelty.outputs import OutputNames, WantedMaps, key_of, settings_sha256, sha256_of_file, state_of
 from mednovelty.preprocess.brain_mask import MedianOtsuSettings
 
 KEY = {"InputSha256": "a", "SettingsSha256": "b"}
@@ -53,6 +53,14 @@ def test_any_map_of_something_else_decides(place, field):
     place.sidecar("two").write_text("cut o")
     assert state_of(place, ["one"], KEY) == "done"
     assert state_of(place, ["two"], KEY) == "absent"
+
+
+def test_p_values_of_another_calibration_are_told_from_maps_of_something_else(place):
+    add(place, "one", Calibration={"Key": "old", "Files": {}})
+    for wanted in (None, WantedMaps("new", ("one",))):
+        assert state_of(place, ["one"], KEY, wanted) == "recalibrated"
+    assert state_of(place, ["one"], KEY, WantedMaps("old")) == "done"
+    assert state_of(place, ["one"], KEY | {next(iter(KEY)): "c"}, WantedMaps("new")) == "other"
 
 
 def test_clearing_takes_every_map_of_the_stem_and_no_other(place):

@@ -12,15 +12,12 @@ import numpy as np
 
 from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, left_out_p
 from mednovelty.calibrate.null import Null, z_of
+from mednovelty.calibrate.nulls import ALL, nulls_of, regions_of
 from mednovelty.calibrate.regions import Kind, Regions
 from mednovelty.calibrate.scan_maps import ScanMaps
 from mednovelty.errors import DetectorError, SettingsError
 from mednovelty.segment.clusters import CONNECTIVITIES
 
-ALL = "all"
-"""The null of all voxels, whatever their region."""
-FEWEST_VOXELS = 2_000
-"""A region with fewer calibration voxels has no null of its own: its smallest p would be too coarse."""
 FEW_SCANS, COARSE_P = 5, 1e-4
 """Below, and above, which a calibration is told to be coarse."""
 
@@ -62,6 +59,7 @@ class Calibration:
         settings: How it scored: what ``outputs.settings_of`` says of it.
         folder: Where the maps of the scans lie.
         sha256: Of the record on disk.
+        samples: By score, of those with one value for each slice or window, how many of them each scan has.
     """
 
     nulls: Mapping[str, Mapping[str, Null]]
@@ -73,6 +71,7 @@ class Calibration:
     settings: Mapping[str, Any]
     folder: Path
     sha256: str = field(default="", compare=False)
+    samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(  # noqa: PLR0913 - all but the first three are by keyword
@@ -108,10 +107,13 @@ class Calibration:
         if kind == "classes":
             regions = Regions.found_in([one.features for one in maps], features)
         found = {name: nulls_of(name, maps, regions) for name in scores}
+        sampled = [name for name in scores if name in maps[0].of_samples]
+        samples = {name: tuple(len(one.counted(name)) for one in maps) for name in sampled}
         return cls(
             {name: nulls for name, (nulls, _) in found.items()},
             {name: healthy for name, (_, healthy) in found.items()},
             tuple(scans), regions, method, detector_sha256, dict(settings or {}), folder,
+            samples=samples,
         )  # fmt: skip
 
     @property
@@ -154,6 +156,10 @@ class Calibration:
         """Return the smallest p-value that a voxel of any region can get: the largest of its nulls'."""
         return max(null.smallest_p for null in self._nulls(score).values())
 
+    def counts(self, score: str) -> tuple[int, ...]:
+        """Return of each scan how many values of a score are in its null: of samples, or of voxels."""
+        return self.samples.get(score) or tuple(scan.n_voxels for scan in self.scans)
+
     @property
     def smallest_scan_p(self) -> float:
         """The smallest p-value that a whole scan can get among the S calibration scans."""
@@ -192,7 +198,9 @@ class Calibration:
         """
         maps = [self.maps(number) for number in range(len(self.scans))]
         own = [int(region) for region in self._nulls(score) if region != ALL]
-        found = left_out_p([one.values(score) for one in maps], [self.regions_of(one) for one in maps], own)
+        counted = [one.counted(score) for one in maps] if score in self.samples else None
+        regions = [self.regions_of(one) for one in maps]
+        found = left_out_p([one.values(score) for one in maps], regions, own, counted)
         yield from zip(maps, found, strict=True)
 
     def warnings(self, score: str) -> list[str]:
@@ -204,7 +212,14 @@ class Calibration:
                 "not know how people differ, and none of a whole scan is below "
                 f"{self.smallest_scan_p:.2g}; calibrate on more, or leave-one-out"
             )
-        if self.smallest_p(score) > COARSE_P:
+        if score in self.samples:
+            told.append(
+                f"{score} has one value for each slice or window: no p-value below "
+                f"{self.smallest_p(score):.2g} can be had from {sum(self.samples[score])} of them, however "
+                "many voxels they have; corrections for many voxels may find nothing, and a score of voxels "
+                "says where"
+            )
+        elif self.smallest_p(score) > COARSE_P:
             fewest = min(null.n for null in self._nulls(score).values())
             told.append(
                 f"no p-value below {self.smallest_p(score):.2g} can be had from {fewest} voxels; corrections "
@@ -218,7 +233,8 @@ class Calibration:
             "Sha256": self.sha256,
             "Method": self.method,
             "Scans": len(self.scans),
-            "Voxels": self._nulls(score)[ALL].n,
+            "Voxels": sum(scan.n_voxels for scan in self.scans),
+            **({"Samples": sum(self.samples[score])} if score in self.samples else {}),
             "Regions": self.regions.kind,
             "SmallestP": self.smallest_p(score),
             "SmallestScanP": self.smallest_scan_p,
@@ -271,35 +287,4 @@ class Calibration:
         )
 
 
-def regions_of(maps: ScanMaps, regions: Regions) -> np.ndarray | None:
-    """Return ``(n,)`` int32 regions of a calibration scan's voxels; None where all are one."""
-    if regions.kind == "one":
-        return None
-    return maps.labels if regions.kind == "labels" else regions.classes_of(maps.features)
-
-
-def nulls_of(score: str, maps: Sequence[ScanMaps], regions: Regions) -> tuple[dict[str, Null], HealthyScans]:
-    """Return a score's nulls by region, and what each scan shows among the others.
-
-    Args:
-        score: Its name.
-        maps: Of the S scans.
-        regions: How their voxels are told apart.
-
-    Raises:
-        ScanError: A score is not finite.
-    """
-    values = [one.values(score) for one in maps]
-    of_voxels = [regions_of(one, regions) for one in maps]
-    pooled = np.concatenate(values)
-    nulls, own = {ALL: Null.of(pooled)}, []
-    if regions.kind != "one":
-        labels = np.concatenate([one for one in of_voxels if one is not None])
-        found, counts = np.unique(labels, return_counts=True)
-        own = [int(region) for region in found[counts >= FEWEST_VOXELS]]
-        nulls |= {str(region): Null.of(pooled[labels == region]) for region in own}
-    p = left_out_p(values, of_voxels, own)
-    return nulls, HealthyScans.measured(zip(maps, values, p, strict=True))
-
-
-__all__ = ["ALL", "METHODS", "Calibration", "CalibrationScan", "nulls_of", "regions_of"]
+__all__ = ["METHODS", "Calibration", "CalibrationScan"]

@@ -23,9 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from mednovelty.calibrate.calibration import ALL, Calibration, CalibrationScan
+from mednovelty.calibrate.calibration import Calibration, CalibrationScan
 from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans
 from mednovelty.calibrate.null import Null
+from mednovelty.calibrate.nulls import ALL
 from mednovelty.calibrate.regions import LEVELS, Regions
 from mednovelty.errors import DetectorError, OutputError
 from mednovelty.io.atomic import write_bytes_atomic, write_text_atomic
@@ -67,6 +68,9 @@ class CalibrationRecord(_Strict):
     settings: dict[str, Any]
     method: Literal["validation scans", "held-out scans", "leave-one-scan-out"]
     scores: dict[str, list[str]] = Field(min_length=1, description="the regions of each that have a null")
+    samples: dict[str, list[int]] = Field(
+        default_factory=dict, description="of scores with one value a sample, how many each scan has"
+    )
     regions: RegionsRecord
     thresholds_p: list[float]
     scans: list[ScanRecord] = Field(min_length=1)
@@ -93,6 +97,7 @@ def save_calibration(calibration: Calibration, model: Path) -> Calibration:
         settings=json_types(dict(calibration.settings)),
         method=calibration.method,  # type: ignore[arg-type]
         scores={score: list(nulls) for score, nulls in calibration.nulls.items()},
+        samples={score: list(counts) for score, counts in calibration.samples.items()},
         regions=RegionsRecord(
             kind=regions.kind, features=list(regions.features), cuts=[list(cut) for cut in regions.cuts]
         ),
@@ -213,6 +218,8 @@ def _validated(path: Path, content: Any) -> CalibrationRecord:
             or (len(regions) > 1 and record.regions.kind == "one")
             for regions in record.scores.values()
         )
+        else "samples: not of a score that is there, or with regions of their own"
+        if any(len(record.scores.get(score, ())) != 1 for score in record.samples)
         else ""
     )  # fmt: skip
     if wrong:
@@ -241,17 +248,23 @@ def _of(
         score: HealthyScans.from_arrays(_below(tensors, f"healthy/{score}/")) for score in record.scores
     }
     scans = tuple(CalibrationScan(**scan.model_dump()) for scan in record.scans)
-    voxels = sum(scan.n_voxels for scan in scans)
+    voxels = [scan.n_voxels for scan in scans]
     for score in record.scores:
-        if nulls[score][ALL].n != voxels or len(healthy[score].max_score) != len(scans):
-            raise ValueError(f"{score}: not of the {voxels} voxels of {len(scans)} scans")
+        counts, what = record.samples.get(score, voxels), "samples" if score in record.samples else "voxels"
+        if (
+            len(counts) != len(scans)
+            or nulls[score][ALL].n != sum(counts)
+            or len(healthy[score].max_score) != len(scans)
+        ):
+            raise ValueError(f"{score}: not of the {sum(counts)} {what} of {len(scans)} scans")
     regions = Regions(
         record.regions.kind,
         tuple(record.regions.features),
         tuple((low, high) for low, high in record.regions.cuts),
     )
     return Calibration(nulls, healthy, scans, regions, record.method, record.detector_sha256,
-                       record.settings, folder, sha256)  # fmt: skip
+                       record.settings, folder, sha256,
+                       {score: tuple(counts) for score, counts in record.samples.items()})  # fmt: skip
 
 
 def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -101,7 +101,10 @@ def _row(maps: ScanMaps, values: np.ndarray, p: np.ndarray) -> dict[str, np.ndar
 
 
 def left_out_p(
-    values: Sequence[np.ndarray], regions: Sequence[np.ndarray | None], own: Sequence[int] = ()
+    values: Sequence[np.ndarray],
+    regions: Sequence[np.ndarray | None],
+    own: Sequence[int] = (),
+    counted: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Return the conformal p-values of each scan among the others, exactly: of S scans S arrays ``(n,)``.
 
@@ -109,6 +112,8 @@ def left_out_p(
         values: ``(n,)`` scores of each scan.
         regions: ``(n,)`` regions of each; None: all are one.
         own: The regions that have a null of their own; all other voxels are held against all voxels.
+        counted: ``(m,)`` of each scan, what others are held against; None: the scores of all its voxels.
+            Regions are of voxels: there can be none of their own then.
 
     A single scan has no others: its voxels are held against each other, themselves among them.
 
@@ -116,7 +121,8 @@ def left_out_p(
         >>> [p.tolist() for p in left_out_p([np.array([1.0, 5.0]), np.array([2.0, 3.0, 4.0])], [None, None])]
         [[1.0, 0.25], [0.6666666666666666, 0.6666666666666666, 0.6666666666666666]]
     """
-    found = _against_others(values, [np.ones(len(one), bool) for one in values], values)
+    whole = values if counted is None else counted
+    found = _against_others(whole, [np.ones(len(one), bool) for one in whole], values)
     for region in own:
         inside = [np.asarray(one) == region for one in regions]
         of_region = _against_others(values, inside, [one[at] for one, at in zip(values, inside, strict=True)])

@@ -14,6 +14,7 @@ import numpy as np
 from mednovelty.calibrate.calibration import Calibration, CalibrationScan
 from mednovelty.calibrate.files import SCANS, save_calibration
 from mednovelty.calibrate.regions import Kind, features_of, label_image, labels_of
+from mednovelty.calibrate.samples import count_of, of_samples, scores_of_samples
 from mednovelty.calibrate.scan_maps import write_scan_maps
 from mednovelty.errors import (
     DetectorError,
@@ -157,8 +158,12 @@ def _scored(
     wrong = next((name for name, one in values.items() if not np.isfinite(one).all()), None)
     if wrong is not None:
         raise ScanError(f"{scan.id}: {wrong} is not finite everywhere", code="calibration.finite")
-    file, sha256 = write_scan_maps(folder, number, mask=inside, affine=scan.grid.affine, values=values,
-                                   labels=labels, features=features)  # fmt: skip
+    sampled = scores_of_samples(judge, names)
+    n_samples = count_of(judge, scan) if sampled else 0
+    file, sha256 = write_scan_maps(
+        folder, number, mask=inside, affine=scan.grid.affine, values=values, labels=labels, features=features,
+        samples={name: of_samples(values[name], n_samples) for name in sampled},
+    )  # fmt: skip
     voxel_mm3 = float(abs(np.linalg.det(scan.grid.affine[:3, :3])))
     return CalibrationScan(scan.id, scan.sha256, count, voxel_mm3, file, sha256), told
 

@@ -1,7 +1,8 @@
 """The scores of one calibration scan, kept compactly: numbers of the voxels that were scored, and no others.
 
 One safetensors file a scan: ``mask`` as bits, ``affine``, ``score/<name>`` as float32, and what regions are
-made of, ``labels`` or ``features``. Values are in the order of ``volume[mask]``.
+made of, ``labels`` or ``features``. Values are in the order of ``volume[mask]``. Of a score with one value
+for each slice or window also ``samples/<name>``: what of it counts in a null, see ``samples``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mednovelty.io.atomic import write_bytes_atomic
 from mednovelty.io.guard import sha256_of_file
 from mednovelty.store import one_line
 
-SCORE = "score/"
+SCORE, SAMPLES = "score/", "samples/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class ScanMaps:
         mask: ``(I, J, K)`` bool, the n voxels that were scored.
         affine: ``(4, 4)``, voxel indices to RAS+ millimetres.
         scores: Which are there.
+        of_samples: Which of them have one value for each slice or window.
         path: The file.
     """
 
@@ -40,6 +42,7 @@ class ScanMaps:
     affine: np.ndarray
     scores: tuple[str, ...]
     path: Path
+    of_samples: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path, id: str, sha256: str) -> ScanMaps:
@@ -52,17 +55,24 @@ class ScanMaps:
             if sha256_of_file(path) != sha256:
                 raise DetectorError(f"{path}: damaged: its sha256 is not the one in the calibration's record")
             with safe_open(path, framework="numpy") as file:
-                names = tuple(sorted(name.removeprefix(SCORE) for name in file.keys() if SCORE in name))  # noqa: SIM118
+                names, sampled = (
+                    tuple(sorted(name.removeprefix(kind) for name in file.keys() if name.startswith(kind)))  # noqa: SIM118
+                    for kind in (SCORE, SAMPLES)
+                )
                 shape = tuple(int(n) for n in file.get_tensor("shape"))
                 bits, affine = file.get_tensor("mask"), file.get_tensor("affine")
             mask = np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise DetectorError(f"{path}: cannot be read: {one_line(error)}") from error
-        return cls(id, mask, affine, names, path)
+        return cls(id, mask, affine, names, path, sampled)
 
     def values(self, score: str) -> np.ndarray:
         """Return ``(n,)`` float32 scores."""
         return self._tensor(SCORE + score)
+
+    def counted(self, score: str) -> np.ndarray:
+        """Return ``(m,)`` float32, what counts in a null: a value a sample, or those of the voxels."""
+        return self._read(SAMPLES + score) if score in self.of_samples else self.values(score)
 
     @property
     def labels(self) -> np.ndarray:
@@ -91,14 +101,17 @@ class ScanMaps:
         return out
 
     def _tensor(self, name: str) -> np.ndarray:
-        try:
-            with safe_open(self.path, framework="numpy") as file:
-                found = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise DetectorError(f"{self.path}: cannot be read: {one_line(error)}") from error
+        found = self._read(name)
         if found.shape[-1:] != (self.n_voxels,):
             raise DetectorError(f"{self.path}: {name} has shape {found.shape} in {self.n_voxels} voxels")
-        return np.asarray(found)
+        return found
+
+    def _read(self, name: str) -> np.ndarray:
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                return np.asarray(file.get_tensor(name))
+        except (OSError, SafetensorError) as error:
+            raise DetectorError(f"{self.path}: cannot be read: {one_line(error)}") from error
 
 
 def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
@@ -108,6 +121,7 @@ def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
     mask: np.ndarray,
     affine: np.ndarray,
     values: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray] | None = None,
     labels: np.ndarray | None = None,
     features: np.ndarray | None = None,
 ) -> tuple[str, str]:
@@ -119,6 +133,7 @@ def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
         mask: ``(I, J, K)`` bool.
         affine: ``(4, 4)``.
         values: ``(n,)`` by score.
+        samples: ``(m,)`` by score, of those with one value a sample: what counts in a null.
         labels: ``(n,)`` whole numbers, of a label image.
         features: ``(F, n)``, of classes.
 
@@ -131,6 +146,9 @@ def write_scan_maps(  # noqa: PLR0913 - all but the first two are by keyword
         "affine": np.asarray(affine, np.float64),
     }
     tensors |= {SCORE + name: np.ascontiguousarray(one, np.float32) for name, one in values.items()}
+    tensors |= {
+        SAMPLES + name: np.ascontiguousarray(one, np.float32) for name, one in (samples or {}).items()
+    }
     if labels is not None:
         tensors["labels"] = np.ascontiguousarray(labels, np.int32)
     if features is not None:

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mednovelty.calibrate.calibration import ALL, Calibration, CalibrationScan
+from mednovelty.calibrate.calibration import Calibration, CalibrationScan
 from mednovelty.calibrate.healthy_scans import HealthyScans, left_out_p
 from mednovelty.calibrate.null import Null
+from mednovelty.calibrate.nulls import ALL
 from mednovelty.calibrate.regions import Regions
+from mednovelty.calibrate.samples import of_samples
 from mednovelty.calibrate.scan_maps import ScanMaps
 from mednovelty.combine.statistics import as_stored, combination, combined
 from mednovelty.errors import ScanError, SettingsError
@@ -50,10 +52,16 @@ class Member:
     @property
     def floor(self) -> float:
         """The smallest p that every calibration scan can have among the others; of one, among itself."""
-        voxels = [scan.n_voxels for scan in self.calibration.scans]
-        if len(voxels) == 1:
-            return 2.0 / (voxels[0] + 1.0)
-        return 1.0 / (sum(voxels) - max(voxels) + 1.0)
+        counts = self.calibration.counts(self.score)
+        if len(counts) == 1:
+            return 2.0 / (counts[0] + 1.0)
+        return 1.0 / (sum(counts) - max(counts) + 1.0)
+
+    def samples(self, id: str) -> int | None:
+        """Return how many samples a calibration scan has of a score with one value a sample; else None."""
+        place = [scan.id for scan in self.calibration.scans].index(id)
+        counts = self.calibration.samples.get(self.score)
+        return None if counts is None else counts[place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +147,21 @@ def calibrated_again(
         for one in shared
     )
     floors = [member.floor for member in members]
-    nulls, healthy = {}, {}
+    nulls, healthy, samples = {}, {}, {}
     for name in names:
         values = [combined(name, as_stored(np.stack(of_scan)), floors) for of_scan in p]
-        nulls[name] = {ALL: Null.of(np.concatenate(values))}
-        among = left_out_p(values, [None] * len(values))
+        counted = _counted(values, members, ids)
+        if counted is not None:
+            samples[name] = tuple(map(len, counted))
+        nulls[name] = {ALL: Null.of(np.concatenate(counted or values))}
+        among = left_out_p(values, [None] * len(values), counted=counted)
         healthy[name] = HealthyScans.measured(zip(maps, values, among, strict=True))
     first = members[0].calibration
     methods = dict.fromkeys(member.calibration.method for member in members)
     detectors = {member.calibration.detector_sha256 for member in members}
     calibration = Calibration(
         nulls, healthy, scans, Regions(), " and ".join(methods),
-        first.detector_sha256 if len(detectors) == 1 else "", {}, first.folder, key_of(members),
+        first.detector_sha256 if len(detectors) == 1 else "", {}, first.folder, key_of(members), samples,
     )  # fmt: skip
     return Combined(members, tuple(names), calibration, tuple(notes))
 
@@ -215,6 +226,22 @@ def _common(members: Sequence[Member]) -> tuple[list[str], list[str]]:
         if (others := [id for id in known if id not in ids])
     ]
     return notes, ids
+
+
+def _counted(
+    values: Sequence[np.ndarray], members: Sequence[Member], ids: Sequence[str]
+) -> list[np.ndarray] | None:
+    """Return what of each scan counts in a null where all members have one value a sample; else None.
+
+    Of several detectors each has its own slices or windows; what their combination knows is the fewest's.
+    """
+    found = []
+    for one, id in zip(values, ids, strict=True):
+        counts = [count for member in members if (count := member.samples(id)) is not None]
+        if len(counts) < len(members):
+            return None
+        found.append(of_samples(one, min(counts)))
+    return found
 
 
 def _maps_of(member: Member, id: str) -> tuple[ScanMaps, str]:
