@@ -202,8 +202,8 @@ class SyntheticLesionsMethod:
         told = _told(prior)
         if model.diffusion and (few := silenced(model.bvalues)):
             told["words"] += (
-                f"; without the noise of shells of {' and '.join(map(str, few))} directions, which is taken away "
-                "with the tissue's signal: what is merely quiet may be found, too"
+                f"; the noise of shells of {' and '.join(map(str, few))} directions is taken away with the "
+                "tissue's signal: what is merely quiet may be found, too"
             )
         return {
             **_verdict(own, others, collapsed=best <= BLIND),
