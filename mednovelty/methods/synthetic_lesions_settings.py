@@ -41,8 +41,8 @@ COUNTERPARTS = {
 }
 """Which family says whether what was learnt of one carries further.
 
-It differs in what changes, in its outlines, or in both. Of bright lesions others are bright, too, so that there
-only outlines and sizes are others. None of those for families without water that is exchanged exchanges any.
+It differs in what changes, in its outlines, or in both. Of bright lesions others are bright, too, so that
+there only outlines and sizes are others. Families that exchange no water are validated by such.
 """
 
 
