@@ -18,7 +18,6 @@ from mednovelty.errors import OutputError, ScanError, SettingsError, StoppedErro
 from mednovelty.evaluation.files import find_maps
 from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.io.atomic import write_text_atomic
-from mednovelty.io.guard import sha256_of_file
 from mednovelty.outputs import told
 from mednovelty.scan_table import write_cohort_table
 from mednovelty.segment.atlas import Atlases, with_regions
@@ -41,10 +40,11 @@ from mednovelty.segment_files import (
 )
 from mednovelty.segment_labelled import labelled_thresholds
 from mednovelty.store import json_types
+from mednovelty.told_calibrations import ToldCalibrations
 
 log = logging.getLogger("mednovelty")
 
-CALIBRATION, SEGMENTATION = "calibration.json", "segmentation.json"
+SEGMENTATION = "segmentation.json"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
     scans, warnings = find_maps(out)
     for warning in warnings:
         log.warning("%s", warning)
-    calibration, sha256 = calibration_in(out)
+    calibrations = ToldCalibrations.read(out)
     wanted = _scores(out, scans, settings)
     if settings.labelled is not None:
         rules = labelled_thresholds(out, scans, wanted, settings.labelled, settings.seed)
@@ -110,7 +110,7 @@ def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
     else:
         ways = _ways(out, wanted, settings)
     atlas = settings.atlas if settings.again else settings.atlas or _atlas_before(out)
-    run = _Run(out, calibration, sha256, ways, None if atlas is None else Atlases(atlas))
+    run = _Run(calibrations, ways, None if atlas is None else Atlases(atlas))
     found = [_one(run, scan, score) for scan in scans.values() for score in wanted if score in scan.maps]
     _write_ways(out, ways, atlas)
     write_cohort_table(out, scans)
@@ -121,17 +121,22 @@ def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
 class _Run:
     """What is the same for every map."""
 
-    out: Path
-    calibration: Mapping[str, Any] | None
-    sha256: str | None
+    calibrations: ToldCalibrations
     ways: Mapping[str, SegmentSettings]
     atlases: Atlases | None
 
-    def controls(self, score: str) -> Controls | None:
-        """What the calibration scans show of a score; None where it is not calibrated."""
-        if self.calibration is None or score not in self.calibration.get("Scores", {}):
-            return None
-        return Controls.from_told(self.calibration, score, str(self.out / CALIBRATION))
+    def controls(self, id: str, score: str, sidecar: Mapping[str, Any]) -> tuple[Controls | None, str | None]:
+        """Return what the scans show that the p-values of a map are from, and the hash of that.
+
+        Without the rule of cluster sizes a map can do without, which is told.
+        """
+        try:
+            return self.calibrations.table(score, sidecar)
+        except ScanError as error:
+            if error.code != "calibration.missing" or self.ways[score].cluster_size:
+                raise
+            log.warning("%s: the scan as a whole gets no p-values: %s", id, error)
+            return None, None
 
 
 def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
@@ -141,17 +146,20 @@ def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
         if way.rule.needs_p and read.pvalue_sha256 is None:
             remove(names)  # Of a map that was scored again, and is not calibrated any more.
             raise ScanError(f"{names.pvalue}: there are no p-values of this map", code="maps.pvalue")
+        own = told(names.novelty_sidecar) or {}
+        calibrated = read.pvalue_sha256 is not None
+        controls, of_controls = run.controls(scan.id, score, own) if calibrated else (None, None)
         made = {
             "MapSha256": read.map_sha256,
             "PvalueSha256": read.pvalue_sha256,
-            "CalibrationSha256": run.sha256,
+            "ControlsSha256": of_controls,
             "Atlas": None if run.atlases is None else run.atlases.sha256_of(scan.id),
         }
         facts = {"Settings": told_of(way), "Made": made}
         if is_current(names, facts):
             numbers = (told(names.sidecar) or {}).get("Numbers", {})
             return SegmentedMap(scan.id, score, "up to date", numbers=numbers)
-        found = _segmented(run, scan.id, score, read)
+        found = _segmented(run, scan.id, score, read, controls)
         facts = _facts(run, scan, score, found) | facts
         write_segmentation(names, found, read.image.affine, facts, with_atlas=run.atlases is not None)
     except (OutputError, StoppedError):
@@ -161,9 +169,9 @@ def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
     return SegmentedMap(scan.id, score, "done", numbers=found.numbers)
 
 
-def _segmented(run: _Run, id: str, score: str, read: ReadMap) -> Segmentation:
+def _segmented(run: _Run, id: str, score: str, read: ReadMap, controls: Controls | None) -> Segmentation:
     image: MapToSegment = read.image
-    found = segment(image, run.ways[score], run.controls(score))
+    found = segment(image, run.ways[score], controls)
     atlas = None if run.atlases is None else run.atlases.of(id)
     if atlas is None:
         return found
@@ -198,21 +206,6 @@ def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict
         "Threshold": threshold,
         "Calibration": own.get("Calibration"),
     }
-
-
-def calibration_in(out: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Return what a folder of maps knows of the calibration, and its hash; None where it knows nothing.
-
-    Raises:
-        ScanError: The file is damaged (``calibration.damaged``).
-    """
-    path = out / CALIBRATION
-    if not path.is_file():
-        return None, None
-    content = told(path)
-    if not isinstance(content, dict) or not isinstance(content.get("Scores"), dict):
-        raise ScanError(f"{path}: damaged; score the scans again", code="calibration.damaged")
-    return content, sha256_of_file(path)
 
 
 def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings) -> list[str]:
@@ -284,10 +277,8 @@ def _atlas_before(out: Path) -> Path | None:
 
 
 __all__ = [
-    "CALIBRATION",
     "SEGMENTATION",
     "FolderSettings",
     "SegmentedMap",
-    "calibration_in",
     "segment_folder",
 ]

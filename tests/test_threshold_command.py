@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 from mednovelty import segment_files
 from mednovelty.cli import app
 from mednovelty.evaluation import EvaluateSettings, evaluate
+from mednovelty.told_calibrations import ToldCalibrations, tell_calibration
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 SCORES = ("latent_euclidean", "vae_regularizer")
 VOXEL_MM3 = 2 * 2.2 * 3  # The norms of the affine's columns, which are orthogonal.
+CALIBRATION = "c" * 64
 GRID = np.logspace(-0.3, -6, 60)
 
 
@@ -45,11 +47,18 @@ def calibration(largest_voxels=1, scans=9):
         "SmallestP": 1e-6,
     }
     return {
+        "Sha256": CALIBRATION,
         "Scans": [f"sub-c{n}" for n in range(scans)],
         "ThresholdsP": GRID.tolist(),
         "Connectivities": [6, 18, 26],
         "Scores": dict.fromkeys(SCORES, numbers),
     }
+
+
+def name_calibration(out, id, score, sha256):
+    """Let a map's sidecar name its calibration."""
+    path = files(out, id, score)["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Calibration": {"Sha256": sha256}}))
 
 
 def p_of(out, id, score):
@@ -64,7 +73,8 @@ def study(tmp_path):
         for score in SCORES:
             p = np.where(brain_of() > 0, p_of(out, id, score), 1)
             write(files(out, id, score)["pvalue.nii.gz"], (-np.log10(p)).astype(np.float32))
-    (out / "calibration.json").write_text(json.dumps(calibration()))
+            name_calibration(out, id, score, CALIBRATION)
+    tell_calibration(out, calibration())
     return out, masks
 
 
@@ -171,7 +181,7 @@ def test_a_second_time_nothing_is_done_unless_something_changed(study):
     assert "3 maps segmented, 9 up to date" in run(*words).stderr
     assert rows_of(files(out, "sub-03")["clusters.tsv"]) == []
     assert "12 maps segmented, 0 up to date" in run(*words[:-1], 40).stderr
-    (out / "calibration.json").write_text(json.dumps(calibration(largest_voxels=3)))
+    tell_calibration(out, calibration(largest_voxels=3))
     assert "12 maps segmented, 0 up to date" in run(*words[:-1], 40).stderr
 
 
@@ -320,13 +330,64 @@ def test_a_damaged_calibration_is_told(study):
     assert json.loads(result.stdout)["code"] == "calibration.damaged"
 
 
-def test_without_calibration_clusters_of_any_size_stay_and_scans_have_no_p(study):
+def test_maps_of_a_calibration_that_is_gone_are_refused_and_those_of_others_are_not(study):
     out, _ = study
+    name_calibration(out, "sub-02", SCORES[0], "e" * 64)
+    result = run("threshold", out, "--p", "0.01")
+    assert result.exit_code == 6
+    assert (
+        f"failed: sub-02: {out}/calibration.json: knows nothing of the calibration eeeeeeeeeeee"
+        in result.stderr
+    )
+    assert "11 maps segmented, 0 up to date, 1 failed" in result.stderr
+    assert not files(out, "sub-02")["mask.nii.gz"].exists()
     (out / "calibration.json").unlink()
-    assert run("threshold", out, "--p", "0.01").exit_code == 0
+    result = run("threshold", out, "--p", "0.01")
+    assert result.exit_code == 3
+    assert result.stderr.count("knows nothing of the calibration cccccccccccc") == 11
+    # Without controls only when that is asked for, and told.
+    result = run("threshold", out, "--p", "0.01", "--no-cluster-size")
+    assert result.exit_code == 0
+    assert "sub-01: the scan as a whole gets no p-values" in result.stderr
     expected = by_hand(out, "sub-01", SCORES[0], 0.01)
     assert ((read(files(out, "sub-01")["mask.nii.gz"]) > 0) == expected).all()
     assert rows_of(out / "cohort.tsv")[0]["p_volume"] == "n/a"
+
+
+def test_each_map_is_held_against_its_own_calibration(study):
+    out, _ = study
+    other = calibration(largest_voxels=4, scans=5) | {"Sha256": "e" * 64}
+    tell_calibration(out, other)
+    name_calibration(out, "sub-02", SCORES[0], "e" * 64)
+    assert run("threshold", out, "--p", "0.02").exit_code == 0
+    for id, smallest, controls in (("sub-01", 2, "9"), ("sub-02", 5, "5")):
+        expected = by_hand(out, id, SCORES[0], 0.02, smallest)
+        assert ((read(files(out, id)["mask.nii.gz"]) > 0) == expected).all()
+        row = next(row for row in rows_of(out / "cohort.tsv") if (row["id"], row["score"]) == (id, SCORES[0]))
+        assert row["controls"] == controls
+    # Another calibration that comes to the folder changes nothing of those that are there.
+    tell_calibration(out, other | {"Sha256": "f" * 64})
+    assert "0 maps segmented, 12 up to date" in run("threshold", out, "--p", "0.02").stderr
+    # A map whose sidecar names none is not held against just any.
+    path = files(out, "sub-03")["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Calibration": None}))
+    assert "sidecar does not say of which calibration" in run("threshold", out, "--p", "0.02").stderr
+
+
+def test_a_record_of_one_calibration_as_it_was_written_before_is_read(study):
+    out, _ = study
+    old = calibration()
+    old["Scores"] = {SCORES[0]: old["Scores"][SCORES[0]], "fisher": {"Sha256": "f" * 64}}
+    (out / "calibration.json").write_text(json.dumps(old))
+    found = ToldCalibrations.read(out).records
+    assert {sha256: set(one["Scores"]) for sha256, one in found.items()} == {
+        CALIBRATION: {SCORES[0]},
+        "f" * 64: {"fisher"},
+    }
+    assert run("threshold", out, "--scores", SCORES[0]).exit_code == 0
+    # What comes stands beside it.
+    tell_calibration(out, calibration() | {"Sha256": "e" * 64})
+    assert set(ToldCalibrations.read(out).records) == {CALIBRATION, "e" * 64, "f" * 64}
 
 
 def test_a_folder_that_is_none_is_said_to_be_none(tmp_path):
