@@ -188,7 +188,9 @@ def test_a_second_time_nothing_is_done_unless_something_changed(study):
 def test_labelled_scans_give_the_threshold_that_an_evaluation_finds(study):
     out, masks = study
     found = evaluate(out, masks, settings=EvaluateSettings(seed=4, resamples=1))
-    result = run("threshold", out, "--masks", masks, "--seed", 4, "--no-cluster-size")
+    # Controls that are one cluster at any p, as at a liberal threshold, leave nothing; they are not asked.
+    tell_calibration(out, calibration(largest_voxels=200))
+    result = run("threshold", out, "--masks", masks, "--seed", 4)
     assert result.exit_code == 0, result.output
     for score in (*SCORES, "raw_b0"):
         at = found.rated[score].thresholds["dice"]
@@ -199,9 +201,13 @@ def test_labelled_scans_give_the_threshold_that_an_evaluation_finds(study):
             told = json.loads(names["mask.json"].read_text())
             assert told["Settings"]["Threshold"] == pytest.approx(at)
             assert f"best Dice on the patients {found.fifth['patients'][0]}" in told["Threshold"]["Words"]
+            assert "clusters are not held against those of calibration scans" in told["Threshold"]["Words"]
+            assert told["Settings"]["ClusterSizeRule"] is False
     p = json.loads(files(out, "sub-01")["mask.json"].read_text())["Settings"]["P"]
     assert p == pytest.approx(stats.norm.sf(found.rated[SCORES[0]].thresholds["dice"]), rel=0.2)
     assert rows_of(files(out, "sub-01", "raw_b0")["clusters.tsv"])[0]["p_peak"] == "n/a"
+    assert run("threshold", out, "--masks", masks, "--seed", 4, "--cluster-size").exit_code == 0
+    assert not read(files(out, "sub-01")["mask.nii.gz"]).any()
 
 
 def test_an_atlas_names_the_regions(study, tmp_path):
@@ -228,6 +234,57 @@ def test_an_atlas_names_the_regions(study, tmp_path):
     words = ["threshold", out, "--p", "0.01", "--atlas", tmp_path / "atlas.nii.gz"]
     assert "12 maps segmented" in run(*words).stderr
     assert {row["region"] for row in rows_of(names["clusters.tsv"])} <= {"Below", "Above"}
+
+
+def test_an_atlas_stays_each_scores_own_until_it_is_let_go(study, tmp_path):
+    from mednovelty.threshold_command import segment_scored
+
+    out, _ = study
+    atlas = write(tmp_path / "atlas.nii.gz", np.ones(SHAPE, np.int16))
+
+    def regions(score):
+        rows = rows_of(files(out, "sub-03", score)["clusters.tsv"])
+        assert rows
+        return {row.get("region") for row in rows}
+
+    assert run("threshold", out, "--p", "0.05", "--atlas", atlas, "--scores", SCORES[0]).exit_code == 0
+    # Another threshold of the same score, and one of another, keep it.
+    assert run("threshold", out, "--p", "0.04", "--no-cluster-size", "--scores", SCORES[0]).exit_code == 0
+    assert (
+        run(
+            "threshold", out, "--p", "0.04", "--no-atlas", "--no-cluster-size", "--scores", SCORES[1]
+        ).exit_code
+        == 0
+    )
+    assert (regions(SCORES[0]), regions(SCORES[1])) == ({"1"}, {None})
+    # So does scoring that finds nothing to do, also while the atlas is away.
+    before = files(out, "sub-03")["mask.json"].read_bytes()
+    assert segment_scored(out) == 0
+    shutil.move(atlas, tmp_path / "away.nii.gz")
+    assert segment_scored(out) == 0
+    assert files(out, "sub-03")["mask.json"].read_bytes() == before
+    assert "atlas.nii.gz: the atlas of the clusters is gone" in run("threshold", out, "--p", "0.05").stderr
+    assert regions(SCORES[0]) == {None}
+    shutil.move(tmp_path / "away.nii.gz", atlas)
+    assert segment_scored(out) == 0
+    assert (regions(SCORES[0]), regions(SCORES[1])) == ({"1"}, {None})
+    assert run("threshold", out, "--p", "0.05", "--no-atlas").exit_code == 0
+    assert segment_scored(out) == 0
+    assert regions(SCORES[0]) == {None}
+
+
+def test_the_atlas_of_all_scores_as_it_was_written_before_is_read(study, tmp_path):
+    out, _ = study
+    atlas = write(tmp_path / "atlas.nii.gz", np.ones(SHAPE, np.int16))
+    assert run("threshold", out, "--p", "0.05", "--no-cluster-size").exit_code == 0
+    told = json.loads((out / "segmentation.json").read_text())
+    old = {
+        score: {key: value for key, value in one.items() if key != "Atlas"}
+        for score, one in told["Scores"].items()
+    }
+    (out / "segmentation.json").write_text(json.dumps({"Scores": old, "Atlas": os.path.relpath(atlas, out)}))
+    assert run("threshold", out, "--p", "0.04").exit_code == 0
+    assert all(one["Atlas"] for one in json.loads((out / "segmentation.json").read_text())["Scores"].values())
 
 
 def test_one_bad_map_stops_no_other(study):
@@ -307,6 +364,7 @@ def test_stopped_in_the_middle_it_goes_on_from_there(study, monkeypatch):
             2,
             "--median and --opening: are two ways of cleaning; give one",
         ),
+        (["--atlas", "a.nii", "--no-atlas"], 2, "--atlas and --no-atlas contradict each other"),
         (["--fdr", "2"], 2, "--fdr must lie between 0 and 0.5, got 2"),
         (["--connectivity", "8"], 2, "connectivity must be 6, 18 or 26 neighbours, got 8"),
         (["--scores", "elbo"], 2, "there is no map of elbo; there are latent_euclidean, raw_b0"),
