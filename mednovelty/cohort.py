@@ -251,9 +251,27 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
         facts["Images"] = {image: sha256_of_file(place.image(name, image)) for image in novelty.images}
         if run.pvalues is not None:
             facts["Calibration"] = run.pvalues.write(place, novelty, covered, regions, calibrated.key)
+        facts["Warnings"] = [*scan.warnings, *_seen_before(run, scan.sha256)]
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")
     return scan.n_voxels
+
+
+def _seen_before(run: _Run, sha256: str) -> list[str]:
+    """Return in words that a scan, by the sha256 of its image, helped to make what it is judged by."""
+    seen = {scan.role for scan in run.detector.seen if scan.sha256 == sha256}
+    told = []
+    if "training" in seen:
+        told.append(
+            "the detector was trained on this scan: it looks more normal than new scans do, and its p-values "
+            "are too large"
+        )
+    if run.pvalues is not None and sha256 in {scan.sha256 for scan in run.pvalues.calibration.scans}:
+        told.append(
+            "the detector was calibrated on this scan: its voxels are among those that they get p-values "
+            "from, which are too large; as a whole it is held against the other calibration scans"
+        )
+    return told
 
 
 def _make_room(place: OutputNames, names: list[str] | None) -> None:

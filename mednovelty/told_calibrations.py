@@ -63,9 +63,11 @@ class ToldCalibrations:
     def table(self, score: str, sidecar: Mapping[str, Any]) -> tuple[Controls, str]:
         """Return what the calibration scans show of a score, and the sha256 of all that it is read from.
 
+        A calibration scan is held against the others, where there are any: it is no control of its own.
+
         Args:
             score: Which.
-            sidecar: Of the map, which names its calibration.
+            sidecar: Of the map, which names its calibration, and its image, ``InputSha256``.
 
         Raises:
             ScanError: It names none, or one that is not there (``calibration.missing``); or the record is
@@ -89,6 +91,9 @@ class ToldCalibrations:
         controls = Controls.from_told(record, score, str(self.path))
         shared = {key: value for key, value in record.items() if key != "Scores"}
         text = json.dumps([shared, record["Scores"][score]], sort_keys=True)
+        images, own = record.get("ImagesSha256"), sidecar.get("InputSha256")
+        if own and isinstance(images, list) and own in images[: len(controls)] and len(controls) > 1:
+            controls = controls.without(images.index(own))
         return controls, hashlib.sha256(text.encode()).hexdigest()
 
 

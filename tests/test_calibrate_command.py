@@ -87,6 +87,19 @@ def test_the_calibration_scans_maps_are_those_that_score_gives(calibrated):
     assert np.allclose(maps.affine, scored.affine)
 
 
+def test_scans_that_made_detector_or_calibration_are_told(calibrated, tmp_path):
+    cohort, out = tiny_cohort(), tmp_path / "out"
+    words = ["--brain-masks", cohort.brains, "--scores", SCORES]
+    said = run("score", calibrated, cohort.controls, "-o", out, *words).stderr
+    own = load_calibration(calibrated).scans[0].id
+    for id in ("sub-c01", "sub-c02", "sub-c03"):
+        warnings = json.loads(map_of(out, "novelty.json", id=id).read_text())["Warnings"]
+        assert any("was calibrated on this scan" in text for text in warnings) == (id == own)
+        assert any("was trained on this scan" in text for text in warnings) == (id != own)
+    assert "the detector was calibrated on this scan" in said
+    assert "the detector was trained on this scan" in said
+
+
 def test_what_stands_gets_p_values_without_another_word(model, tmp_path):
     out = tmp_path / "out"
     score(model, out, "--no-calibration")

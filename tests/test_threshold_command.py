@@ -432,6 +432,24 @@ def test_each_map_is_held_against_its_own_calibration(study):
     assert "sidecar does not say of which calibration" in run("threshold", out, "--p", "0.02").stderr
 
 
+def test_a_calibration_scan_is_no_control_of_its_own(study):
+    out, _ = study
+    record = calibration() | {"ImagesSha256": [f"{n:064x}" for n in range(9)]}
+    large = np.array(record["Scores"][SCORES[0]]["LargestMm3"])
+    large[4] = 200 * VOXEL_MM3
+    record["Scores"] = dict.fromkeys(SCORES, record["Scores"][SCORES[0]] | {"LargestMm3": large.tolist()})
+    tell_calibration(out, record)
+    path = files(out, "sub-02")["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"InputSha256": f"{4:064x}"}))
+    assert run("threshold", out, "--p", "0.02", "--scores", SCORES[0]).exit_code == 0
+    rows = {row["id"]: row for row in rows_of(out / "cohort.tsv")}
+    assert (rows["sub-01"]["controls"], rows["sub-02"]["controls"]) == ("9", "8")
+    assert not read(files(out, "sub-01")["mask.nii.gz"]).any()
+    expected = by_hand(out, "sub-02", SCORES[0], 0.02, 2)
+    assert expected.any()
+    assert ((read(files(out, "sub-02")["mask.nii.gz"]) > 0) == expected).all()
+
+
 def test_a_record_of_one_calibration_as_it_was_written_before_is_read(study):
     out, _ = study
     old = calibration()

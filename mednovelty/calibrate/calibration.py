@@ -236,6 +236,7 @@ class Calibration:
             "DetectorSha256": self.detector_sha256,
             "Method": self.method,
             "Scans": [scan.id for scan in self.scans],
+            "ImagesSha256": [scan.sha256 for scan in self.scans],
             "ThresholdsP": THRESHOLDS_P.tolist(),
             "Connectivities": list(CONNECTIVITIES),
             "Scores": {

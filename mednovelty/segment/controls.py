@@ -91,6 +91,18 @@ class Controls:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def without(self, place: int) -> Controls:
+        """Return the table without one of its scans, of which there must be others."""
+        return Controls(
+            ids=tuple(np.delete(self.ids, place).tolist()),
+            grid=self.grid,
+            largest_mm3={c: np.delete(rows, place, 0) for c, rows in self.largest_mm3.items()},
+            volume_mm3=np.delete(self.volume_mm3, place, 0),
+            share=np.delete(self.share, place, 0),
+            maximum=np.delete(self.maximum, place),
+            smallest_p=self.smallest_p,
+        )
+
     def limit_mm3(self, p: float, connectivity: int) -> float:
         """Return the largest cluster that any of the scans shows among voxels with at most ``p``, in mm3.
 
