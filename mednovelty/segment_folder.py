@@ -34,7 +34,7 @@ from mednovelty.segment_files import (
     write_segmentation,
 )
 from mednovelty.segment_ways import FolderSettings, Way, ways_before, ways_in, ways_of, write_ways
-from mednovelty.told_calibrations import ToldCalibrations
+from mednovelty.told_calibrations import ToldCalibrations, calibration_named
 
 log = logging.getLogger("mednovelty")
 
@@ -186,11 +186,13 @@ def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict
 def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings) -> list[str]:
     """Return the scores to segment: those that were asked for, or all that have what is needed."""
     known = sorted({score for scan in scans.values() for score in scan.maps})
+    # Those whose p-values are gone, too, so that each such map is told and loses what was made of them.
     with_p = {
         score
         for scan in scans.values()
         for score, path in scan.maps.items()
-        if SegmentNames.beside(path).pvalue.is_file()
+        if (names := SegmentNames.beside(path)).pvalue.is_file()
+        or calibration_named(told(names.novelty_sidecar) or {})
     }
     if unknown := [score for score in settings.scores if score not in known]:
         raise SettingsError(f"{out}: there is no map of {', '.join(unknown)}; there are {', '.join(known)}")

@@ -337,6 +337,18 @@ def test_a_map_that_lost_its_p_values_loses_its_segmentation(study):
     )
 
 
+def test_a_score_that_lost_all_its_p_values_is_told(study):
+    out, _ = study
+    assert run("threshold", out).exit_code == 0
+    for id in [f"sub-{number:02d}" for number in range(1, 7)]:
+        files(out, id)["pvalue.nii.gz"].unlink()
+    result = run("threshold", out)
+    assert result.exit_code == 6
+    assert result.stderr.count("there are no p-values of this map") == 6
+    assert not files(out, "sub-01")["mask.nii.gz"].exists()
+    assert {row["score"] for row in rows_of(out / "cohort.tsv")} == {SCORES[1]}
+
+
 def test_stopped_in_the_middle_it_goes_on_from_there(study, monkeypatch):
     out, _ = study
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, left_out_p
+from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, floor_p, left_out_p
 from mednovelty.calibrate.null import Null, z_of
 from mednovelty.calibrate.regions import Kind, Regions
 from mednovelty.calibrate.scan_maps import ScanMaps
@@ -20,7 +20,8 @@ from mednovelty.segment.clusters import CONNECTIVITIES
 ALL = "all"
 """The null of all voxels, whatever their region."""
 FEWEST_VOXELS = 2_000
-"""A region with fewer calibration voxels has no null of its own: its smallest p would be too coarse."""
+"""A region with fewer calibration voxels has no null of its own: its smallest p would be too coarse. Those of
+the scan with most of them do not count, unless it is the only one: its own p-values are among the others."""
 FEW_SCANS, COARSE_P = 5, 1e-4
 """Below, and above, which a calibration is told to be coarse."""
 
@@ -154,6 +155,29 @@ class Calibration:
         """Return the smallest p-value that a voxel of any region can get: the largest of its nulls'."""
         return max(null.smallest_p for null in self._nulls(score).values())
 
+    def floor_p(self, score: str) -> float:
+        """Return the smallest p-value that each of the scans can have among the others, in whatever region.
+
+        Below it the scans show nothing, and so say nothing of a new scan.
+
+        Raises:
+            DetectorError: A scan's file is missing or damaged.
+        """
+        own = [region for region in self._nulls(score) if region != ALL]
+        found = [floor_p([scan.n_voxels for scan in self.scans])]
+        if own:
+            found += [floor_p([of_scan.get(int(region), 0) for of_scan in self._counts]) for region in own]
+        return max(found)
+
+    @cached_property
+    def _counts(self) -> list[dict[int, int]]:
+        """Of each scan, how many voxels it has by region."""
+        counted = []
+        for number in range(len(self.scans)):
+            regions, counts = np.unique(self.regions_of(self.maps(number)), return_counts=True)  # type: ignore[call-overload]
+            counted.append(dict(zip(regions.tolist(), counts.tolist(), strict=True)))
+        return counted
+
     @property
     def smallest_scan_p(self) -> float:
         """The smallest p-value that a whole scan can get among the S calibration scans."""
@@ -229,7 +253,8 @@ class Calibration:
         """Return what is needed of it where its files are not: JSON types, by ``Calibration.told``'s names.
 
         ``Scores`` holds, by score, ``LargestMm3`` (scan, connectivity, threshold), ``NovelMm3`` and ``Share``
-        (scan, threshold), ``MaxScore`` and ``MinP`` (scan), and what ``about`` tells.
+        (scan, threshold), ``MaxScore`` and ``MinP`` (scan), ``FloorP``, see ``floor_p``, and what
+        ``about`` tells.
         """
         return {
             "Sha256": self.sha256,
@@ -246,6 +271,7 @@ class Calibration:
                     "Share": healthy.share.tolist(),
                     "MaxScore": healthy.max_score.tolist(),
                     "MinP": healthy.min_p.tolist(),
+                    "FloorP": self.floor_p(score),
                     **self.about(score),
                 }
                 for score, healthy in self.healthy.items()
@@ -297,6 +323,9 @@ def nulls_of(score: str, maps: Sequence[ScanMaps], regions: Regions) -> tuple[di
     if regions.kind != "one":
         labels = np.concatenate([one for one in of_voxels if one is not None])
         found, counts = np.unique(labels, return_counts=True)
+        if len(maps) > 1:  # Each scan is held against the others.
+            most = [[np.count_nonzero(one == region) for one in of_voxels] for region in found]
+            counts = counts - np.max(most, axis=1)
         own = [int(region) for region in found[counts >= FEWEST_VOXELS]]
         nulls |= {str(region): Null.of(pooled[labels == region]) for region in own}
     p = left_out_p(values, of_voxels, own)

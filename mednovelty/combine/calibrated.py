@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.calibrate.calibration import ALL, Calibration, CalibrationScan
-from mednovelty.calibrate.healthy_scans import HealthyScans, left_out_p
+from mednovelty.calibrate.healthy_scans import HealthyScans, floor_p, left_out_p
 from mednovelty.calibrate.null import Null
 from mednovelty.calibrate.regions import Regions
 from mednovelty.calibrate.scan_maps import ScanMaps
@@ -50,10 +50,7 @@ class Member:
     @property
     def floor(self) -> float:
         """The smallest p that every calibration scan can have among the others; of one, among itself."""
-        voxels = [scan.n_voxels for scan in self.calibration.scans]
-        if len(voxels) == 1:
-            return 2.0 / (voxels[0] + 1.0)
-        return 1.0 / (sum(voxels) - max(voxels) + 1.0)
+        return floor_p([scan.n_voxels for scan in self.calibration.scans])
 
 
 @dataclass(frozen=True, eq=False)
