@@ -256,8 +256,9 @@ def _told(calibration: Calibration) -> dict[str, Any]:
 
 def _say(calibration: Calibration) -> None:
     voxels = sum(scan.n_voxels for scan in calibration.scans)
-    log.info("calibrated %s on %s: %d voxels of %d scans; the smallest p of a voxel is %.2g, of a scan %.2g",
-             ", ".join(calibration.scores), calibration.method, voxels, len(calibration.scans),
+    count = len(calibration.scans)
+    log.info("calibrated %s on %s: %d voxels of %d scan%s; the smallest p of a voxel is %.2g, of a scan %.2g",
+             ", ".join(calibration.scores), calibration.method, voxels, count, "s" * (count > 1),
              max(map(calibration.smallest_p, calibration.scores)), calibration.smallest_scan_p)  # fmt: skip
     told = (text for score in calibration.scores for text in calibration.warnings(score))
     for warning in dict.fromkeys(told):

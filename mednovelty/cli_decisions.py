@@ -172,12 +172,14 @@ def threshold(
     min_mm3: Annotated[float, typer.Option("--min-mm3", help="Drop smaller clusters.")] = 0.0,
     connectivity: Annotated[int, typer.Option(help="6, 18 or 26 neighbours.")] = 26,
     cluster_size: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--cluster-size/--no-cluster-size",
-            help="Drop clusters no larger than the largest of a calibration scan at that p.",
+            help="Drop clusters no larger than the largest of a calibration scan at that p; default: do, but "
+            "not with --masks, whose threshold may flag most of a healthy scan.",
+            show_default=False,
         ),
-    ] = True,
+    ] = None,
     median: Annotated[
         int | None, typer.Option("--median", help="Clean by a median over cubes of so many voxels a side.")
     ] = None,
@@ -187,8 +189,13 @@ def threshold(
     closing: Annotated[int | None, typer.Option("--closing", help="Fill gaps, by so many steps.")] = None,
     atlas: Annotated[
         Path | None,
-        typer.Option("--atlas", help="Image of labels, or a folder of such by scan id: where clusters lie."),
+        typer.Option(
+            "--atlas",
+            help="Image of labels, or a folder of such by scan id: where clusters lie. "
+            "Default: that of before.",
+        ),
     ] = None,
+    without_atlas: Annotated[bool, typer.Option("--no-atlas", help="Let the atlas of before go.")] = False,
     as_json: Json = False,
 ) -> None:
     """Segment the maps of a folder, or do it again in another way; nothing is scored."""
@@ -209,6 +216,7 @@ def threshold(
         opening=opening,
         closing=closing,
         atlas=atlas,
+        without_atlas=without_atlas,
         as_json=as_json,
     )
     end(console.run(lambda: threshold_command.threshold(request), as_json))

@@ -43,6 +43,7 @@ from mednovelty.scan_table import write_scan_scores
 from mednovelty.segment_files import SegmentNames
 from mednovelty.segment_files import remove as remove_segmentation
 from mednovelty.store import json_types
+from mednovelty.told_calibrations import tell_calibration
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -143,16 +144,19 @@ def score_cohort(  # noqa: PLR0913 - all but the first three are by keyword
     names = check_run(detector, scans, out, settings)
     run = _Run(detector, out, names, settings, options or detector.reading, advance, pvalues)
     so_far = CohortResult((), tuple((str(s.path), s.why) for s in scans.skipped), tuple(s.id for s in scans))
+    untold = None if pvalues is None else pvalues.calibration
     with sole_writer(out):
         try:
             write_folder_facts(out)
             for files in scans:
                 outcome = _score_one(run, files)
                 so_far = replace(so_far, outcomes=(*so_far.outcomes, outcome), unreached=so_far.unreached[1:])
+                if untold is not None and outcome.status != "failed":
+                    # With the first maps, so that those of a run that is cut short can be segmented.
+                    tell_calibration(out, untold.told())
+                    untold = None
                 log.info("%s: %s %s", outcome.id, outcome.status, outcome.message)
             write_scan_scores(out, scans, detector.scan_scores)
-            if pvalues is not None and len(so_far.failures) < len(so_far.outcomes):
-                pvalues.write_told(out)
             write_record(out, detector, so_far, run.facts())
         except BaseException as error:
             # What ended the run is what is raised, even if the disk refuses the record as well.
@@ -254,9 +258,27 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
         facts["Images"] = {image: sha256_of_file(place.image(name, image)) for image in novelty.images}
         if run.pvalues is not None:
             facts["Calibration"] = run.pvalues.write(place, novelty, covered, regions, calibrated.key)
+        facts["Warnings"] = [*scan.warnings, *_seen_before(run, scan.sha256)]
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")
     return scan.n_voxels
+
+
+def _seen_before(run: _Run, sha256: str) -> list[str]:
+    """Return in words that a scan, by the sha256 of its image, helped to make what it is judged by."""
+    seen = {scan.role for scan in run.detector.seen if scan.sha256 == sha256}
+    told = []
+    if "training" in seen:
+        told.append(
+            "the detector was trained on this scan: it looks more normal than new scans do, and its p-values "
+            "are too large"
+        )
+    if run.pvalues is not None and sha256 in {scan.sha256 for scan in run.pvalues.calibration.scans}:
+        told.append(
+            "the detector was calibrated on this scan: its voxels are among those that they get p-values "
+            "from, which are too large; as a whole it is held against the other calibration scans"
+        )
+    return told
 
 
 def _make_room(place: OutputNames, names: list[str] | None) -> None:

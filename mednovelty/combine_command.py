@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mednovelty import console
-from mednovelty.errors import DetectorError, ScanError, SettingsError
+from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
 from mednovelty.threshold_command import segment_scored
 
 if TYPE_CHECKING:
@@ -119,14 +119,21 @@ def _source(out: Path, request: CombineRequest) -> Source:
     from mednovelty.combine_folder import Source
     from mednovelty.evaluation.files import find_maps
     from mednovelty.fit_command import names_of
-    from mednovelty.pvalue_maps import told_in
+    from mednovelty.outputs import told
     from mednovelty.segment_files import SegmentNames
+    from mednovelty.told_calibrations import calibration_named
 
     if not out.is_dir():
         raise ScanError(f"{out}: no such folder; give one that score wrote", code="maps.none")
-    calibration = _calibration_of(out, str(told_in(out).get("Sha256")), request.detectors)
     maps = [item for scan in find_maps(out)[0].values() for item in scan.maps.items()]
-    there = {score for score, path in maps if SegmentNames.beside(path).pvalue.is_file()}
+    files = [(score, SegmentNames.beside(path)) for score, path in maps]
+    named = [calibration_named(told(names.novelty_sidecar) or {}) for _, names in files]
+    calibration = _calibration_of(out, [sha256 for sha256 in named if sha256], request.detectors)
+    there = {
+        score
+        for (score, names), sha256 in zip(files, named, strict=True)
+        if sha256 == calibration.sha256 and names.pvalue.is_file()
+    }
     known = [score for score in calibration.scores if score in there]
     asked = known if request.scores is None else [s for s in names_of(request.scores) if s in known]
     if not asked:
@@ -137,11 +144,16 @@ def _source(out: Path, request: CombineRequest) -> Source:
     return Source(out, calibration, tuple(asked))
 
 
-def _calibration_of(out: Path, sha256: str, detectors: Sequence[Path]) -> Calibration:
-    """Return the calibration that the maps of a folder were made with: of one given, or where it was."""
+def _calibration_of(out: Path, named: Sequence[str], detectors: Sequence[Path]) -> Calibration:
+    """Return the calibration that maps of a folder were made with: of one given, or where it was.
+
+    ``named`` holds the sha256 of the calibrations that the maps name.
+    """
     from mednovelty.calibrate.files import load_calibration
     from mednovelty.outputs import told
 
+    if not named:
+        raise OutputError(f"{out}: these maps have no calibration; calibrate the detector, and score")
     place = (told(out / "run.json") or {}).get("DetectorFolder")
     if not isinstance(place, str) and not detectors:
         raise SettingsError(
@@ -151,10 +163,10 @@ def _calibration_of(out: Path, sha256: str, detectors: Sequence[Path]) -> Calibr
     places = list(detectors) or [out / str(place)]
     found = [load_calibration(model) for model in places]
     for calibration in found:
-        if calibration is not None and calibration.sha256 == sha256:
+        if calibration is not None and calibration.sha256 in named:
             return calibration
     raise DetectorError(
-        f"{out}: its maps were made with a calibration  ({sha256[:12]}) that is not the one in "
+        f"{out}: its maps were made with a calibration ({named[0][:12]}) that is not the one in "
         f"{', '.join(map(str, places))}; give the detector, --detector MODEL, or score again with --overwrite"
     )
 

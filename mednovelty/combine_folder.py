@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.calibrate.calibration import Calibration
-from mednovelty.calibrate.files import RECORD
 from mednovelty.combine.calibrated import Combined, Member, calibrated_again, in_order, key_of
 from mednovelty.combine.statistics import combination
 from mednovelty.combine_files import ScanToCombine
@@ -30,11 +29,12 @@ from mednovelty.io.scan_folder import ScanList
 from mednovelty.maps import NoveltyMap
 from mednovelty.output_folder import refuse_traps
 from mednovelty.outputs import OutputNames, told
-from mednovelty.pvalue_maps import PValueMaps, write_told
+from mednovelty.pvalue_maps import PValueMaps
 from mednovelty.scan import Volume
 from mednovelty.segment_files import SegmentNames
 from mednovelty.segment_files import remove as remove_segmentation
 from mednovelty.store import json_types
+from mednovelty.told_calibrations import ToldCalibrations, tell_calibration
 
 log = logging.getLogger("mednovelty")
 
@@ -114,11 +114,6 @@ class _Run:
         made = calibrated_again(self.members, self.settings.names, other_images=self.settings.other_images)
         for note in (*made.notes, *made.calibration.warnings(made.names[0])):
             log.warning("%s", note)
-        standing = told(self.out / RECORD)
-        if standing is not None and standing.get("Scans") != [scan.id for scan in made.calibration.scans]:
-            raise OutputError(
-                f"{self.out}: holds maps that were calibrated on other scans; choose another folder"
-            )
         return replace(self, combined=made)
 
 
@@ -260,23 +255,21 @@ def _write_frame(scan: ScanToCombine, inside: np.ndarray, affine: np.ndarray) ->
 
 def _is_told(run: _Run) -> bool:
     """Whether ``OUT/calibration.json`` tells what the calibration scans show of all combinations."""
-    scores = (told(run.out / RECORD) or {}).get("Scores")
-    key = key_of(run.members)
-    return isinstance(scores, dict) and all(
-        isinstance(scores.get(name), dict) and scores[name].get("Sha256") == key
-        for name in run.settings.names
-    )
+    try:
+        record = ToldCalibrations.read(run.out).records.get(key_of(run.members), {"Scores": {}})
+    except ScanError:  # Damaged, which telling mends.
+        return False
+    return set(run.settings.names) <= set(record["Scores"])
 
 
 def _tell(run: _Run, combined: Combined) -> None:
     """Add what the calibration scans show of the combinations to ``OUT/calibration.json``."""
-    standing, own = told(run.out / RECORD) or {}, combined.calibration.told()
+    own = combined.calibration.told()
     for name in combined.names:
         own["Scores"][name]["Combination"] = [
             {"Score": one.score, "DetectorSha256": one.calibration.detector_sha256} for one in run.members
         ]
-    scores = {**(standing.get("Scores") or {}), **own["Scores"]}
-    write_told(run.out, {**(standing if run.in_place else own), "Scores": scores})
+    tell_calibration(run.out, own)
 
 
 __all__ = ["CombineSettings", "CombinedScan", "Source", "check_place", "combine_folders"]

@@ -2,13 +2,10 @@
 
 ``<id>_desc-<score>_pvalue.nii.gz``  -log10 p, 0 outside the mask and where nothing was scored
 ``<id>_desc-<score>_z.nii.gz``       the normal quantile of 1 - p, where it is asked for
-``OUT/calibration.json``             what a look at the maps needs of the calibration: ``Calibration.told``
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +15,10 @@ import numpy as np
 from mednovelty.calibrate.calibration import Calibration
 from mednovelty.calibrate.files import RECORD, check_fits, load_calibration
 from mednovelty.calibrate.regions import features_of, label_image, labels_of
-from mednovelty.errors import OutputError, SettingsError
-from mednovelty.io.atomic import write_text_atomic
+from mednovelty.errors import SettingsError
 from mednovelty.io.guard import sha256_of_file
-from mednovelty.outputs import OutputNames, WantedMaps, settings_of, told
+from mednovelty.outputs import OutputNames, WantedMaps, settings_of
 from mednovelty.scan import Scan, Volume
-from mednovelty.store import json_types
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -156,46 +151,5 @@ class PValueMaps:
             files[kind] = sha256_of_file(path)
         return {**calibration.about(score), "Key": key, "Files": files}
 
-    def write_told(self, out: Path) -> None:
-        """Write ``OUT/calibration.json``; what it tells of combinations of these scores stays.
 
-        Raises:
-            OutputError: It cannot be written.
-        """
-        standing, own = told(out / RECORD) or {}, self.calibration.told()
-        scores = standing.get("Scores") if standing.get("Sha256") == own["Sha256"] else None
-        combined = {
-            name: one
-            for name, one in (scores.items() if isinstance(scores, dict) else ())
-            if isinstance(one, dict) and "Combination" in one
-        }
-        write_told(out, {**own, "Scores": {**own["Scores"], **combined}})
-
-
-def write_told(out: Path, content: Mapping[str, Any]) -> None:
-    """Write ``OUT/calibration.json``.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    write_text_atomic(out / RECORD, json.dumps(json_types(dict(content)), indent=1) + "\n")
-
-
-def told_in(out: Path) -> dict[str, Any]:
-    """Return what ``OUT/calibration.json`` tells; see ``Calibration.told``.
-
-    Raises:
-        OutputError: It is missing or damaged.
-    """
-    try:
-        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found["Scores"], dict):
-            return found
-    except (OSError, ValueError, KeyError, RecursionError):
-        pass
-    raise OutputError(
-        f"{out / RECORD}: cannot be read: these maps have no calibration; calibrate the detector, and score"
-    )
-
-
-__all__ = ["KINDS", "PValueMaps", "calibration_of", "how_scored", "told_in", "write_told"]
+__all__ = ["KINDS", "PValueMaps", "calibration_of", "how_scored"]

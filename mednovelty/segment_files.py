@@ -191,12 +191,17 @@ def remove(names: SegmentNames) -> None:
         raise OutputError(f"{names.sidecar}: cannot be removed: {error.strerror}") from error
 
 
-def is_current(names: SegmentNames, facts: Mapping[str, Any]) -> bool:
-    """Whether a segmentation is whole and was made from, and by, what is told of now."""
+def is_current(names: SegmentNames, facts: Mapping[str, Any], *, any_atlas: bool = False) -> bool:
+    """Whether a segmentation is whole and was made from, and by, what is told of now.
+
+    ``any_atlas``: whatever its atlas, since the one that is wanted cannot be looked at.
+    """
     standing = told(names.sidecar)
     if not standing:
         return False
     wanted, files = json_types(dict(facts)), standing.get("Files")
+    if any_atlas and isinstance(standing.get("Made"), dict):
+        wanted["Made"]["Atlas"] = standing["Made"].get("Atlas")
     if any(standing.get(key) != wanted[key] for key in ("Settings", "Made")) or not isinstance(files, dict):
         return False
     paths = (names.mask, names.labels, names.clusters)

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,6 @@ from typing import Any
 from mednovelty.errors import OutputError, ScanError, SettingsError, StoppedError, failure_message
 from mednovelty.evaluation.files import find_maps
 from mednovelty.evaluation.scored import ScoredScan
-from mednovelty.io.atomic import write_text_atomic
-from mednovelty.io.guard import sha256_of_file
 from mednovelty.outputs import told
 from mednovelty.scan_table import write_cohort_table
 from mednovelty.segment.atlas import Atlases, with_regions
@@ -26,9 +22,7 @@ from mednovelty.segment.controls import Controls
 from mednovelty.segment.segmentation import (
     MapToSegment,
     Segmentation,
-    SegmentSettings,
     segment,
-    settings_of_told,
     told_of,
 )
 from mednovelty.segment_files import (
@@ -39,35 +33,10 @@ from mednovelty.segment_files import (
     remove,
     write_segmentation,
 )
-from mednovelty.segment_labelled import labelled_thresholds
-from mednovelty.store import json_types
+from mednovelty.segment_ways import FolderSettings, Way, ways_before, ways_in, ways_of, write_ways
+from mednovelty.told_calibrations import ToldCalibrations, calibration_named
 
 log = logging.getLogger("mednovelty")
-
-CALIBRATION, SEGMENTATION = "calibration.json", "segmentation.json"
-
-
-@dataclass(frozen=True)
-class FolderSettings:
-    """How the maps of a folder are segmented.
-
-    Attributes:
-        segment: How each is.
-        labelled: Folder of lesion masks, or a manifest: the threshold of each score is that of the best Dice
-            on a fifth of them, in place of ``segment.rule``.
-        seed: Of that fifth.
-        scores: Which; none: all that can be.
-        atlas: Image of labels for all scans, or a folder of such by scan id.
-        again: Whether scores that were segmented otherwise before are segmented anew in this way; otherwise
-            further scans are segmented as those were.
-    """
-
-    segment: SegmentSettings = field(default_factory=SegmentSettings)
-    labelled: Path | None = None
-    seed: int = 0
-    scores: tuple[str, ...] = ()
-    atlas: Path | None = None
-    again: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,17 +71,13 @@ def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
     scans, warnings = find_maps(out)
     for warning in warnings:
         log.warning("%s", warning)
-    calibration, sha256 = calibration_in(out)
+    calibrations = ToldCalibrations.read(out)
     wanted = _scores(out, scans, settings)
-    if settings.labelled is not None:
-        rules = labelled_thresholds(out, scans, wanted, settings.labelled, settings.seed)
-        ways = {score: replace(settings.segment, rule=rule) for score, rule in rules.items()}
-    else:
-        ways = _ways(out, wanted, settings)
-    atlas = settings.atlas if settings.again else settings.atlas or _atlas_before(out)
-    run = _Run(out, calibration, sha256, ways, None if atlas is None else Atlases(atlas))
+    before = ways_before(out, settings)
+    ways = ways_of(out, scans, wanted, settings, before)
+    run = _Run(calibrations, ways, _atlases(ways, settings))
     found = [_one(run, scan, score) for scan in scans.values() for score in wanted if score in scan.maps]
-    _write_ways(out, ways, atlas)
+    write_ways(out, before | ways)
     write_cohort_table(out, scans)
     return found
 
@@ -121,39 +86,54 @@ def segment_folder(out: Path, settings: FolderSettings) -> list[SegmentedMap]:
 class _Run:
     """What is the same for every map."""
 
-    out: Path
-    calibration: Mapping[str, Any] | None
-    sha256: str | None
-    ways: Mapping[str, SegmentSettings]
-    atlases: Atlases | None
+    calibrations: ToldCalibrations
+    ways: Mapping[str, Way]
+    atlases: Mapping[Path, Atlases]
+    """Those that are there, by their place."""
 
-    def controls(self, score: str) -> Controls | None:
-        """What the calibration scans show of a score; None where it is not calibrated."""
-        if self.calibration is None or score not in self.calibration.get("Scores", {}):
-            return None
-        return Controls.from_told(self.calibration, score, str(self.out / CALIBRATION))
+    def atlas(self, score: str) -> Atlases | None:
+        """Return the atlas of a score; None where it has none, or it is gone."""
+        place = self.ways[score].atlas
+        return None if place is None else self.atlases.get(place)
+
+    def controls(self, id: str, score: str, sidecar: Mapping[str, Any]) -> tuple[Controls | None, str | None]:
+        """Return what the scans show that the p-values of a map are from, and the hash of that.
+
+        Without the rule of cluster sizes a map can do without, which is told.
+        """
+        try:
+            return self.calibrations.table(score, sidecar)
+        except ScanError as error:
+            if error.code != "calibration.missing" or self.ways[score].settings.cluster_size:
+                raise
+            log.warning("%s: the scan as a whole gets no p-values: %s", id, error)
+            return None, None
 
 
 def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
     try:
         read = read_map(scan, score)
-        names, way = SegmentNames.beside(scan.maps[score]), run.ways[score]
+        names, way = SegmentNames.beside(scan.maps[score]), run.ways[score].settings
         if way.rule.needs_p and read.pvalue_sha256 is None:
             remove(names)  # Of a map that was scored again, and is not calibrated any more.
             raise ScanError(f"{names.pvalue}: there are no p-values of this map", code="maps.pvalue")
+        own = told(names.novelty_sidecar) or {}
+        calibrated = read.pvalue_sha256 is not None
+        controls, of_controls = run.controls(scan.id, score, own) if calibrated else (None, None)
+        atlas = run.atlas(score)
         made = {
             "MapSha256": read.map_sha256,
             "PvalueSha256": read.pvalue_sha256,
-            "CalibrationSha256": run.sha256,
-            "Atlas": None if run.atlases is None else run.atlases.sha256_of(scan.id),
+            "ControlsSha256": of_controls,
+            "Atlas": None if atlas is None else atlas.sha256_of(scan.id),
         }
         facts = {"Settings": told_of(way), "Made": made}
-        if is_current(names, facts):
+        if is_current(names, facts, any_atlas=atlas is None and run.ways[score].atlas is not None):
             numbers = (told(names.sidecar) or {}).get("Numbers", {})
             return SegmentedMap(scan.id, score, "up to date", numbers=numbers)
-        found = _segmented(run, scan.id, score, read)
+        found = _segmented(run, scan.id, score, read, controls)
         facts = _facts(run, scan, score, found) | facts
-        write_segmentation(names, found, read.image.affine, facts, with_atlas=run.atlases is not None)
+        write_segmentation(names, found, read.image.affine, facts, with_atlas=atlas is not None)
     except (OutputError, StoppedError):
         raise
     except Exception as error:  # Whatever is wrong with one map must not stop the others.
@@ -161,10 +141,11 @@ def _one(run: _Run, scan: ScoredScan, score: str) -> SegmentedMap:
     return SegmentedMap(scan.id, score, "done", numbers=found.numbers)
 
 
-def _segmented(run: _Run, id: str, score: str, read: ReadMap) -> Segmentation:
+def _segmented(run: _Run, id: str, score: str, read: ReadMap, controls: Controls | None) -> Segmentation:
     image: MapToSegment = read.image
-    found = segment(image, run.ways[score], run.controls(score))
-    atlas = None if run.atlases is None else run.atlases.of(id)
+    found = segment(image, run.ways[score].settings, controls)
+    atlases = run.atlas(score)
+    atlas = None if atlases is None else atlases.of(id)
     if atlas is None:
         return found
     return replace(found, clusters=tuple(with_regions(found.clusters, found.labels, image.affine, atlas)))
@@ -172,7 +153,7 @@ def _segmented(run: _Run, id: str, score: str, read: ReadMap) -> Segmentation:
 
 def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict[str, Any]:
     """Return what the sidecar tells first."""
-    way, names = run.ways[score], SegmentNames.beside(scan.maps[score])
+    way, names = run.ways[score].settings, SegmentNames.beside(scan.maps[score])
     own = told(names.novelty_sidecar) or {}
     words = [way.rule.words]
     if found.limit_mm3 is not None:
@@ -181,6 +162,8 @@ def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict
         )
     elif found.p == 0:
         words.append("nothing is flagged")
+    elif not way.cluster_size:
+        words.append("clusters are not held against those of calibration scans")
     words += [way.cleaning.words] if way.cleaning.words else []
     words += [f"clusters of {way.min_mm3:g} mm3 or more"] if way.min_mm3 else []
     threshold = {
@@ -200,37 +183,24 @@ def _facts(run: _Run, scan: ScoredScan, score: str, found: Segmentation) -> dict
     }
 
 
-def calibration_in(out: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Return what a folder of maps knows of the calibration, and its hash; None where it knows nothing.
-
-    Raises:
-        ScanError: The file is damaged (``calibration.damaged``).
-    """
-    path = out / CALIBRATION
-    if not path.is_file():
-        return None, None
-    content = told(path)
-    if not isinstance(content, dict) or not isinstance(content.get("Scores"), dict):
-        raise ScanError(f"{path}: damaged; score the scans again", code="calibration.damaged")
-    return content, sha256_of_file(path)
-
-
 def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings) -> list[str]:
     """Return the scores to segment: those that were asked for, or all that have what is needed."""
     known = sorted({score for scan in scans.values() for score in scan.maps})
+    # Those whose p-values are gone, too, so that each such map is told and loses what was made of them.
     with_p = {
         score
         for scan in scans.values()
         for score, path in scan.maps.items()
-        if SegmentNames.beside(path).pvalue.is_file()
+        if (names := SegmentNames.beside(path)).pvalue.is_file()
+        or calibration_named(told(names.novelty_sidecar) or {})
     }
     if unknown := [score for score in settings.scores if score not in known]:
         raise SettingsError(f"{out}: there is no map of {', '.join(unknown)}; there are {', '.join(known)}")
     if settings.labelled is not None:
         return list(settings.scores) or known
     if not settings.again:  # A threshold of scores needs no p.
-        before = _ways_before(out)
-        with_p |= {score for score, way in before.items() if score in known and not way.rule.needs_p}
+        before = ways_in(out)
+        with_p |= {one for one, way in before.items() if one in known and not way.settings.rule.needs_p}
     if not with_p or (without := [score for score in settings.scores if score not in with_p]):
         of = ", ".join(without) if with_p else "any score"
         raise SettingsError(
@@ -241,53 +211,23 @@ def _scores(out: Path, scans: Mapping[str, ScoredScan], settings: FolderSettings
     return list(settings.scores) or [score for score in known if score in with_p]
 
 
-def _ways(out: Path, scores: Sequence[str], settings: FolderSettings) -> dict[str, SegmentSettings]:
-    """Return how each score is segmented: as asked, or, for ``again`` False, as it was before."""
-    before = {} if settings.again else _ways_before(out)
-    return {score: before.get(score, settings.segment) for score in scores}
-
-
-def _ways_before(out: Path) -> dict[str, SegmentSettings]:
-    """Return how scores were segmented last.
+def _atlases(ways: Mapping[str, Way], settings: FolderSettings) -> dict[Path, Atlases]:
+    """Return the atlases that are there; those of before that are not are told.
 
     Raises:
-        ScanError: The file that says so is damaged.
+        ScanError: The one that is asked for is not there, or one cannot be used.
     """
-    path = out / SEGMENTATION
-    if not path.is_file():
-        return {}
-    try:
-        return {score: settings_of_told(way) for score, way in (told(path) or {})["Scores"].items()}
-    except (SettingsError, KeyError, TypeError, AttributeError) as error:
-        raise ScanError(
-            f"{path}: damaged: {error}; run mednovelty threshold again", code="segmentation.damaged"
-        ) from error
+    found = {}
+    for place in dict.fromkeys(way.atlas for way in ways.values() if way.atlas is not None):
+        if settings.atlas is not None or place.exists():
+            found[place] = Atlases(place)
+        else:
+            log.warning(
+                "%s: the atlas of the clusters is gone; what is segmented now has no regions. Give it again, "
+                "--atlas, or --no-atlas",
+                place,
+            )
+    return found
 
 
-def _write_ways(out: Path, ways: Mapping[str, SegmentSettings], atlas: Path | None) -> None:
-    known = told(out / SEGMENTATION) or {}
-    scores = {**known.get("Scores", {}), **{score: told_of(way) for score, way in ways.items()}}
-    place = None if atlas is None else Path(os.path.relpath(atlas, out)).as_posix()
-    content = {"Scores": dict(sorted(scores.items())), "Atlas": place}
-    write_text_atomic(out / SEGMENTATION, json.dumps(json_types(content), indent=2) + "\n")
-
-
-def _atlas_before(out: Path) -> Path | None:
-    """Return the atlas that was used last, where it is still there."""
-    place = (told(out / SEGMENTATION) or {}).get("Atlas")
-    if not isinstance(place, str):
-        return None
-    if not (out / place).exists():
-        log.warning("%s: the atlas of the clusters, %s, is gone; further scans have none", out, place)
-        return None
-    return out / place
-
-
-__all__ = [
-    "CALIBRATION",
-    "SEGMENTATION",
-    "FolderSettings",
-    "SegmentedMap",
-    "calibration_in",
-    "segment_folder",
-]
+__all__ = ["SegmentedMap", "segment_folder"]

@@ -14,7 +14,8 @@ from mednovelty.errors import ScanError, SettingsError
 if TYPE_CHECKING:
     from mednovelty.segment.cleaning import Cleaning
     from mednovelty.segment.rules import Rule
-    from mednovelty.segment_folder import FolderSettings, SegmentedMap
+    from mednovelty.segment_folder import SegmentedMap
+    from mednovelty.segment_ways import FolderSettings
 
 log = logging.getLogger("mednovelty")
 
@@ -32,11 +33,12 @@ class ThresholdRequest:
     scores: str | None = None
     min_mm3: float = 0.0
     connectivity: int = 26
-    cluster_size: bool = True
+    cluster_size: bool | None = None
     median: int | None = None
     opening: int | None = None
     closing: int | None = None
     atlas: Path | None = None
+    without_atlas: bool = False
     as_json: bool = False
 
 
@@ -66,7 +68,8 @@ def segment_scored(output: Path) -> int:
     told here, and does not keep ``score`` from telling of the maps.
     """
     from mednovelty.output_folder import sole_writer
-    from mednovelty.segment_folder import FolderSettings, segment_folder
+    from mednovelty.segment_folder import segment_folder
+    from mednovelty.segment_ways import FolderSettings
 
     try:
         with sole_writer(output):
@@ -129,17 +132,18 @@ def _settings(request: ThresholdRequest) -> FolderSettings:
     """
     from mednovelty.fit_command import names_of
     from mednovelty.segment.segmentation import SegmentSettings
-    from mednovelty.segment_folder import FolderSettings
+    from mednovelty.segment_ways import FolderSettings
 
     names = () if request.scores is None else tuple(names_of(request.scores))
     how = SegmentSettings(
         rule=_rule(request),
-        cluster_size=request.cluster_size,
+        # A threshold of labelled scans may flag most of a healthy scan, one cluster larger than any lesion.
+        cluster_size=request.masks is None if request.cluster_size is None else request.cluster_size,
         connectivity=request.connectivity,
         min_mm3=request.min_mm3,
         cleaning=_cleaning(request),
     )
-    return FolderSettings(how, request.masks, request.seed, names, request.atlas)
+    return FolderSettings(how, request.masks, request.seed, names, request.atlas, request.without_atlas)
 
 
 def _rule(request: ThresholdRequest) -> Rule:

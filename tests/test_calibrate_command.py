@@ -12,10 +12,9 @@ from scipy.stats import norm
 
 from mednovelty.calibrate.files import load_calibration
 from mednovelty.detector import Detector
-from mednovelty.errors import OutputError
 from mednovelty.io.read_scan import read_scan
 from mednovelty.io.scan_folder import scan_folder
-from mednovelty.pvalue_maps import told_in
+from mednovelty.told_calibrations import ToldCalibrations
 
 SCORES = "vae_regularizer,reconstruction_error"
 
@@ -75,7 +74,7 @@ def test_p_values_are_those_of_the_maps_by_hand(calibrated, tmp_path):
     # The trivial baselines have none.
     assert not map_of(out, "pvalue.nii.gz", "raw_dwi").exists()
     assert json.loads(map_of(out, "novelty.json", "raw_dwi").read_text())["Calibration"] is None
-    assert told_in(out)["Sha256"] == calibration.sha256
+    assert set(ToldCalibrations.read(out).records) == {calibration.sha256}
     assert json.loads((out / "run.json").read_text())["CalibrationSha256"] == calibration.sha256
 
 
@@ -88,13 +87,25 @@ def test_the_calibration_scans_maps_are_those_that_score_gives(calibrated):
     assert np.allclose(maps.affine, scored.affine)
 
 
+def test_scans_that_made_detector_or_calibration_are_told(calibrated, tmp_path):
+    cohort, out = tiny_cohort(), tmp_path / "out"
+    words = ["--brain-masks", cohort.brains, "--scores", SCORES]
+    said = run("score", calibrated, cohort.controls, "-o", out, *words).stderr
+    own = load_calibration(calibrated).scans[0].id
+    for id in ("sub-c01", "sub-c02", "sub-c03"):
+        warnings = json.loads(map_of(out, "novelty.json", id=id).read_text())["Warnings"]
+        assert any("was calibrated on this scan" in text for text in warnings) == (id == own)
+        assert any("was trained on this scan" in text for text in warnings) == (id != own)
+    assert "the detector was calibrated on this scan" in said
+    assert "the detector was trained on this scan" in said
+
+
 def test_what_stands_gets_p_values_without_another_word(model, tmp_path):
     out = tmp_path / "out"
     score(model, out, "--no-calibration")
     raw = map_of(out, "novelty.nii.gz").read_bytes()
     assert not map_of(out, "pvalue.nii.gz").exists()
-    with pytest.raises(OutputError, match="these maps have no calibration"):
-        told_in(out)
+    assert "these maps have no calibration" in run("combine", out, code=5).stderr
     assert "2 scored, 0 up to date" in score(model, out).stderr
     assert map_of(out, "novelty.nii.gz").read_bytes() == raw
     p = map_of(out, "pvalue.nii.gz").read_bytes()

@@ -151,6 +151,22 @@ def test_regions_with_enough_voxels_have_a_null_of_their_own(tmp_path, monkeypat
         calibration.p("b", np.zeros(3))
 
 
+def test_regions_that_only_one_scan_has_are_held_against_all_and_the_floor_is_of_every_region(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 3)
+    folder, values = tmp_path / "calibration", np.arange(20, dtype=np.float32)
+    # Region 1: 4 and 6 voxels; region 2: 9 and 14; region 3: 7 and none; 20 voxels each.
+    labels = [np.repeat([1, 2, 3], [4, 9, 7]), np.repeat([1, 2], [6, 14])]
+    made = [scan_of(folder, n, {"a": values + n}, labels=one) for n, one in enumerate(labels)]
+    calibration = Calibration.of(made, ["a"], folder, kind="labels")
+    assert list(calibration.nulls["a"]) == ["all", "1", "2"]
+    # The second scan's voxels of region 1 are among 4 of the first.
+    assert calibration.floor_p("a") == calibration.told()["Scores"]["a"]["FloorP"] == 1 / 5
+    one = calibration_of(tmp_path / "one", [{"a": scores(50)}, {"a": scores(30)}, {"a": scores(20)}])
+    assert one.floor_p("a") == 1 / 51
+
+
 def test_few_scans_and_few_voxels_are_told(tmp_path):
     calibration = calibration_of(tmp_path, [{"a": scores(50)}, {"a": scores(60)}])
     scans, voxels = calibration.warnings("a")

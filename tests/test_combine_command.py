@@ -79,7 +79,8 @@ def test_a_combination_is_a_score_like_any_other(model, scored):
         assert own.max() > 1
         for kind in ("z.nii.gz", "mask.nii.gz", "dseg.nii.gz", "clusters.tsv"):
             assert name(scored, kind, combination).is_file(), kind
-        controls = told(scored / "calibration.json")["Scores"][combination]
+        controls = told(scored / "calibration.json")["Calibrations"][made.calibration.sha256]["Scores"]
+        controls = controls[combination]
         assert controls["MaxScore"] == made.calibration.healthy[combination].max_score.tolist()
     raw, own = nib.load(name(scored, "novelty.nii.gz", SCORES[0])), nib.load(name(scored, "novelty.nii.gz"))
     assert (raw.affine == own.affine).all()
@@ -109,7 +110,8 @@ def test_a_second_run_does_nothing_again(model, out):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # Nor does one without combinations take those away, or what the controls show of them.
     score(model, out)
-    assert "fisher" in told(out / "calibration.json")["Scores"]
+    known = told(out / "calibration.json")["Calibrations"].values()
+    assert {frozenset(one["Scores"]) for one in known} == {frozenset(SCORES), frozenset(("fisher", "mean_z"))}
     assert {path: path.stat().st_mtime_ns for path in before} == before
     run("threshold", out, "--p", "0.05", "--scores", "fisher")
     assert told(name(out, "mask.json"))["Threshold"]["LimitMm3"] is not None
@@ -150,7 +152,8 @@ def test_several_detectors_in_a_folder_of_their_own(scored, other_scored, tmp_pa
         standing = made / "sub-p01" / "dwi" / f"sub-p01_desc-{stem}{kind}"
         assert np.array_equal(image(standing), image(scored / standing.relative_to(made)))
     assert not name(made, "novelty.nii.gz", SCORES[0]).exists()
-    assert set(told(made / "calibration.json")["Scores"]) == {"fisher", "cauchy"}
+    (controls,) = told(made / "calibration.json")["Calibrations"].values()
+    assert set(controls["Scores"]) == {"fisher", "cauchy"}
     # The order of folders is nothing that counts.
     run("combine", other_scored, scored, "-o", tmp_path / "again", "--no-segment")
     assert np.array_equal(

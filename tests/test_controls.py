@@ -2,16 +2,21 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, floor_p, left_out_p
+from mednovelty.calibrate.null import Null
+from mednovelty.calibrate.scan_maps import ScanMaps
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.segment.controls import Controls, Curve, conformal
 from mednovelty.segment.fdr import surprise_of
 from mednovelty.segment.rules import FalseDiscoveries, FixedP
+from mednovelty.segment.segmentation import MapToSegment, SegmentSettings, segment
 
 GRID = np.array([0.1, 0.01, 0.001])
 
@@ -82,7 +87,7 @@ TOLD = {
 
 def test_a_table_is_read_from_what_a_calibration_tells():
     read, made = Controls.from_told(json.loads(json.dumps(TOLD)), "elbo", "calibration.json"), table()
-    assert (read.ids, read.smallest_p) == (("sub-01", "sub-02"), 0.004)
+    assert (read.ids, read.floor_p) == (("sub-01", "sub-02"), 0.008)
     for name in ("grid", "volume_mm3", "share", "maximum"):
         assert getattr(read, name).tolist() == getattr(made, name).tolist()
     assert {c: rows.tolist() for c, rows in read.largest_mm3.items()} == {
@@ -95,6 +100,38 @@ def test_p_that_no_control_can_have_is_held_against_the_lowest_that_they_can():
     read = Controls.from_told(TOLD, "elbo", "calibration.json")
     assert [read.limit_mm3(p, 6) for p in (0.02, 0.004, 0.001)] == [90, 30, 30]
     assert read.p_cluster(20, 0.004, 6) == 2 / 3
+
+    # Where it is told, as of scans that differ in size, it counts.
+    told = TOLD | {"Scores": {"elbo": TOLD["Scores"]["elbo"] | {"FloorP": 0.02}}}
+    read = Controls.from_told(told, "elbo", "calibration.json")
+    assert [read.limit_mm3(p, 6) for p in (0.02, 0.004, 0.001)] == [90, 90, 90]
+    # Nor is a scan as a whole counted where they cannot be.
+    curve = Curve(np.array([90, 40, 20.0]), np.array([0.09, 0.04, 0.02]), 1.0)
+    assert read.p_of(curve, FixedP(0.001))["p_volume"] == 1
+    assert table().p_of(curve, FixedP(0.001))["p_volume"] == 1 / 3
+
+
+def test_controls_of_different_sizes_leave_few_healthy_scans_with_a_cluster():
+    # Sides of 4 and 16 voxels: at p = 0.001 only the small one can show anything, and a new scan can.
+    rng, found, sides = np.random.default_rng(3), 0, (4, 16)
+    maps = [ScanMaps(f"sub-{n}", np.ones((n,) * 3, bool), np.eye(4), (), Path()) for n in sides]
+    for _ in range(30):
+        values = [rng.normal(size=n**3) for n in sides]
+        healthy = HealthyScans.measured(zip(maps, values, left_out_p(values, [None] * 2), strict=True))
+        controls = table(
+            grid=THRESHOLDS_P,
+            largest_mm3={26: healthy.largest_mm3[:, 2]},
+            volume_mm3=healthy.novel_mm3,
+            share=healthy.share,
+            maximum=healthy.max_score,
+            floor_p=floor_p([n**3 for n in sides]),
+        )
+        p = Null.of(np.concatenate(values)).p(rng.normal(size=(16, 16, 16)))
+        image = MapToSegment(-np.log10(p), np.ones(p.shape, bool), np.eye(4), -np.log10(p))
+        made = segment(image, SegmentSettings(FixedP(0.001)), controls)
+        found += made.numbers["clusters"] > 0
+    # One in three at most, on average; without the floor it is nearly every one.
+    assert found <= 14
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ LAYERS = [
     "detector abnormality detector_settings model_folder model_card origin record_checks",
     "voxel_fitting explaining words calibrate combine",
     "evaluation outputs testing",
-    "pvalue_maps",
-    "output_folder run_record scan_table segment_files segment_labelled combine_files",
+    "pvalue_maps told_calibrations",
+    "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
     "cohort segment_folder combine_folder report explain_cohort explain_voxels benchmarks",
     "console discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "

@@ -130,7 +130,7 @@ def test_the_controls_are_those_of_the_calibration(tmp_path):
     made = calibration_of(tmp_path / "model", scans)
     controls = Controls.from_told(json.loads(json.dumps(made.told())), "a", "calibration.json")
     assert controls.ids == ("sub-c01", "sub-c02", "sub-c03")
-    assert controls.smallest_p == 1 / 451
+    assert controls.floor_p == made.floor_p("a") == 1 / 301
     healthy = made.healthy["a"]
     for connectivity in (6, 18, 26):
         for p in (0.3, 0.05, 0.0071):

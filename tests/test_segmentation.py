@@ -1,6 +1,7 @@
 """From one map to a mask, clusters and numbers: the steps in their order, counted by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,12 @@ def test_without_controls_every_cluster_stays():
         "maximum": pytest.approx(25, rel=1e-5), "flagged_mm3": 120, "flagged_share": 8 / 209,
         "flagged_p": pytest.approx(1e-3),
     }  # fmt: skip
+
+
+def test_an_empty_mask_has_neither_volume_nor_share():
+    one = replace(image(), mask=np.zeros_like(image().mask))
+    found = segment(one, SegmentSettings(FixedP(0.01)), None)
+    assert (found.numbers["brain_mm3"], found.numbers["flagged_share"], found.clusters) == (0, 0, ())
 
 
 def test_clusters_no_larger_than_those_of_controls_are_dropped():

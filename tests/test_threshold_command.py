@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 from mednovelty import segment_files
 from mednovelty.cli import app
 from mednovelty.evaluation import EvaluateSettings, evaluate
+from mednovelty.told_calibrations import ToldCalibrations, tell_calibration
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 SCORES = ("latent_euclidean", "vae_regularizer")
 VOXEL_MM3 = 2 * 2.2 * 3  # The norms of the affine's columns, which are orthogonal.
+CALIBRATION = "c" * 64
 GRID = np.logspace(-0.3, -6, 60)
 
 
@@ -45,11 +47,18 @@ def calibration(largest_voxels=1, scans=9):
         "SmallestP": 1e-6,
     }
     return {
+        "Sha256": CALIBRATION,
         "Scans": [f"sub-c{n}" for n in range(scans)],
         "ThresholdsP": GRID.tolist(),
         "Connectivities": [6, 18, 26],
         "Scores": dict.fromkeys(SCORES, numbers),
     }
+
+
+def name_calibration(out, id, score, sha256):
+    """Let a map's sidecar name its calibration."""
+    path = files(out, id, score)["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Calibration": {"Sha256": sha256}}))
 
 
 def p_of(out, id, score):
@@ -64,7 +73,8 @@ def study(tmp_path):
         for score in SCORES:
             p = np.where(brain_of() > 0, p_of(out, id, score), 1)
             write(files(out, id, score)["pvalue.nii.gz"], (-np.log10(p)).astype(np.float32))
-    (out / "calibration.json").write_text(json.dumps(calibration()))
+            name_calibration(out, id, score, CALIBRATION)
+    tell_calibration(out, calibration())
     return out, masks
 
 
@@ -171,14 +181,16 @@ def test_a_second_time_nothing_is_done_unless_something_changed(study):
     assert "3 maps segmented, 9 up to date" in run(*words).stderr
     assert rows_of(files(out, "sub-03")["clusters.tsv"]) == []
     assert "12 maps segmented, 0 up to date" in run(*words[:-1], 40).stderr
-    (out / "calibration.json").write_text(json.dumps(calibration(largest_voxels=3)))
+    tell_calibration(out, calibration(largest_voxels=3))
     assert "12 maps segmented, 0 up to date" in run(*words[:-1], 40).stderr
 
 
 def test_labelled_scans_give_the_threshold_that_an_evaluation_finds(study):
     out, masks = study
     found = evaluate(out, masks, settings=EvaluateSettings(seed=4, resamples=1))
-    result = run("threshold", out, "--masks", masks, "--seed", 4, "--no-cluster-size")
+    # Controls that are one cluster at any p, as at a liberal threshold, leave nothing; they are not asked.
+    tell_calibration(out, calibration(largest_voxels=200))
+    result = run("threshold", out, "--masks", masks, "--seed", 4)
     assert result.exit_code == 0, result.output
     for score in (*SCORES, "raw_b0"):
         at = found.rated[score].thresholds["dice"]
@@ -189,9 +201,13 @@ def test_labelled_scans_give_the_threshold_that_an_evaluation_finds(study):
             told = json.loads(names["mask.json"].read_text())
             assert told["Settings"]["Threshold"] == pytest.approx(at)
             assert f"best Dice on the patients {found.fifth['patients'][0]}" in told["Threshold"]["Words"]
+            assert "clusters are not held against those of calibration scans" in told["Threshold"]["Words"]
+            assert told["Settings"]["ClusterSizeRule"] is False
     p = json.loads(files(out, "sub-01")["mask.json"].read_text())["Settings"]["P"]
     assert p == pytest.approx(stats.norm.sf(found.rated[SCORES[0]].thresholds["dice"]), rel=0.2)
     assert rows_of(files(out, "sub-01", "raw_b0")["clusters.tsv"])[0]["p_peak"] == "n/a"
+    assert run("threshold", out, "--masks", masks, "--seed", 4, "--cluster-size").exit_code == 0
+    assert not read(files(out, "sub-01")["mask.nii.gz"]).any()
 
 
 def test_an_atlas_names_the_regions(study, tmp_path):
@@ -218,6 +234,57 @@ def test_an_atlas_names_the_regions(study, tmp_path):
     words = ["threshold", out, "--p", "0.01", "--atlas", tmp_path / "atlas.nii.gz"]
     assert "12 maps segmented" in run(*words).stderr
     assert {row["region"] for row in rows_of(names["clusters.tsv"])} <= {"Below", "Above"}
+
+
+def test_an_atlas_stays_each_scores_own_until_it_is_let_go(study, tmp_path):
+    from mednovelty.threshold_command import segment_scored
+
+    out, _ = study
+    atlas = write(tmp_path / "atlas.nii.gz", np.ones(SHAPE, np.int16))
+
+    def regions(score):
+        rows = rows_of(files(out, "sub-03", score)["clusters.tsv"])
+        assert rows
+        return {row.get("region") for row in rows}
+
+    assert run("threshold", out, "--p", "0.05", "--atlas", atlas, "--scores", SCORES[0]).exit_code == 0
+    # Another threshold of the same score, and one of another, keep it.
+    assert run("threshold", out, "--p", "0.04", "--no-cluster-size", "--scores", SCORES[0]).exit_code == 0
+    assert (
+        run(
+            "threshold", out, "--p", "0.04", "--no-atlas", "--no-cluster-size", "--scores", SCORES[1]
+        ).exit_code
+        == 0
+    )
+    assert (regions(SCORES[0]), regions(SCORES[1])) == ({"1"}, {None})
+    # So does scoring that finds nothing to do, also while the atlas is away.
+    before = files(out, "sub-03")["mask.json"].read_bytes()
+    assert segment_scored(out) == 0
+    shutil.move(atlas, tmp_path / "away.nii.gz")
+    assert segment_scored(out) == 0
+    assert files(out, "sub-03")["mask.json"].read_bytes() == before
+    assert "atlas.nii.gz: the atlas of the clusters is gone" in run("threshold", out, "--p", "0.05").stderr
+    assert regions(SCORES[0]) == {None}
+    shutil.move(tmp_path / "away.nii.gz", atlas)
+    assert segment_scored(out) == 0
+    assert (regions(SCORES[0]), regions(SCORES[1])) == ({"1"}, {None})
+    assert run("threshold", out, "--p", "0.05", "--no-atlas").exit_code == 0
+    assert segment_scored(out) == 0
+    assert regions(SCORES[0]) == {None}
+
+
+def test_the_atlas_of_all_scores_as_it_was_written_before_is_read(study, tmp_path):
+    out, _ = study
+    atlas = write(tmp_path / "atlas.nii.gz", np.ones(SHAPE, np.int16))
+    assert run("threshold", out, "--p", "0.05", "--no-cluster-size").exit_code == 0
+    told = json.loads((out / "segmentation.json").read_text())
+    old = {
+        score: {key: value for key, value in one.items() if key != "Atlas"}
+        for score, one in told["Scores"].items()
+    }
+    (out / "segmentation.json").write_text(json.dumps({"Scores": old, "Atlas": os.path.relpath(atlas, out)}))
+    assert run("threshold", out, "--p", "0.04").exit_code == 0
+    assert all(one["Atlas"] for one in json.loads((out / "segmentation.json").read_text())["Scores"].values())
 
 
 def test_one_bad_map_stops_no_other(study):
@@ -270,6 +337,18 @@ def test_a_map_that_lost_its_p_values_loses_its_segmentation(study):
     )
 
 
+def test_a_score_that_lost_all_its_p_values_is_told(study):
+    out, _ = study
+    assert run("threshold", out).exit_code == 0
+    for id in [f"sub-{number:02d}" for number in range(1, 7)]:
+        files(out, id)["pvalue.nii.gz"].unlink()
+    result = run("threshold", out)
+    assert result.exit_code == 6
+    assert result.stderr.count("there are no p-values of this map") == 6
+    assert not files(out, "sub-01")["mask.nii.gz"].exists()
+    assert {row["score"] for row in rows_of(out / "cohort.tsv")} == {SCORES[1]}
+
+
 def test_stopped_in_the_middle_it_goes_on_from_there(study, monkeypatch):
     out, _ = study
 
@@ -297,6 +376,7 @@ def test_stopped_in_the_middle_it_goes_on_from_there(study, monkeypatch):
             2,
             "--median and --opening: are two ways of cleaning; give one",
         ),
+        (["--atlas", "a.nii", "--no-atlas"], 2, "--atlas and --no-atlas contradict each other"),
         (["--fdr", "2"], 2, "--fdr must lie between 0 and 0.5, got 2"),
         (["--connectivity", "8"], 2, "connectivity must be 6, 18 or 26 neighbours, got 8"),
         (["--scores", "elbo"], 2, "there is no map of elbo; there are latent_euclidean, raw_b0"),
@@ -320,13 +400,82 @@ def test_a_damaged_calibration_is_told(study):
     assert json.loads(result.stdout)["code"] == "calibration.damaged"
 
 
-def test_without_calibration_clusters_of_any_size_stay_and_scans_have_no_p(study):
+def test_maps_of_a_calibration_that_is_gone_are_refused_and_those_of_others_are_not(study):
     out, _ = study
+    name_calibration(out, "sub-02", SCORES[0], "e" * 64)
+    result = run("threshold", out, "--p", "0.01")
+    assert result.exit_code == 6
+    assert (
+        f"failed: sub-02: {out}/calibration.json: knows nothing of the calibration eeeeeeeeeeee"
+        in result.stderr
+    )
+    assert "11 maps segmented, 0 up to date, 1 failed" in result.stderr
+    assert not files(out, "sub-02")["mask.nii.gz"].exists()
     (out / "calibration.json").unlink()
-    assert run("threshold", out, "--p", "0.01").exit_code == 0
+    result = run("threshold", out, "--p", "0.01")
+    assert result.exit_code == 3
+    assert result.stderr.count("knows nothing of the calibration cccccccccccc") == 11
+    # Without controls only when that is asked for, and told.
+    result = run("threshold", out, "--p", "0.01", "--no-cluster-size")
+    assert result.exit_code == 0
+    assert "sub-01: the scan as a whole gets no p-values" in result.stderr
     expected = by_hand(out, "sub-01", SCORES[0], 0.01)
     assert ((read(files(out, "sub-01")["mask.nii.gz"]) > 0) == expected).all()
     assert rows_of(out / "cohort.tsv")[0]["p_volume"] == "n/a"
+
+
+def test_each_map_is_held_against_its_own_calibration(study):
+    out, _ = study
+    other = calibration(largest_voxels=4, scans=5) | {"Sha256": "e" * 64}
+    tell_calibration(out, other)
+    name_calibration(out, "sub-02", SCORES[0], "e" * 64)
+    assert run("threshold", out, "--p", "0.02").exit_code == 0
+    for id, smallest, controls in (("sub-01", 2, "9"), ("sub-02", 5, "5")):
+        expected = by_hand(out, id, SCORES[0], 0.02, smallest)
+        assert ((read(files(out, id)["mask.nii.gz"]) > 0) == expected).all()
+        row = next(row for row in rows_of(out / "cohort.tsv") if (row["id"], row["score"]) == (id, SCORES[0]))
+        assert row["controls"] == controls
+    # Another calibration that comes to the folder changes nothing of those that are there.
+    tell_calibration(out, other | {"Sha256": "f" * 64})
+    assert "0 maps segmented, 12 up to date" in run("threshold", out, "--p", "0.02").stderr
+    # A map whose sidecar names none is not held against just any.
+    path = files(out, "sub-03")["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Calibration": None}))
+    assert "sidecar does not say of which calibration" in run("threshold", out, "--p", "0.02").stderr
+
+
+def test_a_calibration_scan_is_no_control_of_its_own(study):
+    out, _ = study
+    record = calibration() | {"ImagesSha256": [f"{n:064x}" for n in range(9)]}
+    large = np.array(record["Scores"][SCORES[0]]["LargestMm3"])
+    large[4] = 200 * VOXEL_MM3
+    record["Scores"] = dict.fromkeys(SCORES, record["Scores"][SCORES[0]] | {"LargestMm3": large.tolist()})
+    tell_calibration(out, record)
+    path = files(out, "sub-02")["novelty.json"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"InputSha256": f"{4:064x}"}))
+    assert run("threshold", out, "--p", "0.02", "--scores", SCORES[0]).exit_code == 0
+    rows = {row["id"]: row for row in rows_of(out / "cohort.tsv")}
+    assert (rows["sub-01"]["controls"], rows["sub-02"]["controls"]) == ("9", "8")
+    assert not read(files(out, "sub-01")["mask.nii.gz"]).any()
+    expected = by_hand(out, "sub-02", SCORES[0], 0.02, 2)
+    assert expected.any()
+    assert ((read(files(out, "sub-02")["mask.nii.gz"]) > 0) == expected).all()
+
+
+def test_a_record_of_one_calibration_as_it_was_written_before_is_read(study):
+    out, _ = study
+    old = calibration()
+    old["Scores"] = {SCORES[0]: old["Scores"][SCORES[0]], "fisher": {"Sha256": "f" * 64}}
+    (out / "calibration.json").write_text(json.dumps(old))
+    found = ToldCalibrations.read(out).records
+    assert {sha256: set(one["Scores"]) for sha256, one in found.items()} == {
+        CALIBRATION: {SCORES[0]},
+        "f" * 64: {"fisher"},
+    }
+    assert run("threshold", out, "--scores", SCORES[0]).exit_code == 0
+    # What comes stands beside it.
+    tell_calibration(out, calibration() | {"Sha256": "e" * 64})
+    assert set(ToldCalibrations.read(out).records) == {CALIBRATION, "e" * 64, "f" * 64}
 
 
 def test_a_folder_that_is_none_is_said_to_be_none(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, left_out_p
+from mednovelty.calibrate.healthy_scans import THRESHOLDS_P, HealthyScans, floor_p, left_out_p
 from mednovelty.calibrate.null import Null, z_of
 from mednovelty.calibrate.nulls import ALL, nulls_of, regions_of
 from mednovelty.calibrate.regions import Kind, Regions
@@ -160,6 +160,29 @@ class Calibration:
         """Return of each scan how many values of a score are in its null: of samples, or of voxels."""
         return self.samples.get(score) or tuple(scan.n_voxels for scan in self.scans)
 
+    def floor_p(self, score: str) -> float:
+        """Return the smallest p-value that each of the scans can have among the others, in whatever region.
+
+        Below it the scans show nothing, and so say nothing of a new scan.
+
+        Raises:
+            DetectorError: A scan's file is missing or damaged.
+        """
+        own = [region for region in self._nulls(score) if region != ALL]
+        found = [floor_p(self.counts(score))]
+        if own:
+            found += [floor_p([of_scan.get(int(region), 0) for of_scan in self._counts]) for region in own]
+        return max(found)
+
+    @cached_property
+    def _counts(self) -> list[dict[int, int]]:
+        """Of each scan, how many voxels it has by region."""
+        counted = []
+        for number in range(len(self.scans)):
+            regions, counts = np.unique(self.regions_of(self.maps(number)), return_counts=True)  # type: ignore[call-overload]
+            counted.append(dict(zip(regions.tolist(), counts.tolist(), strict=True)))
+        return counted
+
     @property
     def smallest_scan_p(self) -> float:
         """The smallest p-value that a whole scan can get among the S calibration scans."""
@@ -245,13 +268,15 @@ class Calibration:
         """Return what is needed of it where its files are not: JSON types, by ``Calibration.told``'s names.
 
         ``Scores`` holds, by score, ``LargestMm3`` (scan, connectivity, threshold), ``NovelMm3`` and ``Share``
-        (scan, threshold), ``MaxScore`` and ``MinP`` (scan), and what ``about`` tells.
+        (scan, threshold), ``MaxScore`` and ``MinP`` (scan), ``FloorP``, see ``floor_p``, and what
+        ``about`` tells.
         """
         return {
             "Sha256": self.sha256,
             "DetectorSha256": self.detector_sha256,
             "Method": self.method,
             "Scans": [scan.id for scan in self.scans],
+            "ImagesSha256": [scan.sha256 for scan in self.scans],
             "ThresholdsP": THRESHOLDS_P.tolist(),
             "Connectivities": list(CONNECTIVITIES),
             "Scores": {
@@ -261,6 +286,7 @@ class Calibration:
                     "Share": healthy.share.tolist(),
                     "MaxScore": healthy.max_score.tolist(),
                     "MinP": healthy.min_p.tolist(),
+                    "FloorP": self.floor_p(score),
                     **self.about(score),
                 }
                 for score, healthy in self.healthy.items()

@@ -131,6 +131,20 @@ def left_out_p(
     return found
 
 
+def floor_p(voxels: Sequence[int]) -> float:
+    """Return the smallest p-value that each of S scans can have among the others, by their counts of voxels.
+
+    That of scan i is ``1 / (N - n_i + 1)``, see ``left_out_p``; so it is that of the largest scan.
+
+    Examples:
+        >>> floor_p([10, 70, 20]) == 1 / 31, floor_p([9]) == 2 / 10
+        (True, True)
+    """
+    if len(voxels) == 1:
+        return 2.0 / (voxels[0] + 1.0)
+    return 1.0 / (sum(voxels) - max(voxels) + 1.0)
+
+
 def _against_others(
     values: Sequence[np.ndarray], inside: Sequence[np.ndarray], asked: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
@@ -147,4 +161,4 @@ def _against_others(
     return found
 
 
-__all__ = ["THRESHOLDS_P", "HealthyScans", "left_out_p", "step_of"]
+__all__ = ["THRESHOLDS_P", "HealthyScans", "floor_p", "left_out_p", "step_of"]

@@ -14,7 +14,8 @@ from mednovelty.calibrate.scan_maps import ScanMaps
 ALL = "all"
 """The null of all voxels, whatever their region."""
 FEWEST_VOXELS = 2_000
-"""A region with fewer calibration voxels has no null of its own: its smallest p would be too coarse."""
+"""A region with fewer calibration voxels has no null of its own: its smallest p would be too coarse. Those of
+the scan with most of them do not count, unless it is the only one: its own p-values are among the others."""
 
 
 def regions_of(maps: ScanMaps, regions: Regions) -> np.ndarray | None:
@@ -47,6 +48,9 @@ def nulls_of(score: str, maps: Sequence[ScanMaps], regions: Regions) -> tuple[di
     if regions.kind != "one":
         labels = np.concatenate([one for one in of_voxels if one is not None])
         found, counts = np.unique(labels, return_counts=True)
+        if len(maps) > 1:  # Each scan is held against the others.
+            most = [[np.count_nonzero(one == region) for one in of_voxels] for region in found]
+            counts = counts - np.max(most, axis=1)
         own = [int(region) for region in found[counts >= FEWEST_VOXELS]]
         nulls |= {str(region): Null.of(pooled[labels == region]) for region in own}
     p = left_out_p(values, of_voxels, own)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.calibrate.calibration import Calibration, CalibrationScan
-from mednovelty.calibrate.healthy_scans import HealthyScans, left_out_p
+from mednovelty.calibrate.healthy_scans import HealthyScans, floor_p, left_out_p
 from mednovelty.calibrate.null import Null
 from mednovelty.calibrate.nulls import ALL
 from mednovelty.calibrate.regions import Regions
@@ -52,10 +52,7 @@ class Member:
     @property
     def floor(self) -> float:
         """The smallest p that every calibration scan can have among the others; of one, among itself."""
-        counts = self.calibration.counts(self.score)
-        if len(counts) == 1:
-            return 2.0 / (counts[0] + 1.0)
-        return 1.0 / (sum(counts) - max(counts) + 1.0)
+        return floor_p(self.calibration.counts(self.score))
 
     def samples(self, id: str) -> int | None:
         """Return how many samples a calibration scan has of a score with one value a sample; else None."""

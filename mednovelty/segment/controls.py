@@ -20,8 +20,8 @@ from mednovelty.segment.clusters import HAIR
 from mednovelty.segment.rules import Rule, next_above
 
 AMONG_OTHERS = 2.0
-"""A calibration scan's smallest p among the others is above that of a new scan among all: twice at most, by
-two scans of one size. Below it no control shows anything, and so says nothing of clusters there."""
+"""A calibration scan's smallest p among the others is above that of a new scan among all: twice at most,
+where scans are of one size. For records that do not tell it, as they were written before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,8 @@ class Controls:
         volume_mm3: ``(S, G)``: all of them.
         share: ``(S, G)``: of the mask.
         maximum: ``(S,)`` highest score.
-        smallest_p: That a voxel of a new scan can have.
+        floor_p: The smallest that each of the scans can have among the others, the largest scan, too. A new
+            scan, held against all, can have smaller ones: there the scans show nothing, and so say nothing.
     """
 
     ids: tuple[str, ...]
@@ -44,7 +45,7 @@ class Controls:
     volume_mm3: np.ndarray
     share: np.ndarray
     maximum: np.ndarray
-    smallest_p: float = 0.0
+    floor_p: float = 0.0
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), self.grid.size)
@@ -63,7 +64,7 @@ class Controls:
         Args:
             told: JSON types: ``Scans``, ``ThresholdsP``, ``Connectivities``, and in ``Scores`` by score
                 ``LargestMm3`` (scan, connectivity, p), ``NovelMm3``, ``Share`` (scan, p), ``MaxScore`` (scan)
-                and ``SmallestP``.
+                ``SmallestP`` and ``FloorP``.
             score: Which.
             where: What messages call the file.
 
@@ -80,7 +81,7 @@ class Controls:
                 volume_mm3=_numbers(own["NovelMm3"]),
                 share=_numbers(own["Share"]),
                 maximum=_numbers(own["MaxScore"]),
-                smallest_p=float(_numbers(own["SmallestP"])),
+                floor_p=float(_numbers(own.get("FloorP", AMONG_OTHERS * _numbers(own["SmallestP"])))),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ScanError(
@@ -90,6 +91,18 @@ class Controls:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def without(self, place: int) -> Controls:
+        """Return the table without one of its scans, of which there must be others."""
+        return Controls(
+            ids=tuple(np.delete(self.ids, place).tolist()),
+            grid=self.grid,
+            largest_mm3={c: np.delete(rows, place, 0) for c, rows in self.largest_mm3.items()},
+            volume_mm3=np.delete(self.volume_mm3, place, 0),
+            share=np.delete(self.share, place, 0),
+            maximum=np.delete(self.maximum, place),
+            floor_p=self.floor_p,
+        )
 
     def limit_mm3(self, p: float, connectivity: int) -> float:
         """Return the largest cluster that any of the scans shows among voxels with at most ``p``, in mm3.
@@ -109,11 +122,14 @@ class Controls:
     def p_of(self, scan: Curve, rule: Rule) -> dict[str, float]:
         """Return a scan's p-values as a whole: of what a rule flags in mm3, of its share, of the maximum.
 
-        The rule is followed on the fixed p, for the scan and for each calibration scan alike.
+        The rule is followed on the fixed p, for the scan and for each calibration scan alike: on those that
+        all of them can have.
         """
-        own = scan.under(rule, self.grid)
+        reach = self.grid >= self.floor_p * (1 - 1e-6)
+        grid = self.grid[reach]
+        own = scan.at(reach).under(rule, grid)
         curves = [Curve(*parts) for parts in zip(self.volume_mm3, self.share, self.maximum, strict=True)]
-        volumes, shares = np.array([curve.under(rule, self.grid) for curve in curves]).T
+        volumes, shares = np.array([curve.at(reach).under(rule, grid) for curve in curves]).T
         return {
             "p_volume": conformal(volumes, own[0]),
             "p_share": conformal(shares, own[1]),
@@ -124,7 +140,7 @@ class Controls:
         if connectivity not in self.largest_mm3:
             known = ", ".join(map(str, self.largest_mm3))
             raise SettingsError(f"the calibration knows clusters of connectivity {known}, not {connectivity}")
-        at = next_above(self.grid, max(p, AMONG_OTHERS * self.smallest_p))
+        at = next_above(self.grid, max(p, self.floor_p))
         if not math.isfinite(at):
             return np.full(len(self), math.inf)
         return self.largest_mm3[connectivity][:, int(np.flatnonzero(self.grid == at)[0])]
@@ -150,6 +166,10 @@ class Curve:
         bounds = (-np.log10(grid)).astype(surprise.dtype)
         counts = surprise.size - np.searchsorted(np.sort(surprise), bounds)
         return cls(counts * voxel_mm3, counts / max(surprise.size, 1), maximum)
+
+    def at(self, reach: np.ndarray) -> Curve:
+        """Return the curve at some of the fixed p, ``(G,)`` bool."""
+        return Curve(self.volume_mm3[reach], self.share[reach], self.maximum)
 
     def under(self, rule: Rule, grid: np.ndarray) -> tuple[float, float]:
         """Return volume in mm3 and share of what a rule flags on the fixed p; 0 where it flags nothing."""

@@ -131,10 +131,11 @@ def segment(image: MapToSegment, settings: SegmentSettings, controls: Controls |
 
 def numbers_of(image: MapToSegment, found: Flagged, clusters: list[Cluster]) -> dict[str, float]:
     """Return what is told of a scan as a whole: volumes in mm3, shares of its mask, counts, the maximum."""
-    voxel_mm3, n = voxel_mm3_of(image.affine), max(int(np.count_nonzero(image.mask)), 1)
+    voxel_mm3, inside = voxel_mm3_of(image.affine), int(np.count_nonzero(image.mask))
+    n = max(inside, 1)  # Of an empty mask all shares are 0.
     flagged, novel = int(np.count_nonzero(found.where)), sum(one.voxels for one in clusters)
     return {
-        "brain_mm3": n * voxel_mm3,
+        "brain_mm3": inside * voxel_mm3,
         "novel_mm3": novel * voxel_mm3,
         "novel_share": novel / n,
         "clusters": len(clusters),
