@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mednovelty.explaining.null_curve import QUANTILES
 from mednovelty.explaining.places import in_words
 from mednovelty.explaining.voxel_parts import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel
 
@@ -26,10 +27,36 @@ def lines_of(why: VoxelWhy) -> list[str]:
         f"{', '.join(map(str, why.voxel))})."
     ]
     lines += [height_of(score) for score in why.scores[:1]]
+    lines += _members(why)
     lines += _neighbours(why)
     lines += _diffusion(why) if why.diffusion is not None else _image(why)
-    lines += [line for score in why.scores[:1] if (line := driven_by(score))]
+    lines += [line for score in told_first(why) if (line := driven_by(score))]
     return lines
+
+
+def told_first(why: VoxelWhy) -> list[ScoreWhy]:
+    """Return whose drivers are told, at most one: the first score; of a combination its least likely one."""
+    members = set(why.scores[0].members) if why.scores else set()
+    if not members:
+        return list(why.scores[:1])
+    own = [score for score in why.scores if score.score in members and score.drivers]
+    return sorted(own, key=_p_or_1)[:1]
+
+
+def _p_or_1(score: ScoreWhy) -> float:
+    return 1.0 if score.p_value is None else score.p_value
+
+
+def _members(why: VoxelWhy) -> list[str]:
+    first = why.scores[0] if why.scores else None
+    if first is None or not first.members:
+        return []
+    members = sorted((s for s in why.scores if s.score in first.members), key=_p_or_1)
+    each = [
+        f"{score.score} {score.value:.3g} ({'no p' if score.p_value is None else f'p = {score.p_value:.2g}'})"
+        for score in members
+    ]
+    return [f"{first.score} is a combination of what its scores are here: {'; '.join(each)}."]
 
 
 def height_of(score: ScoreWhy) -> str:
@@ -221,6 +248,10 @@ def _score(score: ScoreWhy, groups: Sequence[Group]) -> dict[str, Any]:
         "FallByChannel": None if score.by_channel is None else score.by_channel.tolist(),
         "Relevance": None if score.relevance is None else score.relevance.tolist(),
         "RelevanceRule": score.rule,
+        "CombinationOf": list(score.members) or None,
+        "HealthyVoxels": None
+        if score.null is None
+        else {"Voxels": score.null.n, "Quantiles": {str(q): score.null.quantile(q) for q in QUANTILES}},
     }
 
 

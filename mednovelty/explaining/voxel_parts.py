@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mednovelty.explaining.nearest import NearestNormals
+from mednovelty.explaining.null_curve import NullCurve
 from mednovelty.explaining.places import Index, Place, Standing
 
 BAND = (0.05, 0.95)
@@ -60,6 +61,8 @@ class ScoreWhy:
         relevance: ``(C,)``, summed over the sample; None where ``rule`` says why not.
         rule: How relevance was found, or why there is none.
         about: What the score is, in words.
+        null: What it is on held-out normals, of the voxel's region; None where that is not known.
+        members: Of a combination, the scores that it is of.
     """
 
     score: str
@@ -73,6 +76,8 @@ class ScoreWhy:
     relevance: np.ndarray | None = None
     rule: str = ""
     about: str = ""
+    null: NullCurve | None = None
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +163,24 @@ class Scored:
     Attributes:
         maps: By score, ``(I, J, K)``.
         p_values: By score, in (0, 1]; of those that are calibrated.
+        nulls: By score, what its p-values stand on; of several regions that of all voxels first.
+        others: Scores that the detector does not make of a sample, such as combinations: why not, in words.
+        abouts: What scores are, in words, where the detector does not know.
+        members: Of combinations, the scores that each is of.
+        mask: ``(I, J, K)`` bool, the voxels that all maps tell of; None: the scan's own.
     """
 
     maps: Mapping[str, np.ndarray]
     p_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    nulls: Mapping[str, Sequence[NullCurve]] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    abouts: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+
+    def with_first(self, score: str) -> Scored:
+        """Return the same with a score in front."""
+        return replace(self, maps={score: self.maps[score], **self.maps})
 
 
 def at_pixel(values: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
