@@ -28,7 +28,8 @@ from mednovelty.evaluation.files import find_maps
 from mednovelty.explain_maps import MapsToExplain, of_detector
 from mednovelty.explaining.null_curve import NullCurve
 from mednovelty.explaining.places import Index, mm_of, peaks, short, voxel_at
-from mednovelty.explaining.told import lines_of, told_of
+from mednovelty.explaining.told import lines_of
+from mednovelty.explaining.told_json import told_of
 from mednovelty.explaining.voxel import NEAREST, explain_voxel
 from mednovelty.explaining.voxel_parts import Scored, VoxelWhy
 from mednovelty.io.atomic import write_text_atomic

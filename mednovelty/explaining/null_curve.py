@@ -21,11 +21,13 @@ class NullCurve:
         values: ``(m,)`` float64, ascending.
         as_high: ``(m,)`` share of the n voxels that score as high as each or higher.
         n: How many voxels there were.
+        ends_early: Whether nothing is known above the highest value but how many voxels are there.
     """
 
     values: np.ndarray
     as_high: np.ndarray
     n: int
+    ends_early: bool = False
 
     @classmethod
     def of(cls, null: Null) -> NullCurve:
@@ -52,7 +54,7 @@ class NullCurve:
         count = np.rint(np.asarray(p, np.float64).ravel()[where] * (n + 1) - 1)
         # Maps hold -log10 p as float32: a count may be off by one where it is large.
         shares = np.minimum.accumulate(np.clip(count / n, 0.0, 1.0))
-        return cls(values, shares, n)
+        return cls(values, shares, n, ends_early=True)
 
     def share(self, scores: np.ndarray | float) -> np.ndarray:
         """Return which share of the normals' voxels is as high or higher, of the shape of the scores."""

@@ -14,6 +14,8 @@ from mednovelty.explaining.places import Index, Place, Standing
 
 BAND = (0.05, 0.95)
 """Between which shares of all normals what is usual lies."""
+FLAT = 0.3
+"""A reconstruction that varies by less than this share of what its image does shows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,21 @@ class Scored:
         return replace(self, maps={score: self.maps[score], **self.maps})
 
 
+def drawn_flat(why: VoxelWhy, group: Group) -> float | None:
+    """Return by which share of its image a reconstruction varies, where that is next to nothing; else None.
+
+    Args:
+        why: A voxel in a sample.
+        group: Of channels.
+    """
+    if why.reconstruction is None or not why.pixel:
+        return None
+    channels = list(group.channels)
+    spread = float(why.signal[channels].std())
+    share = float(why.reconstruction[channels].std()) / spread if spread > 0 else 1.0
+    return share if share < FLAT else None
+
+
 def at_pixel(values: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
     """Return ``(n,)`` of ``(n, *space)``."""
     where: tuple[Any, ...] = (slice(None), *pixel)
@@ -200,4 +217,5 @@ __all__ = [
     "Scored",
     "VoxelWhy",
     "at_pixel",
+    "drawn_flat",
 ]
