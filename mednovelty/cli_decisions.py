@@ -93,11 +93,13 @@ def explain(
     detector: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
     scans: Annotated[Path | None, typer.Option(help="Of maps: theirs; default: where they say.")] = None,
     nearest: Annotated[int, typer.Option(min=1, help="Of maps: how many nearest normals.")] = 5,
-    peaks: Annotated[int, typer.Option(min=1, help="Of maps without clusters: how many peaks.")] = 3,
+    peaks: Annotated[int, typer.Option(min=1, help="Of maps: how many clusters, or peaks, a score.")] = 5,
     score_names: Annotated[
         str | None,
         typer.Option(
-            "--score", help="Which score, or several, a,b; default: of the model, conserved if one is."
+            "--score",
+            help="Which score, or several, a,b, of maps combinations too; default: of the model, conserved "
+            "if one is; of maps the first calibrated.",
         ),
     ] = None,
     method: Annotated[

@@ -24,7 +24,7 @@ from mednovelty.io.mask import read_mask
 from mednovelty.io.nifti import volume_of
 from mednovelty.io.nifti_source import DEFAULTS
 from mednovelty.io.readers import open_image
-from mednovelty.outputs import OutputNames, command_line, environment, told
+from mednovelty.outputs import OutputNames, command_line, environment, relative_to, told
 from mednovelty.segment_files import SegmentNames
 from mednovelty.store import json_types
 
@@ -187,7 +187,7 @@ class ScanToCombine:
             "Description": f"{name}: {words}, of {', '.join(names)}, calibrated again",
             **{key: first.get(key) for key in FIRST},
             "Mask": {**(first.get("Mask") or {}), "Voxels": voxels},
-            "Sources": [path.name for path in self.pvalues],
+            "Sources": [relative_to(path, self.place.folder) for path in self.pvalues],
             "Score": {
                 "name": name,
                 "description": f"{words}, of {', '.join(names)}",

@@ -51,7 +51,7 @@ class VoxelRequest:
     detector: Path | None = None
     scans: Path | None = None
     nearest: int = 5
-    peaks: int = 3
+    peaks: int = 5
     device: str = "auto"
     threads: int | None = None
     as_json: bool = False
@@ -64,7 +64,9 @@ def explain_voxels(request: VoxelRequest, output: Path | None = None) -> int:
         SettingsError: The folder is a detector's; or places are asked for in several scans at once.
     """
     from mednovelty.detector import Detector
-    from mednovelty.explain_voxels import VoxelRun, detector_folder, explain_scan_voxels, scored_scans
+    from mednovelty.explain_maps import detector_folder, maps_to_explain, of_detector
+    from mednovelty.explain_voxels import VoxelRun, explain_scan_voxels, scored_scans
+    from mednovelty.fit_command import names_of
     from mednovelty.store import RECORD
 
     if (request.maps / RECORD).exists():
@@ -82,19 +84,27 @@ def explain_voxels(request: VoxelRequest, output: Path | None = None) -> int:
             f"folder, such as {request.maps / next(iter(found)).partition('_')[0]}"
         )
     console.set_threads(request.threads)
-    run = VoxelRun(places, request.score, request.nearest, request.peaks)
+    asked = () if request.score is None else tuple(names_of(request.score, "--score"))
+    run = VoxelRun(places, request.nearest, request.peaks)
     known: dict[Path, Detector] = {}
+
+    def detector_in(folder: Path) -> Detector:
+        folder = folder.resolve()
+        known[folder] = known.get(folder) or Detector.load(folder).to(request.device)
+        return known[folder]
+
     told = []
     for scored in found.values():
-        folder = (request.detector or detector_folder(scored)).resolve()
-        detector = known.get(folder) or Detector.load(folder).to(request.device)
-        known[folder] = detector
-        scan = _scan_in(request.scans, detector, scored.id, scored.brain)
-        for one in explain_scan_voxels(detector, scored, run, scan):
-            told.append(json.loads(one.picture.with_suffix(".json").read_text(encoding="utf-8")))
-            log.info("%s", one.picture)
-            if not request.as_json:
-                print(printable("\n".join(told[-1]["Text"]) + "\n", keep="\n"))
+        parts = maps_to_explain(scored, asked)
+        if request.detector is not None:
+            parts = of_detector(parts, detector_in(request.detector).sha256)
+        for part in parts:
+            detector = detector_in(request.detector or detector_folder(part))
+            scan = _scan_in(request.scans, detector, scored.id, part.scored.brain)
+            for one in explain_scan_voxels(detector, part, run, scan):
+                told.append(json.loads(one.picture.with_suffix(".json").read_text(encoding="utf-8")))
+                if not request.as_json:
+                    print(printable("\n".join(told[-1]["Text"]) + "\n", keep="\n"))
     if request.as_json:
         console.print_json(told)
     return 0

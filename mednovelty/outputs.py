@@ -217,13 +217,13 @@ def sidecar_of(
     return {
         "Description": f"{novelty.score}: {novelty.about.get('description', '')}",
         "ScanId": scan.id,
-        "Sources": [_relative(path, place.folder) for path in place.sources],
+        "Sources": [relative_to(path, place.folder) for path in place.sources],
         "Score": {**novelty.about, **told_of_score(detector, novelty.about)},
         "Calibration": None,
         "Threshold": None,
         "Detector": {
             "Sha256": detector.sha256,
-            "Folder": None if detector.folder is None else _relative(detector.folder, place.folder),
+            "Folder": None if detector.folder is None else relative_to(detector.folder, place.folder),
             "Method": detector.settings.method,
             "ReferenceVoxels": len(reference),
             "ReferenceDrawnFrom": reference.drawn_from,
@@ -277,7 +277,8 @@ def peak_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def _relative(path: Path, folder: Path) -> str:
+def relative_to(path: Path, folder: Path) -> str:
+    """Return the way from a folder to a file, links followed: what sidecars tell of other files."""
     return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
 
 

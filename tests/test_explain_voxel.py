@@ -13,7 +13,8 @@ from mednovelty.explaining.nearest import nearest_normals, reconstruction
 from mednovelty.explaining.places import Standing, mm_of
 from mednovelty.explaining.samples import sample_showing
 from mednovelty.explaining.tensor import tensors
-from mednovelty.explaining.told import driven_by, height_of, lines_of, told_of
+from mednovelty.explaining.told import driven_by, height_of, lines_of
+from mednovelty.explaining.told_json import told_of
 from mednovelty.explaining.voxel import explain_voxel, groups_of
 from mednovelty.explaining.voxel_parts import Driver, Scored, ScoreWhy
 from mednovelty.io.read_scan import read_scan

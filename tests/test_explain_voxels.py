@@ -129,6 +129,47 @@ def test_a_table_of_clusters_says_which_voxels(out):
     assert facts[0]["Scores"][0]["Score"] == "reconstruction_error"
 
 
+def clusters(out, score, volumes):
+    """Write a table of clusters of these volumes; return the index of each peak."""
+    found = image(out)
+    inside = np.argwhere(np.asarray(image(out, "brain", "mask").dataobj) > 0)[40::90][: len(volumes)]
+    places = inside @ found.affine[:3, :3].T + found.affine[:3, 3]
+    rows = ["cluster\tvolume_mm3\tpeak_x_mm\tpeak_y_mm\tpeak_z_mm"]
+    for number, (volume, place) in enumerate(zip(volumes, places, strict=True), 1):
+        rows.append("\t".join(map(str, [number, volume, *place])))
+    (out / f"{STEM}{score}_clusters.tsv").write_text("\n".join(rows) + "\n")
+    return inside.tolist()
+
+
+def test_the_largest_clusters_are_explained_and_the_others_told(out):
+    places = clusters(out, "reconstruction_error", [8.0, 4.0, 96.0, 16.0])
+    result = run("explain", out / "sub-p01", "--peaks", 2, "--json")
+    assert [one["Voxel"] for one in told(result)] == [places[2], places[3]]
+    assert "peaks of 2 of 4 clusters" in result.stderr
+    assert "2 smaller ones are left out, --peaks 4 explains all" in result.stderr
+    assert "page 1 of 2" in result.stderr
+    assert "page 2 of 2" in result.stderr
+
+
+def test_a_table_without_clusters_leaves_the_peaks_of_the_map(out):
+    clusters(out, "reconstruction_error", [])
+    result = run("explain", out / "sub-p01", "--peaks", 1, "--json")
+    assert [one["Voxel"] for one in told(result)] == [list(highest(out, "reconstruction_error")[0])]
+    assert "no cluster in sub-p01_desc-reconstruction_error_clusters.tsv" in result.stderr
+
+
+def test_several_scores_are_asked_for_at_once(out):
+    names = "reconstruction_error,nearest_normal"
+    both = told(run("explain", out / "sub-p01", "--score", names, "--peaks", 1, "--json"))
+    places = [list(highest(out, name)[0]) for name in names.split(",")]
+    assert places[0] != places[1]
+    assert [one["Voxel"] for one in both] == places
+    assert [one["Scores"][0]["Score"] for one in both] == names.split(",")
+    _, mm = highest(out)
+    (one,) = told(run("explain", out / "sub-p01", "--score", names, "--at", ",".join(map(str, mm)), "--json"))
+    assert [score["Score"] for score in one["Scores"][:2]] == names.split(",")
+
+
 def test_a_table_of_something_else_is_refused(out):
     (out / f"{STEM}nearest_normal_clusters.tsv").write_text("cluster\tpeak\n1\t2\n")
     result = run("explain", out / "sub-p01")
@@ -169,7 +210,7 @@ def test_sidecars_tell_where_the_detector_lies(out):
     assert (path.parent / folder / "detector.json").samefile(tiny_detector()[1] / "detector.json")
 
 
-def test_combinations_are_left_out_and_refused_by_name(out):
+def test_combinations_are_left_out_where_nobody_asks_for_them(out):
     folder = out / "sub-p01" / "dwi"
     for ending in ("novelty.nii.gz", "novelty.json"):
         shutil.copy(out / f"{STEM}nearest_normal_{ending}", out / f"{STEM}average_{ending}")
@@ -184,8 +225,8 @@ def test_combinations_are_left_out_and_refused_by_name(out):
     found = told(run("explain", out / "sub-p01", "--peaks", "1", "--json"))
     assert "average" not in json.dumps(found)
     refused = run("explain", out / "sub-p01", "--score", "average")
-    assert refused.exit_code != 0
-    assert "average is a combination; explain one of its scores: " in refused.output
+    assert refused.exit_code == 3
+    assert "does not tell which maps average is of; explain the folder that score wrote" in refused.output
 
 
 def test_a_detector_can_be_given(out):

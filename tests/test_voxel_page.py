@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohorts import tiny_cohort, tiny_detector
+from matplotlib.patches import StepPatch
 from small_images import detector_of, scan_of
 
+from mednovelty.calibrate.null import Null
+from mednovelty.explaining.null_curve import NullCurve
 from mednovelty.explaining.places import Standing
+from mednovelty.explaining.told import lines_of
 from mednovelty.explaining.voxel import explain_voxel
 from mednovelty.explaining.voxel_parts import Driver, Group, Scored, ScoreWhy
 from mednovelty.io.read_scan import read_scan
@@ -15,7 +19,8 @@ from mednovelty.report.cuts import Slices, cuts_through
 from mednovelty.report.relevance import on_disc
 from mednovelty.report.voxel import draw_voxel, shares_of, voxel_figure
 from mednovelty.report.voxel_samples import place_in, plane
-from mednovelty.report.voxel_signal import order_of
+from mednovelty.report.voxel_signal import falls_of, order_of
+from mednovelty.report.voxel_standing import draw_standing, edges_of
 
 AFFINES = {
     "LAS": np.diag([-2.0, 1.5, 3, 1]),
@@ -141,7 +146,42 @@ def test_a_page_of_an_image(tmp_path):
         "gradient of rec_error",
     ):
         assert words in shown
-    assert "No normals to put in place" in shown.replace("\n", " ")
+    # Nothing is said of normals twice, and no panel is empty.
+    assert "nearest normals" not in shown
+    assert "nearly flat" not in " ".join(lines_of(replace(why, reconstruction=0.5 * why.signal)))
+    flat = replace(why, reconstruction=0.1 * why.signal)
+    assert "(nearly flat)" in texts(voxel_figure(flat, slices))
+    assert "The model draws FLAIR nearly flat (it varies 10 % as much" in " ".join(lines_of(flat))
+
+
+def test_the_null_is_drawn_beside_the_scan(voxel):
+    from matplotlib.figure import Figure
+
+    why, slices = voxel
+    null = NullCurve.of(Null.of(np.linspace(0, 3 * slices.score.max(), 5000)))
+    score = replace(why.scores[0], value=float(slices.score.max()), p_value=0.67, null=null)
+    axes = Figure().subplots()
+    draw_standing(axes, score, slices)
+    whole, part = (patch for patch in axes.patches if isinstance(patch, StepPatch))
+    edges = edges_of(slices.score[slices.mask], score)
+    # As many as the scan has voxels, of those that the axis shows: it ends at twice the scan's range.
+    shown = float(null.share(edges[0]) - null.share(edges[-1]))
+    assert whole.get_data().values.sum() == pytest.approx(shown * slices.mask.sum())
+    assert part.get_data().edges[0] <= score.value <= part.get_data().edges[1]
+    assert "5,000 voxels" in axes.get_legend().get_texts()[1].get_text()
+
+
+def test_measurements_that_drive_a_score_are_bars_and_large_dots(voxel):
+    why, slices = voxel
+    name, falls = falls_of(why)
+    assert name == why.scores[0].score
+    figure = voxel_figure(why, slices)
+    assert f"what drives {name}: its fall when only this measurement" in texts(figure)
+    title = f"b=1200\ndifference; large: drives {name}"
+    disc = next(axes for axes in figure.findobj() if getattr(axes, "get_title", str)() == title)
+    own = falls[list(why.groups[1].channels)]
+    sizes = disc.collections[0].get_sizes()
+    assert sizes[own.argmax()] == sizes.max() > sizes[own.argmin()]
 
 
 def test_shares_of_scores_by_hand():

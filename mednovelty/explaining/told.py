@@ -1,14 +1,13 @@
-"""What is told of a voxel: as JSON, and in a few lines for who reads scans."""
+"""What is told of a voxel, in a few lines for who reads scans."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mednovelty.explaining.places import in_words
-from mednovelty.explaining.voxel_parts import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel
+from mednovelty.explaining.voxel_parts import BAND, Group, Quantity, ScoreWhy, VoxelWhy, at_pixel, drawn_flat
 
 UM2_PER_MS = 1000.0
 """mm2/s to the unit of 10^-3 mm2/s in which diffusivities are told."""
@@ -16,6 +15,9 @@ LITTLE = 0.1
 """Relative differences below this are told as none."""
 LITTLE_FA = 0.05
 MOST_SCANS = 3
+FEW_CHANNELS = 4
+EVENLY = 0.3
+"""Where half of a fall takes more than this share of the measurements, none stands out."""
 
 
 def lines_of(why: VoxelWhy) -> list[str]:
@@ -26,10 +28,37 @@ def lines_of(why: VoxelWhy) -> list[str]:
         f"{', '.join(map(str, why.voxel))})."
     ]
     lines += [height_of(score) for score in why.scores[:1]]
+    lines += _members(why)
     lines += _neighbours(why)
     lines += _diffusion(why) if why.diffusion is not None else _image(why)
-    lines += [line for score in why.scores[:1] if (line := driven_by(score))]
+    for score in told_first(why):
+        lines += [line for line in (driven_by(score), strongest_of(score, why.groups)) if line]
     return lines
+
+
+def told_first(why: VoxelWhy) -> list[ScoreWhy]:
+    """Return whose drivers are told, at most one: the first score; of a combination its least likely one."""
+    members = set(why.scores[0].members) if why.scores else set()
+    if not members:
+        return list(why.scores[:1])
+    own = [score for score in why.scores if score.score in members and score.drivers]
+    return sorted(own, key=_p_or_1)[:1]
+
+
+def _p_or_1(score: ScoreWhy) -> float:
+    return 1.0 if score.p_value is None else score.p_value
+
+
+def _members(why: VoxelWhy) -> list[str]:
+    first = why.scores[0] if why.scores else None
+    if first is None or not first.members:
+        return []
+    members = sorted((s for s in why.scores if s.score in first.members), key=_p_or_1)
+    each = [
+        f"{score.score} {score.value:.3g} ({'no p' if score.p_value is None else f'p = {score.p_value:.2g}'})"
+        for score in members
+    ]
+    return [f"{first.score} is a combination of what its scores are here: {'; '.join(each)}."]
 
 
 def height_of(score: ScoreWhy) -> str:
@@ -79,6 +108,29 @@ to 0.5, where all channels together would bring it).'
         f"{least.without:.3g} in place of {score.own:.3g} ({share:.0%} of the way to {score.as_normal:.3g}, "
         "where all channels together would bring it)."
     ).replace("%", " %")
+
+
+def strongest_of(score: ScoreWhy, groups: Sequence[Group]) -> str:
+    """Return how many measurements of the group that drives a score do so, in words; empty where it has few.
+
+    Examples:
+        >>> from mednovelty.explaining.places import Standing
+        >>> from mednovelty.explaining.voxel_parts import Driver
+        >>> drivers, falls = (Driver("b=0", 3.8), Driver("b=1000", 1.0)), np.array([0.2, 2, 0.5, 0.4, 0.1])
+        >>> told = ScoreWhy("nll", 4.0, Standing(1, 9, ""), drivers=drivers, by_channel=falls)
+        >>> strongest_of(told, (Group("b=0", (0,)), Group("b=1000", (1, 2, 3, 4))))
+        'Half of that comes from 1 of the 4 measurements at b=1000.'
+    """
+    least = min(score.drivers, key=lambda driver: driver.without, default=None)
+    channels = next((list(g.channels) for g in groups if least is not None and g.name == least.group), [])
+    if score.by_channel is None or len(channels) < FEW_CHANNELS:
+        return ""
+    falls = np.sort(np.clip(score.by_channel[channels], 0.0, None))[::-1]
+    if least is None or falls.sum() <= 0:
+        return ""
+    half = int(np.searchsorted(np.cumsum(falls), falls.sum() / 2)) + 1
+    alike = ": all have a part in it" if half > EVENLY * len(channels) else ""
+    return f"Half of that comes from {half} of the {len(channels)} measurements at {least.group}{alike}."
 
 
 def _neighbours(why: VoxelWhy) -> list[str]:
@@ -161,95 +213,17 @@ def _image(why: VoxelWhy) -> list[str]:
         if len(why.normals):
             beside.append(f"nearest normals {np.mean([at(one, group) for one in why.normals]):.2f}")
         parts.append(f"{group.name} {at(why.signal, group):.2f} ({', '.join(beside) or 'nothing beside'})")
-    return [f"At this voxel, in units after preprocessing: {'; '.join(parts)}."]
+    flat = [
+        f"The model draws {group.name} nearly flat (it varies {_percent(share)} as much as the image): how "
+        "far the image is from that tells how bright it is, and nothing of what would be there in health."
+        for group in why.groups
+        if (share := drawn_flat(why, group)) is not None
+    ]
+    return [f"At this voxel, in units after preprocessing: {'; '.join(parts)}.", *flat]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def told_of(why: VoxelWhy) -> dict[str, Any]:
-    """Return all that is to be known of a voxel in numbers, as JSON types; not the pixels of samples."""
-    near = why.nearest
-    return {
-        "ScanId": why.scan_id,
-        "Voxel": list(why.voxel),
-        "PlaceMm": [round(value, 3) for value in why.mm],
-        "Text": lines_of(why),
-        "Scores": [_score(score, why.groups) for score in why.scores],
-        "NearestNormals": None
-        if near is None
-        else {
-            "Between": near.between,
-            "Decoded": near.decoded,
-            "Normals": [
-                {"Scan": n.scan or None, "PlaceMm": n.mm, "Distance": n.distance} for n in near.normals
-            ],
-        },
-        "Groups": [{"Name": group.name, "Channels": list(group.channels)} for group in why.groups],
-        "Diffusion": _told_diffusion(why) if why.diffusion is not None else None,
-        "Sample": None
-        if not why.pixel
-        else {
-            "Shape": list(why.signal.shape),
-            "Pixel": list(why.pixel),
-            "Signal": _at(why.signal, why.pixel),
-            "Reconstruction": None if why.reconstruction is None else _at(why.reconstruction, why.pixel),
-            "NearestNormals": [_at(one, why.pixel) for one in why.normals],
-            "GradientOf": why.gradient_of or None,
-        },
-    }
-
-
-def _at(values: np.ndarray, pixel: Sequence[int]) -> list[float]:
-    return [float(value) for value in at_pixel(values, pixel)]
-
-
-def _score(score: ScoreWhy, groups: Sequence[Group]) -> dict[str, Any]:
-    stands = score.standing
-    return {
-        "Score": score.score,
-        "Value": score.value,
-        "AsHighOrHigher": {"Voxels": stands.above, "Of": stands.of, "Among": stands.among},
-        "PValue": score.p_value,
-        "OfTheSampleAlone": score.own,
-        "AsNormal": score.as_normal,
-        "Drivers": [
-            {"Group": d.group, "ScoreWithGroupAsNormal": d.without, "Relevance": d.relevance}
-            for d in score.drivers
-        ],
-        "FallByChannel": None if score.by_channel is None else score.by_channel.tolist(),
-        "Relevance": None if score.relevance is None else score.relevance.tolist(),
-        "RelevanceRule": score.rule,
-    }
-
-
-def _told_diffusion(why: VoxelWhy) -> dict[str, Any]:
-    told = why.diffusion
-    assert told is not None
-    return {
-        "BValues": told.bvalues.tolist(),
-        "Directions": told.directions.tolist(),
-        "Unit": "signal relative to the mean of the scan's brain",
-        "Signal": why.signal.tolist(),
-        "Reconstruction": None if why.reconstruction is None else why.reconstruction.tolist(),
-        "NearestNormals": why.normals.tolist(),
-        "Normals5": None if told.band is None else told.band[0].tolist(),
-        "Normals95": None if told.band is None else told.band[1].tolist(),
-        "OutsideBand": told.outside,
-        "MeanDiffusivity": None if told.md is None else _told_quantity(told.md),
-        "FractionalAnisotropy": None if told.fa is None else _told_quantity(told.fa),
-        "TensorMisfit": None if told.misfit is None else _told_quantity(told.misfit),
-    }
-
-
-def _told_quantity(quantity: Quantity) -> dict[str, float]:
-    return {
-        "Voxel": quantity.voxel,
-        "NearestNormals": quantity.nearest,
-        "Normals5": quantity.low,
-        "Normals95": quantity.high,
-    }
-
-
-__all__ = ["driven_by", "height_of", "lines_of", "told_of"]
+__all__ = ["driven_by", "height_of", "lines_of", "strongest_of", "told_first"]

@@ -17,6 +17,7 @@ from mednovelty.errors import DetectorError, MedNoveltyError, ScanError, Setting
 from mednovelty.explaining.derivatives import differentiable, gradient
 from mednovelty.explaining.explain import explain, scoring_of
 from mednovelty.explaining.nearest import NearestNormals, nearest_normals, reconstruction
+from mednovelty.explaining.null_curve import that_gave
 from mednovelty.explaining.places import Index, mm_of, standing
 from mednovelty.explaining.samples import sample_showing
 from mednovelty.explaining.tables import shell_of
@@ -78,12 +79,13 @@ def explain_voxel(detector: Detector, scan: Scan, voxel: Index, scored: Scored, 
     near = nearest_normals(detector, x, k)
     groups = groups_of(detector)
     asking = _Asking(detector, scoring, x, near, groups, pixel)
-    scores = tuple(asking.why(name, scored, voxel, scan.mask) for name in scored.maps)
+    mask = scan.mask if scored.mask is None else scored.mask
+    scores = tuple(asking.why(name, scored, voxel, mask) for name in scored.maps)
     scale = _scale(detector, sample.ndim)
     again = reconstruction(detector, x)
     normals = np.empty((0, *sample.shape), np.float32) if near is None else near.samples
     normals = normals.reshape(-1, *sample.shape) * scale
-    gradient_of, slope = asking.slope(list(scored.maps))
+    gradient_of, slope = asking.slope([name for name in scored.maps if name not in scored.others])
     return VoxelWhy(
         scan.id, voxel, mm, scores, groups, sample * scale,
         None if again is None else again.reshape(sample.shape) * scale, near, normals, pixel,
@@ -145,9 +147,13 @@ class _Asking:
         stands = standing(volume, mask, voxel, OWN_MASK)
         p_value = None if p_values is None else float(p_values[voxel])
         told = (name, float(volume[voxel]), stands, p_value)
+        null = that_gave(scored.nulls.get(name, ()), told[1], p_value)
+        if name in scored.others:
+            about, members = scored.abouts.get(name, ""), scored.members.get(name, ())
+            return ScoreWhy(*told, rule=scored.others[name], about=about, null=null, members=members)
         about = _about(name, self.detector)
         if name in (*self.detector.contrast_baselines, *self.detector.scan_scores) or needs_signal([name]):
-            return ScoreWhy(*told, rule="is no score of one sample by a model", about=about)
+            return ScoreWhy(*told, rule="is no score of one sample by a model", about=about, null=null)
         own, falls, without, as_normal = self._substituted(name)
         values, rule = self._relevance(name)
         relevance = [None if values is None else float(values[list(g.channels)].sum()) for g in self.groups]
@@ -155,7 +161,7 @@ class _Asking:
             Driver(group.name, float(value), share)
             for group, value, share in zip(self.groups, without, relevance, strict=False)
         )
-        return ScoreWhy(*told, own, as_normal, drivers, falls, values, rule, about)
+        return ScoreWhy(*told, own, as_normal, drivers, falls, values, rule, about, null)
 
     def slope(self, names: Sequence[str]) -> tuple[str, np.ndarray | None]:
         """Return the first score that has a derivative by an image, and its modulus, ``(*space)``."""

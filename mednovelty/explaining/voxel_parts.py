@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mednovelty.explaining.nearest import NearestNormals
+from mednovelty.explaining.null_curve import NullCurve
 from mednovelty.explaining.places import Index, Place, Standing
 
 BAND = (0.05, 0.95)
 """Between which shares of all normals what is usual lies."""
+FLAT = 0.3
+"""A reconstruction that varies by less than this share of what its image does shows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class ScoreWhy:
         relevance: ``(C,)``, summed over the sample; None where ``rule`` says why not.
         rule: How relevance was found, or why there is none.
         about: What the score is, in words.
+        null: What it is on held-out normals, of the voxel's region; None where that is not known.
+        members: Of a combination, the scores that it is of.
     """
 
     score: str
@@ -73,6 +78,8 @@ class ScoreWhy:
     relevance: np.ndarray | None = None
     rule: str = ""
     about: str = ""
+    null: NullCurve | None = None
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +165,39 @@ class Scored:
     Attributes:
         maps: By score, ``(I, J, K)``.
         p_values: By score, in (0, 1]; of those that are calibrated.
+        nulls: By score, what its p-values stand on; of several regions that of all voxels first.
+        others: Scores that the detector does not make of a sample, such as combinations: why not, in words.
+        abouts: What scores are, in words, where the detector does not know.
+        members: Of combinations, the scores that each is of.
+        mask: ``(I, J, K)`` bool, the voxels that all maps tell of; None: the scan's own.
     """
 
     maps: Mapping[str, np.ndarray]
     p_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    nulls: Mapping[str, Sequence[NullCurve]] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    abouts: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+
+    def with_first(self, score: str) -> Scored:
+        """Return the same with a score in front."""
+        return replace(self, maps={score: self.maps[score], **self.maps})
+
+
+def drawn_flat(why: VoxelWhy, group: Group) -> float | None:
+    """Return by which share of its image a reconstruction varies, where that is next to nothing; else None.
+
+    Args:
+        why: A voxel in a sample.
+        group: Of channels.
+    """
+    if why.reconstruction is None or not why.pixel:
+        return None
+    channels = list(group.channels)
+    spread = float(why.signal[channels].std())
+    share = float(why.reconstruction[channels].std()) / spread if spread > 0 else 1.0
+    return share if share < FLAT else None
 
 
 def at_pixel(values: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
@@ -181,4 +217,5 @@ __all__ = [
     "Scored",
     "VoxelWhy",
     "at_pixel",
+    "drawn_flat",
 ]

@@ -12,10 +12,11 @@ import numpy as np
 from mednovelty.explaining.told import lines_of
 from mednovelty.explaining.voxel_parts import Group, ScoreWhy, VoxelWhy
 from mednovelty.report.cuts import Slices, cuts_through, draw_cut, ends_of
-from mednovelty.report.figures import LESION_COLOUR, save_figure
+from mednovelty.report.figures import save_figure
 from mednovelty.report.mosaic import plain
-from mednovelty.report.voxel_samples import draw_samples
+from mednovelty.report.voxel_samples import draw_samples, shape_of
 from mednovelty.report.voxel_signal import draw_discs, draw_profiles
+from mednovelty.report.voxel_standing import draw_standing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 WIDTH_INCHES = 14.0
 TEXT_WIDTH = 165
 MOST_SCORES = 12
-BINS = 100
+PICTURE_INCHES = 4.2
+"""Of the largest picture of a sample."""
 DARK = 0.6
 """Of the colours; darker ones have white text."""
 
@@ -49,7 +51,9 @@ def voxel_figure(why: VoxelWhy, slices: Slices) -> Figure:
 
     lines = [part for line in lines_of(why) for part in textwrap.wrap(line, TEXT_WIDTH)]
     diffusion = why.diffusion is not None
-    rows = [0.2 * len(lines) + 0.15, 3.5, *([3.0, 2.6] if diffusion else [_sample_inches(why)]), 2.6]
+    scores = [score for score in why.scores if score.drivers][:MOST_SCORES]
+    last = [2.6] if scores or why.nearest is not None else []
+    rows = [0.2 * len(lines) + 0.15, 3.7, *([3.4, 2.6] if diffusion else [_sample_inches(why)]), *last]
     figure = Figure(figsize=(WIDTH_INCHES, sum(rows)), layout="constrained", facecolor="white")
     parts = list(np.ravel(np.array(figure.subfigures(len(rows), 1, height_ratios=rows), object)))
     parts[0].text(0.01, 0.97, plain("\n".join(lines)), va="top", fontsize=10.5, linespacing=1.25)
@@ -59,12 +63,15 @@ def voxel_figure(why: VoxelWhy, slices: Slices) -> Figure:
         draw_discs(parts[3], why)
     else:
         draw_samples(parts[2], why)
-    _draw_drivers(parts[-1], why)
+    if last:
+        _draw_drivers(parts[-1], why, scores)
     return figure
 
 
 def _sample_inches(why: VoxelWhy) -> float:
-    return 2.3 * len(why.groups) + (2.3 if len(why.normals) else 0.0)
+    rows, columns = shape_of(why)
+    # Pictures fill the width of the page, as far as that leaves its height within reason.
+    return 0.5 + rows * (0.35 + min(PICTURE_INCHES, 0.9 * WIDTH_INCHES / columns, 2 * PICTURE_INCHES / rows))
 
 
 def _draw_place(part: SubFigure, why: VoxelWhy, slices: Slices) -> None:
@@ -74,39 +81,22 @@ def _draw_place(part: SubFigure, why: VoxelWhy, slices: Slices) -> None:
     grey, ends = ends_of(slices, first.value)
     for place, cut in zip(axes, cuts_through(slices, why.mm), strict=False):
         shown = draw_cut(place, cut, grey, ends)
-    bar = part.colorbar(shown, ax=axes[:3], fraction=0.02, pad=0.01, shrink=0.75)
+    bar = part.colorbar(shown, ax=axes[:3], orientation="horizontal", fraction=0.05, pad=0.02, shrink=0.4)
     bar.set_label(plain(f"{slices.name}, the highest 3 % of the brain"), fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    _draw_standing(axes[3], first, slices)
+    draw_standing(axes[3], first, slices)
 
 
-def _draw_standing(axes: Axes, score: ScoreWhy, slices: Slices) -> None:
-    values = slices.score[slices.mask]
-    low, high = min(float(values.min()), score.value), max(float(values.max()), score.value)
-    pad = 0.05 * (high - low) or 1.0
-    axes.hist(values, bins=BINS, range=(low - pad, high + pad), color="0.7", log=True)
-    axes.axvline(score.value, color=LESION_COLOUR, linewidth=2, label="this voxel")
-    told = "no calibration by healthy scans"
-    if score.p_value is not None:
-        told = f"p = {score.p_value:.2g} among healthy scans held out"
-    stands = score.standing
-    axes.set_title(
-        plain(f"{score.score}: number {stands.above:,} of {stands.of:,} voxels\n({told})"), fontsize=9
-    )
-    axes.set_xlabel(plain(f"{score.score}, voxels of this scan's own brain"), fontsize=8)
-    axes.set_ylabel("voxels", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.legend(frameon=False, fontsize=8)
-
-
-def _draw_drivers(part: SubFigure, why: VoxelWhy) -> None:
+def _draw_drivers(part: SubFigure, why: VoxelWhy, scores: Sequence[ScoreWhy]) -> None:
     """Draw what each score falls by when a group is as in the nearest normals, and who these are."""
+    if why.nearest is None:
+        _draw_table(part.subplots(1, 1), scores, why.groups)
+        return
     left, right = part.subplots(1, 2, width_ratios=(1.35, 1))
-    scores = [score for score in why.scores if score.drivers][:MOST_SCORES]
     if scores:
         _draw_table(left, scores, why.groups)
     else:
-        _say(left, "No normals to put in place of a channel: what drives the scores is not known.")
+        _say(left, "No score here is one that the detector makes of this sample: none has drivers.")
     _say_nearest(right, why)
 
 
@@ -149,9 +139,7 @@ def shares_of(score: ScoreWhy) -> list[float]:
 
 
 def _say_nearest(axes: Axes, why: VoxelWhy) -> None:
-    if why.nearest is None:
-        _say(axes, "The detector keeps no normals to compare with.")
-        return
+    assert why.nearest is not None
     rows = [["", "healthy scan", "x, y, z (mm)", f"distance ({why.nearest.between})"]]
     for number, normal in enumerate(why.nearest.normals, 1):
         place = "not kept" if normal.mm is None else ", ".join(f"{value:.0f}" for value in normal.mm)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mednovelty.explaining.voxel_parts import Group, VoxelWhy
+from mednovelty.explaining.voxel_parts import Group, VoxelWhy, drawn_flat
 from mednovelty.report.mosaic import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
+FEW_PICTURES = 4
+"""With fewer there is room for the surroundings of the voxel, larger."""
+CLOSER = "around the voxel"
 CROSS: dict[str, Any] = {"marker": "s", "markersize": 7, "markerfacecolor": "none",
                          "markeredgecolor": "#39ff88", "markeredgewidth": 1.3}  # fmt: skip
 
@@ -20,7 +23,7 @@ CROSS: dict[str, Any] = {"marker": "s", "markersize": 7, "markerfacecolor": "non
 def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
     """Draw a row a contrast: the sample, the reconstruction, nearest normals, differences, the gradient."""
     shown = [_pictures(why, group) for group in why.groups]
-    rows, columns = len(shown) + bool(len(why.normals)), max(len(shown[0]), len(why.normals), 1)
+    rows, columns = shape_of(why)
     grid = part.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -29,6 +32,8 @@ def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
         grey = (float(np.percentile(own, 1)), float(np.percentile(own, 99.5)))
         for axes, (name, values, colours) in zip(line, pictures, strict=False):
             _draw(axes, values, why.pixel, name, colours, grey)
+            if name.endswith(CLOSER):
+                _draw_nearer(axes, values, why.pixel)
     if len(why.normals) and why.nearest is not None:
         group = why.groups[0]
         own = picture(why.signal, why, group)
@@ -44,6 +49,12 @@ def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
         "samples are turned to anatomical axes",
         fontsize=10,
     )
+
+
+def shape_of(why: VoxelWhy) -> tuple[int, int]:
+    """Return how many rows and columns of pictures there are."""
+    columns = max(len(_pictures(why, why.groups[0])), len(why.normals), 1)
+    return len(why.groups) + bool(len(why.normals)), columns
 
 
 def picture(values: np.ndarray, why: VoxelWhy, group: Group) -> np.ndarray:
@@ -71,7 +82,8 @@ def _pictures(why: VoxelWhy, group: Group) -> list[tuple[str, np.ndarray, str]]:
     found = [(f"{group.name}, as the detector sees it", own, "gray")]
     if why.reconstruction is not None:
         again = picture(why.reconstruction, why, group)
-        found += [("what the model makes of it", again, "gray"), ("difference", own - again, "RdBu_r")]
+        flat = " (nearly flat)" if drawn_flat(why, group) is not None else ""
+        found += [(f"what the model makes of it{flat}", again, "gray"), ("difference", own - again, "RdBu_r")]
     if len(why.normals):
         mean = picture(why.normals.mean(0), why, group)
         what = (
@@ -84,7 +96,16 @@ def _pictures(why: VoxelWhy, group: Group) -> list[tuple[str, np.ndarray, str]]:
         found.append(
             (f"gradient of {why.gradient_of},\nall contrasts", plane(why.gradient, why.pixel), "magma")
         )
+    if len(found) < FEW_PICTURES:
+        found.insert(1, (f"{group.name}, {CLOSER}", own, "gray"))
     return found
+
+
+def _draw_nearer(axes: Axes, values: np.ndarray, pixel: tuple[int, ...]) -> None:
+    """Show only what lies around the voxel."""
+    column, row = place_in(values.T.shape, pixel)
+    around = max(6.0, max(values.shape) / 6)
+    axes.set(xlim=(column - around, column + around), ylim=(row + around, row - around))
 
 
 def _draw(
@@ -102,4 +123,4 @@ def _draw(
     axes.set_axis_off()
 
 
-__all__ = ["draw_samples", "picture", "place_in", "plane"]
+__all__ = ["draw_samples", "picture", "place_in", "plane", "shape_of"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mednovelty.explaining.told import told_first
 from mednovelty.explaining.voxel_parts import Group, VoxelWhy
 from mednovelty.report.figures import HEALTHY_COLOUR, LESION_COLOUR
 from mednovelty.report.mosaic import plain
@@ -20,23 +21,56 @@ LEAST_WIDTH = 5
 """Of a shell's axes, in channels."""
 LEAST_DIRECTIONS = 3
 """On fewer there is no sphere to draw."""
+SMALLEST_DOT, LARGEST_DOT = 15.0, 140.0
+"""Areas, in square points, of what does not drive a score and of what drives it most."""
 EDGES = ((1.15, 0, "R"), (-1.15, 0, "L"), (0, 1.15, "A"), (0, -1.15, "P"))
 
 
 def draw_profiles(part: SubFigure, why: VoxelWhy) -> None:
     """Draw a shell beside the other: the signal along each direction, ordered by that of the normals."""
     sizes = [max(len(group.channels), LEAST_WIDTH) for group in why.groups]
-    grid = part.subplots(1, len(why.groups), squeeze=False, width_ratios=sizes)[0]
-    for axes, group in zip(grid, why.groups, strict=True):
+    driven = falls_of(why)
+    heights = (3.0, 1.0) if driven is not None else (1.0,)
+    grid = part.subplots(
+        len(heights), len(why.groups), squeeze=False, width_ratios=sizes, height_ratios=heights
+    )
+    for axes, group in zip(grid[0], why.groups, strict=True):
         _draw_profile(axes, why, group)
-    grid[0].set_ylabel("signal (1: mean of the brain)", fontsize=8)
-    handles, labels = grid[-1].get_legend_handles_labels()
-    grid[-1].legend(handles, labels, fontsize=7.5, loc="upper left", framealpha=0.8)
+    if driven is not None:
+        _draw_falls(grid[1], why, *driven)
+    grid[0][0].set_ylabel("signal (1: mean of the brain)", fontsize=8)
+    handles, labels = grid[0][-1].get_legend_handles_labels()
+    # Signals are far from 0 on most shells, and the axis starts there.
+    grid[0][-1].legend(handles, labels, fontsize=7.5, loc="lower left", framealpha=0.8, ncols=2)
     part.suptitle(
         "Signal in each direction, from where the most similar healthy voxels lose most (along fibres) to "
         "where they lose least (across)",
         fontsize=10,
     )
+
+
+def falls_of(why: VoxelWhy) -> tuple[str, np.ndarray] | None:
+    """Return whose drivers are told, and ``(C,)`` what it falls by when one measurement is as normal."""
+    for score in told_first(why):
+        if score.by_channel is not None and np.abs(score.by_channel).max() > 0:
+            return score.score, score.by_channel
+    return None
+
+
+def _draw_falls(row: np.ndarray, why: VoxelWhy, score: str, falls: np.ndarray) -> None:
+    """Draw, below each direction, how much it drives a score, on one scale for all shells."""
+    ends = min(0.0, float(falls.min())), max(0.0, float(falls.max()))
+    pad = 0.05 * (ends[1] - ends[0])
+    for axes, group in zip(row, why.groups, strict=True):
+        own = falls[order_of(why, group)]
+        colours = np.where(own > 0, LESION_COLOUR, "0.6")
+        axes.bar(np.arange(len(own)), own, color=colours, width=0.7)
+        axes.axhline(0, color="0.4", linewidth=0.6)
+        axes.set(xticks=[], ylim=(ends[0] - pad, ends[1] + pad), xlim=(-0.6, len(own) - 0.4))
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    words = f"what drives {score}: its fall when only this measurement is as in the nearest normals"
+    row[-1].set_xlabel(plain(words), fontsize=8)
 
 
 def order_of(why: VoxelWhy, group: Group) -> np.ndarray:
@@ -110,11 +144,16 @@ def _draw_shell(part: SubFigure, why: VoxelWhy, group: Group) -> None:
     signals = np.concatenate([values for name, values in shown if name != "difference"])
     low, high = float(signals.min()), float(max(signals.max(), signals.min() + 1e-6))
     largest = float(max(np.abs(shown[-1][1]).max(), 1e-6))
+    driven = falls_of(why)
+    sizes = None if driven is None else sizes_of(driven[1], channels)
     axes = np.atleast_1d(part.subplots(1, len(shown)))
     for place, (name, values) in zip(axes, shown, strict=True):
         differs = name == "difference"
         ends = (-largest, largest) if differs else (low, high)
-        dots = _draw_disc(place, places, values, ends, "RdBu_r" if differs else "viridis")
+        colours = "RdBu_r" if differs else "viridis"
+        dots = _draw_disc(place, places, values, ends, colours, sizes if differs else None)
+        if differs and driven is not None:
+            name = f"difference; large: drives {driven[0]}"
         place.set_title(plain(f"{group.name}\n{name}"), fontsize=8)
         if differs or place is axes[0]:
             bar = part.colorbar(dots, ax=place, orientation="horizontal", fraction=0.06, pad=0.02)
@@ -125,14 +164,30 @@ def _draw_shell(part: SubFigure, why: VoxelWhy, group: Group) -> None:
         bar.ax.set_visible(False)
 
 
+def sizes_of(falls: np.ndarray, channels: list[int]) -> np.ndarray:
+    """Return areas of dots that grow with what a score falls by, on one scale for all shells.
+
+    Examples:
+        >>> sizes_of(np.array([4.0, 0.0, -1.0, 2.0]), [1, 2, 3]).tolist()
+        [15.0, 15.0, 77.5]
+    """
+    largest = max(float(falls.max()), 1e-12)
+    return SMALLEST_DOT + (LARGEST_DOT - SMALLEST_DOT) * np.clip(falls[channels] / largest, 0.0, 1.0)
+
+
 def _draw_disc(
-    axes: Axes, places: np.ndarray, values: np.ndarray, ends: tuple[float, float], colours: str
+    axes: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    ends: tuple[float, float],
+    colours: str,
+    sizes: np.ndarray | None,
 ) -> Any:
     from matplotlib.patches import Circle
 
     axes.add_patch(Circle((0, 0), 1.02, fill=False, color="0.6", linewidth=0.8))
     dots = axes.scatter(places[:, 0], places[:, 1], c=values, cmap=colours, vmin=ends[0], vmax=ends[1],
-                        s=45, edgecolors="0.3", linewidths=0.4)  # fmt: skip
+                        s=45 if sizes is None else sizes, edgecolors="0.3", linewidths=0.4)  # fmt: skip
     for x, y, name in EDGES:
         axes.text(x, y, name, ha="center", va="center", fontsize=7, color="0.4")
     # Radiological, as the slices above: the patient's right on the left.
