@@ -154,7 +154,7 @@ def test_regions_with_enough_voxels_have_a_null_of_their_own(tmp_path, monkeypat
 def test_regions_that_only_one_scan_has_are_held_against_all_and_the_floor_is_of_every_region(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mednovelty.calibrate.calibration.FEWEST_VOXELS", 3)
+    monkeypatch.setattr("mednovelty.calibrate.nulls.FEWEST_VOXELS", 3)
     folder, values = tmp_path / "calibration", np.arange(20, dtype=np.float32)
     # Region 1: 4 and 6 voxels; region 2: 9 and 14; region 3: 7 and none; 20 voxels each.
     labels = [np.repeat([1, 2, 3], [4, 9, 7]), np.repeat([1, 2], [6, 14])]
