@@ -65,6 +65,9 @@ def test_from_healthy_scans_to_a_map_that_says_what_it_looks_for(cohort, tmp_pat
     card = (tmp_path / "model" / "README.md").read_text()
     assert "It was trained to find hyperintense (50 %)" in card
     assert "| hypointense | no |" in card
+    assert " training slices (" in card
+    assert "voxels" not in card.split("## What it takes")[0].split("* Record")[1]
+    assert "slices/s" in made.output
     scored = run("score", tmp_path / "model", cohort / "scans", "-o", tmp_path / "maps",
                  "--brain-masks", cohort / "brains")  # fmt: skip
     assert scored.exit_code == 0, scored.output
