@@ -94,6 +94,7 @@ def prior_section(summary: Mapping[str, Any]) -> list[str]:
         f"It was trained to find {_words(prior)}; {BLIND}.",
         "",
         *_ranges(prior),
+        *_outlines(prior),
     ]
     held_out = prior.get("held_out")
     if held_out:
@@ -136,6 +137,18 @@ def _ranges(prior: Mapping[str, Any]) -> list[str]:
         f"* {_cell(str(name).replace('_', ' '))}: {_cell(_range(value))}" for name, value in ranges.items()
     ]
     return [*lines, ""] if lines else []
+
+
+def _outlines(prior: Mapping[str, Any]) -> list[str]:
+    """Return what follows from outlines of real lesions; nothing where there are none."""
+    ranges = prior.get("ranges") or {}
+    if not any(isinstance(own, Mapping) and own.get("outlines") for own in ranges.values()):
+        return []
+    words = (
+        "It has seen the shapes of the lesions whose outlines these are: how well it finds those very "
+        "lesions says nothing of others, so evaluate it on masks that are not among them."
+    )
+    return [words, ""]
 
 
 def _range(value: Any) -> str:

@@ -168,10 +168,10 @@ def on_terminal() -> bool:
 
 
 @contextmanager
-def training_progress(max_epochs: int) -> Iterator[Callable[[Any], None]]:
-    """Yield a callback that shows each epoch: ELBO or loss, its terms, voxels per second, time left."""
+def training_progress(max_epochs: int, samples: str = "voxels") -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows each epoch: ELBO or loss, its terms, samples per second, time left."""
     if not on_terminal():
-        yield lambda record: log.info("%s", epoch_line(record, max_epochs))
+        yield lambda record: log.info("%s", epoch_line(record, max_epochs, samples))
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -181,7 +181,8 @@ def training_progress(max_epochs: int) -> Iterator[Callable[[Any], None]]:
         task = progress.add_task("training", total=max_epochs)
 
         def show(record: Any) -> None:
-            progress.update(task, completed=len(record.rows) - 1, description=epoch_line(record, max_epochs))
+            words = epoch_line(record, max_epochs, samples)
+            progress.update(task, completed=len(record.rows) - 1, description=words)
 
         yield show
 
@@ -214,8 +215,8 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def epoch_line(record: Any, max_epochs: int) -> str:
-    """Return the last epoch of a training record in one line."""
+def epoch_line(record: Any, max_epochs: int, samples: str = "voxels") -> str:
+    """Return the last epoch of a training record in one line; samples are called as the view calls them."""
     row = record.rows[-1]
     terms = row.validation
     goal = f"ELBO {-terms['loss']:.3f}" if "elbo" in terms else f"loss {terms['loss']:.4g}"
@@ -224,7 +225,7 @@ def epoch_line(record: Any, max_epochs: int) -> str:
     if "active_latents" in terms:
         parts.append(f"{terms['active_latents']:.0f} active latents")
     if row.voxels_per_second:
-        parts.append(f"{row.voxels_per_second:,.0f} voxels/s")
+        parts.append(f"{row.voxels_per_second:,.0f} {samples}/s")
         left = row.seconds * (max_epochs - row.epoch)
         parts.append(f"at most {int(left // 60)}:{int(left % 60):02d} left")
     return "  ".join(parts)

@@ -153,6 +153,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     from mednovelty.model_folder import fit_settings
     from mednovelty.plugins import plugin
     from mednovelty.recipes import recipe_of
+    from mednovelty.views import samples_of
 
     recipe = recipe_of(request.recipe)
     device = chosen(request.device)
@@ -190,7 +191,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
 
     console.log_to_folder(request.output)
     with (
-        console.training_progress(settings.train.max_epochs) as on_epoch,
+        console.training_progress(settings.train.max_epochs, samples_of(settings.view)) as on_epoch,
         console.counting("choosing the reference") as on_reference,
     ):
         detector = Detector.fit(

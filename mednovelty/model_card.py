@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mednovelty.abnormality import annotated, found_section, is_semi_supervised, outliers_of, prior_section
 from mednovelty.searches import told_of
 from mednovelty.tuning import takes_neighbours, told_in_words
+from mednovelty.views import samples_of
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -21,7 +22,7 @@ def model_card(detector: Detector, sha256: str) -> str:
     """
     summary, settings = detector.fitted.summary, detector.settings
     roles = [scan.role for scan in detector.scans]
-    voxels = sum(scan.n_voxels for scan in detector.scans)
+    samples, count = samples_of(settings.view), sum(scan.n_voxels for scan in detector.scans)
     scheme = detector.scheme.describe() if detector.scheme else f"{detector.model.channels} channels"
     scheme = f"contrasts {', '.join(detector.contrasts)}" if detector.contrasts else scheme
     record, said = detector.fitted.record, annotated(detector)
@@ -37,12 +38,12 @@ def model_card(detector: Detector, sha256: str) -> str:
         f"* Recipe and method: `{detector.recipe}`, `{settings.method}`; seed {detector.seed}",
         f"* Acquisition: {scheme}; other acquisitions are refused",
         f"* Scans: {roles.count('training')} to train on, {roles.count('validation')} held out, "
-        f"{voxels:,} voxels",
+        f"{count:,} {samples}",
         *[f"* Annotated: {words}" for words in said],
         *([] if detector.origin is None else [f"* Weights: {detector.origin.words}"]),
         *_supervision(detector),
         f"* Preprocessing: {', '.join(name for name, _ in detector.preprocessing) or 'none'}",
-        f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training voxels "
+        f"* Reference: {len(detector.reference):,} of {detector.reference.drawn_from:,} training {samples} "
         f"({detector.reference.n_bytes / 2**20:.1f} MiB)",
         *[f"* Neighbours, {place}: {_search(told)}" for place, told in told_of(detector.reference).items()],
         f"* Scores: {', '.join(f'`{name}`' for name in settings.scores)}",
@@ -53,7 +54,7 @@ def model_card(detector: Detector, sha256: str) -> str:
         "",
         *prior_section(summary),
         *found_section(summary),
-        "## How well it describes held-out voxels",
+        f"## How well it describes held-out {samples}",
         "",
         *[
             f"* {name.replace('_', ' ')}: {_shown(value)}"

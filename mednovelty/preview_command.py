@@ -59,7 +59,7 @@ class Sample:
 
 def preview(request: PreviewRequest) -> int:
     """Plant anomalies in a few samples of some scans and draw them; return the exit code."""
-    from mednovelty.anomalies.mixture import Mixture, spelled
+    from mednovelty.anomalies.mixture import Mixture, prior_of, refuse_unused_outlines, spelled
     from mednovelty.report.anomaly_panels import DPI, Family, anomalies_figure
     from mednovelty.report.figures import save_figure
     from mednovelty.seeds import generator
@@ -77,17 +77,20 @@ def preview(request: PreviewRequest) -> int:
     }
     for mixture in mixtures.values():
         _refuse_other_kind(request.recipe, mixture)
+    if request.lesion_shapes is not None:
+        refuse_unused_outlines({name: mixture.families[name] for name, mixture in mixtures.items()})
     hosts = _hosts(request)
+    outlines = hosts[0][0].outlines
+    priors = {name: prior_of(mixture.families[name], outlines) for name, mixture in mixtures.items()}
     families = []
     for name, mixture in mixtures.items():
         pairs = []
         for number, (host, samples) in enumerate(hosts):
             made = mixture.plant(host, generator(request.seed, "preview", name, number))
             pairs += [_pair(host, made, place, sample) for place, sample in enumerate(samples)]
-        families.append(Family(f"{name}: {mixture.families[name].describe().words}", pairs[: request.rows]))
+        families.append(Family(f"{name}: {priors[name].words}", pairs[: request.rows]))
     source = f"{request.recipe}, seed {request.seed}; the patient's right is on the left"
     save_figure(anomalies_figure(families, source), request.output, DPI)
-    priors = {name: mixture.families[name].describe() for name, mixture in mixtures.items()}
     if request.as_json:
         told = {name: {"words": prior.words, "ranges": prior.ranges} for name, prior in priors.items()}
         console.print_json({"panel": str(request.output), "seed": request.seed, "anomalies": told})

@@ -126,6 +126,10 @@ def test_a_mixture_takes_foreign_tissue_from_the_whole_batch():
 def test_mixtures_say_what_they_plant():
     prior = Mixture.of("noise, blur").describe()
     assert "noise (50 %): 1 to 3 shapes of 4 to 40 mm" in prior.words
+    assert "with soft edges of 1 to 4 mm" in prior.words
+    poisson = Mixture.of("poisson").describe()
+    assert "soft edges" not in poisson.words
+    assert "edge_mm" not in poisson.ranges["poisson"]["shapes"]
     assert "white noise of 0.3 to 1.5 standard deviations" in prior.words
     assert prior.ranges["blur"]["sigma_mm"] == (2.0, 6.0)
     assert prior.ranges["noise"]["share"] == 0.5

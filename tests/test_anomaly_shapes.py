@@ -9,9 +9,11 @@ import torch
 from anomaly_hosts import drawn, images
 from scipy.ndimage import label
 
+from mednovelty.abnormality import prior_section
 from mednovelty.anomalies import shapes
 from mednovelty.anomalies.geometry import offsets_mm, one_voxel, rotations, sampled, smooth_fields, soft
 from mednovelty.anomalies.host import Host
+from mednovelty.anomalies.mixture import Mixture
 from mednovelty.anomalies.outlines import outlines_of, read_outlines
 from mednovelty.anomalies.shapes import Shapes, tissue_borders
 from mednovelty.errors import ScanError, SettingsError
@@ -213,3 +215,58 @@ def test_spacings_decide_how_many_voxels_a_lesion_has():
     shape = Shapes(("field",), (8.0, 8.0), (0.5, 0.5), 1)
     counts = [(shape.draw(host, drawn()) > 0.5).flatten(1).sum(1).float().mean() for host in (coarse, fine)]
     assert counts[1] / counts[0] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda mask: mask + 1000.0 * np.arange(mask.size).reshape(mask.shape),
+         r"sub-1_FLAIR.*: holds 1,680 different values, from .*: a lesion mask holds 0, and 1 .* not scans"),
+        (lambda mask: 0.7 * mask, "holds 2 different values, not all of them whole numbers, from 0 to 0.7"),
+        (lambda mask: -1.0 * mask, "holds 2 different values, from -1 to 0"),
+        (lambda mask: np.where(mask, np.nan, 0), "holds 2 different values, not all of them whole numbers"),
+        (lambda mask: np.arange(mask.size).reshape(mask.shape) > 900,
+         "a region fills 46 % of the image, more than a lesion does .33 %.*not of heads or brains"),
+    ],
+)  # fmt: skip
+def test_images_that_are_no_lesion_masks_are_refused(made, said, tmp_path):
+    mask, spacing = bar()
+    image = nib.Nifti1Image(made(mask).astype(np.float32), np.diag([*spacing, 1.0]))
+    nib.save(image, tmp_path / "sub-1_FLAIR.nii.gz")
+    with pytest.raises(ScanError, match=said):
+        read_outlines(tmp_path)
+
+
+def test_numbered_lesions_are_a_mask(tmp_path):
+    mask, spacing = bar()
+    nib.save(nib.Nifti1Image(17.0 * mask, np.diag([*spacing, 1.0])), tmp_path / "clusters.nii.gz")
+    assert len(read_outlines(tmp_path).each) == 1
+
+
+def test_outlines_that_are_planted_are_told_with_the_sizes_that_they_can_have():
+    outlines = outlines_of([bar(), bar(3, 2)])
+    assert outlines.diameter_mm == pytest.approx((4.1, 7.73), abs=0.05)
+    assert outlines.attainable_mm((4.0, 40.0)) == pytest.approx((4.0, 15.46), abs=0.05)
+    assert outlines.attainable_mm((1.0, 9.0)) == pytest.approx((2.06, 9.0), abs=0.05)
+    with pytest.raises(
+        SettingsError, match=r"asks for 16 to 40 mm, and 2 outlines of 4 to 8 mm.* 15.5 mm; ask"
+    ):
+        outlines.attainable_mm((16.0, 40.0))
+    prior = Mixture.of("noise", {"noise": {"shapes": {"kinds": ["outline"]}}}).describe(outlines)
+    assert "1 to 3 shapes of 4 to 15.5 mm (outlines of real lesions, of which slices show" in prior.words
+    assert "lesions are 2 outlines of 4 to 8 mm" in prior.words
+    told = prior.ranges["noise"]
+    assert told["shapes"]["diameter_mm"] == (4.0, 15.5)
+    assert told["outlines"]["sha256"] == outlines.sha256
+    assert told["outlines"]["count"] == 2
+    assert any("not among them" in line for line in prior_section({"prior": vars_of(prior)}))
+    # Beside other kinds, which have all sizes, those of outlines are told apart.
+    both = Mixture.of("noise", {"noise": {"shapes": {"kinds": ["outline", "blob"]}}}).describe(outlines)
+    assert "1 to 3 shapes of 4 to 40 mm" in both.words
+    assert "4 to 15.5 mm where planted" in both.words
+    assert not any("not among them" in line for line in prior_section({"prior": vars_of(
+        Mixture.of("noise").describe(outlines))}))  # fmt: skip
+
+
+def vars_of(prior):
+    return {"words": prior.words, "ranges": prior.ranges}

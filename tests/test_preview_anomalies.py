@@ -85,6 +85,8 @@ def test_diffusion_scans(tmp_path):
         (["--anomalies", "noise", "--rows", "0"], 2, "--rows must lie between 1 and 20, got 0"),
         (["--anomalies", "noise", "--set", "blur.sigma_mm=[1,2]"], 2, "NAME.setting=value, NAME one of"),
         (["--anomalies", "noise", "--lesion-shapes", "{heads}/none"], 3, "none"),
+        (["--anomalies", "confetti", "--lesion-shapes", "{heads}/shapes"], 2, "confetti would not take them"),
+        (["--anomalies", "noise", "--lesion-shapes", "{heads}/scans"], 3, "a lesion mask holds 0, and 1 or"),
         (["--anomalies", "noise"], 2, "several contrasts"),
     ],
 )  # fmt: skip

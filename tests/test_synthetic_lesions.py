@@ -9,6 +9,7 @@ import torch
 from anomaly_hosts import diffusion, gradients
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from mednovelty.abnormality import prior_section
 from mednovelty.anomalies.geometry import smooth_fields
 from mednovelty.batch import Batch
 from mednovelty.errors import SettingsError
@@ -423,9 +424,38 @@ def test_lesion_shapes_are_taken_by_families_that_have_shapes(tmp_path):
     assert families["hyperintense"].shapes.kinds == ("outline",)
     made = planted(method, model, model.split(rows_of(8)))
     assert made.truth.any()
-    other = method_of(anomalies="hyperintense", lesion_shapes=str(tmp_path),
-                      anomaly_settings={"hyperintense": {"shapes": {"kinds": ["blob"]}}})  # fmt: skip
+    blob = {"hyperintense": {"shapes": {"kinds": ["blob"]}}}
+    other = method_of(anomalies="hyperintense,noise", lesion_shapes=str(tmp_path), anomaly_settings=blob)
     assert other.build(SLICE).settings.split().training.families["hyperintense"].shapes.kinds == ("blob",)
+    (said,) = prior_section({"prior": method.assess(
+        model, table(rows_of(8)), table(rows_of(4, seed=7)), draws(5))["prior"]})[2:3]  # fmt: skip
+    assert "1 to 3 shapes of 8.4 to 33.8 mm (outlines of real lesions" in said
+    assert "lesions are 1 outlines of 17 to 17 mm, turned, warped and scaled by 0.5 to 2, 8.4 to 33.8" in said
+
+
+def test_lesion_shapes_that_nothing_would_take_are_refused(tmp_path):
+    blob = {"hyperintense": {"shapes": {"kinds": ["blob"]}}}
+    for asked in ({"anomalies": "confetti,lesions"}, {"anomalies": "hyperintense", "anomaly_settings": blob}):
+        method = method_of(lesion_shapes=str(tmp_path), **asked)
+        with pytest.raises(SettingsError, match="would not take them: leave --lesion-shapes out, or choose"):
+            method.for_samples(images=True, gradients=False)
+    voxels = method_of(lesion_shapes=str(tmp_path), anomalies="exchange")
+    with pytest.raises(SettingsError, match="single voxels, which have none: leave --lesion-shapes out"):
+        voxels.for_samples(images=False, gradients=True)
+
+
+def test_outlines_of_other_sizes_than_asked_for_are_refused_before_any_scan_is_read(tmp_path):
+    import nibabel as nib
+
+    mask = np.zeros((20, 21, 22), np.uint8)
+    mask[4:9, 5:12, 6:15] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "sub-1_mask.nii.gz")
+    small = {"hyperintense": {"shapes": {"diameter_mm": [2.0, 7.0]}}}
+    method = method_of(anomalies="hyperintense", lesion_shapes=str(tmp_path), anomaly_settings=small)
+    with pytest.raises(
+        SettingsError, match=r"asks for 2 to 7 mm, and 1 outlines .* have 8.4 to 33.8 mm; ask"
+    ):
+        method.check_ready(method.build(SLICE))
 
 
 def test_a_model_is_the_same_whatever_others_have_drawn():

@@ -34,7 +34,7 @@ size = [16, 16]
 settings = "{likelihood}"
 score = "rec_error_bright"
 [blindness]
-families = ["hyperintense", "texture"]
+families = {families}
 max_epochs = 1
 """
 LIKELIHOOD = """
@@ -65,6 +65,9 @@ def test_from_healthy_scans_to_a_map_that_says_what_it_looks_for(cohort, tmp_pat
     card = (tmp_path / "model" / "README.md").read_text()
     assert "It was trained to find hyperintense (50 %)" in card
     assert "| hypointense | no |" in card
+    assert " training slices (" in card
+    assert "voxels" not in card.split("## What it takes")[0].split("* Record")[1]
+    assert "slices/s" in made.output
     scored = run("score", tmp_path / "model", cohort / "scans", "-o", tmp_path / "maps",
                  "--brain-masks", cohort / "brains")  # fmt: skip
     assert scored.exit_code == 0, scored.output
@@ -101,15 +104,24 @@ def test_a_few_annotated_scans_are_mixed_in_and_told(cohort, tmp_path):  # noqa:
     assert detector.sha256[:12] in (tmp_path / "next" / "README.md").read_text()
 
 
-def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  # noqa: F811
+def study_of(cohort, folder, *more, families='["hyperintense", "texture"]'):  # noqa: F811
     program = Path(__file__).resolve().parents[1] / "pipelines" / "synthetic_lesions.py"
-    write_manifest(tmp_path / "cohort.toml", cohort, 2)
-    (tmp_path / "likelihood.toml").write_text(LIKELIHOOD)
-    (tmp_path / "settings.toml").write_text(STUDY.format(likelihood=tmp_path / "likelihood.toml"))
-    words = ["--manifest", tmp_path / "cohort.toml", "--out", tmp_path / "study", "--settings",
-             tmp_path / "settings.toml", "--brain-masks", cohort / "brains", "--set", "draws=3"]  # fmt: skip
-    done = subprocess.run([sys.executable, program, *map(str, words)],
+    write_manifest(folder / "cohort.toml", cohort, 2)
+    (folder / "likelihood.toml").write_text(LIKELIHOOD)
+    (folder / "settings.toml").write_text(
+        STUDY.format(likelihood=folder / "likelihood.toml", families=families)
+    )
+    words = ["--manifest", folder / "cohort.toml", "--out", folder / "study", "--settings",
+             folder / "settings.toml", "--brain-masks", cohort / "brains", *more]  # fmt: skip
+    return subprocess.run([sys.executable, program, *map(str, words)],
                           env=ENVIRONMENT, capture_output=True, text=True, timeout=600)  # fmt: skip
+
+
+def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  # noqa: F811
+    # The range of one family and what is held out are none of the others' business.
+    own_range = "method_settings.anomaly_settings.hyperintense.strength_sd=[1.0,3.0]"
+    words = ["--set", "draws=3", "--set", own_range, "--set", 'method_settings.held_out=["texture"]']
+    done = study_of(cohort, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     table, study = json.loads(done.stdout), tmp_path / "study"
     assert set(table["scans"]) == {f"sub-{n}" for n in range(1, 6)}
@@ -124,9 +136,27 @@ def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  
     assert kept["settings"]["method_settings"]["anomalies"] == ["texture"]
     assert kept["settings"]["method_settings"]["anomaly_settings"] == {}
     own = json.loads((study / "models/synthetic/fold-1/detector.json").read_text())
-    assert own["settings"]["method_settings"]["anomaly_settings"]["hyperintense"]["strength_sd"] == [1.0, 2.0]
-    assert own["settings"]["draws"] == 3
+    assert own["settings"]["method_settings"]["anomaly_settings"]["hyperintense"]["strength_sd"] == [1.0, 3.0]
+    assert own["settings"]["method_settings"]["held_out"] == ["texture"]
+    assert own["settings"]["draws"] == kept["settings"]["draws"] == 3
     assert (study / "maps" / "evaluation" / "roc.png").exists()
+    assert "holds a study already" in study_of(cohort, tmp_path, *words).stderr
+    # Stopped while it looked for blind spots, it goes on there.
+    (study / "blindness.tsv").unlink()
+    (study / "models/blindness/texture/detector.json").unlink()
+    again = study_of(cohort, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["mean"] == table["mean"]
+    assert {line.split("\t")[0] for line in (study / "blindness.tsv").read_text().splitlines()} == {
+        "trained_on", "hyperintense", "texture"}  # fmt: skip
+    assert json.loads((study / "models/synthetic/fold-1/detector.json").read_text()) == own
+
+
+def test_settings_that_do_not_go_together_are_refused_before_any_training(cohort, tmp_path):  # noqa: F811
+    done = study_of(cohort, tmp_path, families='["hyperintense", "exchange"]')
+    assert done.returncode == 2, done.stderr
+    assert "anomalies exchange are of diffusion" in done.stderr
+    assert not (tmp_path / "study").exists()
 
 
 def test_windows_have_smaller_batches_and_networks_than_slices():

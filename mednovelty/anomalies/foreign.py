@@ -87,8 +87,11 @@ class PoissonForeign:
 
     def describe(self) -> Prior:
         """Return what is planted, in words and numbers."""
-        words = f"{self.shapes.describe()}: another scan at the same place, Poisson-blended without an edge"
-        return Prior(words, asdict(self))
+        where = self.shapes.describe(edges=False)
+        words = f"{where}: another scan at the same place, Poisson-blended without an edge"
+        ranges = asdict(self)
+        del ranges["shapes"]["edge_mm"]
+        return Prior(words, ranges)
 
 
 def drawn_donors(host: Host, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Generator
@@ -13,6 +13,10 @@ from mednovelty.anomalies.host import Anomaly, Host, Planted, Prior
 from mednovelty.errors import SettingsError
 from mednovelty.plugins import plugin
 from mednovelty.settings import checked, overlaid, tree_of
+
+if TYPE_CHECKING:
+    from mednovelty.anomalies.outlines import Outlines
+    from mednovelty.anomalies.shapes import Shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +106,63 @@ class Mixture:
                 images[chosen], profile[chosen], truth[chosen] = made.images, made.profile, made.truth
         return Planted(images, profile, truth)
 
-    def describe(self) -> Prior:
-        """Return what is planted, family by family, in words and numbers."""
-        priors = {name: family.describe() for name, family in self.families.items()}
+    def describe(self, outlines: Outlines | None = None) -> Prior:
+        """Return what is planted, family by family, in words and numbers.
+
+        Args:
+            outlines: Of real lesions, where there are: families that take them have sizes they allow.
+
+        Raises:
+            SettingsError: They allow none of those that a family asks for.
+        """
+        priors = {name: prior_of(family, outlines) for name, family in self.families.items()}
         words = "; ".join(
             f"{name}{_often(self.shares[name])}: {prior.words}" for name, prior in priors.items()
         )
         ranges = {name: {"share": self.shares[name], **prior.ranges} for name, prior in priors.items()}
         return Prior(words, ranges)
+
+
+def takes_outlines(family: Anomaly) -> bool:
+    """Return whether a family plants shapes of real lesions."""
+    return "outline" in getattr(getattr(family, "shapes", None), "kinds", ())
+
+
+def prior_of(family: Anomaly, outlines: Outlines | None = None) -> Prior:
+    """Return what a family plants; where it takes outlines, whose, and of which sizes.
+
+    Args:
+        family: Any.
+        outlines: Of real lesions, where there are.
+
+    Raises:
+        SettingsError: They have none of the sizes that it asks for.
+    """
+    if outlines is None or not takes_outlines(family):
+        return family.describe()
+    shapes: Shapes = family.shapes  # type: ignore[attr-defined]
+    low, high = (round(size, 1) for size in outlines.attainable_mm(shapes.diameter_mm))
+    if shapes.kinds == ("outline",):
+        shapes = replace(shapes, diameter_mm=(low, high))
+        family = replace(family, shapes=shapes)  # type: ignore[type-var]
+    prior = family.describe()
+    words = f"{prior.words}; lesions are {outlines.describe()}, {low:g} to {high:g} mm where planted"
+    planted_mm = {"planted_diameter_mm": [low, high]}
+    return Prior(words, {**prior.ranges, "outlines": outlines.ranges() | planted_mm})
+
+
+def refuse_unused_outlines(families: Mapping[str, Anomaly]) -> None:
+    """Raise where outlines of real lesions were given and no family would take them.
+
+    Raises:
+        SettingsError: None would (``anomalies.unused_outlines``).
+    """
+    if not any(map(takes_outlines, families.values())):
+        raise SettingsError(
+            f"lesion shapes were given, and {', '.join(families)} would not take them: leave --lesion-shapes "
+            "out, or choose a family that has shapes, such as hyperintense, and leave shapes.kinds to it",
+            code="anomalies.unused_outlines",
+        )
 
 
 class Split(NamedTuple):
@@ -195,4 +248,12 @@ def _often(share: float) -> str:
     return "" if share == 1 else f" ({100 * share:.0f} %)"
 
 
-__all__ = ["Mixture", "Split", "spelled", "split"]
+__all__ = [
+    "Mixture",
+    "Split",
+    "prior_of",
+    "refuse_unused_outlines",
+    "spelled",
+    "split",
+    "takes_outlines",
+]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 MARGIN_MM = 6.0
 """Around a lesion in which the distance to it is known; further out it is this."""
 FEWEST_VOXELS = 8
+MOST_VALUES = 64
+"""That a mask holds: 0 and 1, or numbered lesions; images that show anatomy hold more."""
+LARGEST_SHARE = 1 / 3
+"""Of its image, that a lesion fills; what is larger is a head or a brain."""
 MOST_OUTLINES = 2000
 SCALES = 0.5, 2.0
 """Lesions are scaled to the size that is asked for, by no more than this."""
@@ -76,13 +80,48 @@ class Outlines:
         if not self.each:
             raise SettingsError("there is no outline of a lesion to choose from", code="anomalies.outlines")
 
+    @property
+    def diameter_mm(self) -> tuple[float, float]:
+        """Of the smallest and of the largest, of the ball of its volume."""
+        sizes = [outline.diameter_mm for outline in self.each]
+        return min(sizes), max(sizes)
+
+    def attainable_mm(self, asked_mm: tuple[float, float]) -> tuple[float, float]:
+        """Return the diameters, of those asked for, that scaled lesions can have.
+
+        Args:
+            asked_mm: Smallest and largest.
+
+        Raises:
+            SettingsError: None (``anomalies.outline_sizes``).
+        """
+        smallest, largest = self.diameter_mm
+        low, high = max(asked_mm[0], smallest * SCALES[0]), min(asked_mm[1], largest * SCALES[1])
+        if low > high:
+            raise SettingsError(
+                f"shapes: diameter_mm asks for {asked_mm[0]:g} to {asked_mm[1]:g} mm, and {self.describe()} "
+                f"have {smallest * SCALES[0]:.1f} to {largest * SCALES[1]:.1f} mm; ask for such diameters, "
+                "or give lesions of other sizes as --lesion-shapes", code="anomalies.outline_sizes",
+            )  # fmt: skip
+        return low, high
+
     def describe(self) -> str:
         """Return in words how many there are and how large."""
-        sizes = sorted(outline.diameter_mm for outline in self.each)
+        low, high = self.diameter_mm
         return (
-            f"{len(sizes)} outlines of {sizes[0]:.0f} to {sizes[-1]:.0f} mm, turned, warped and scaled by "
+            f"{len(self.each)} outlines of {low:.0f} to {high:.0f} mm, turned, warped and scaled by "
             f"{SCALES[0]:g} to {SCALES[1]:g}"
         )
+
+    def ranges(self) -> dict[str, Any]:
+        """Return the same as JSON types, and by which hash the lesions are known again."""
+        low, high = self.diameter_mm
+        return {
+            "count": len(self.each),
+            "diameter_mm": [round(low, 1), round(high, 1)],
+            "scales": list(SCALES),
+            "sha256": self.sha256,
+        }
 
 
 def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float] | np.ndarray]]) -> Outlines:
@@ -111,13 +150,15 @@ def outlines_of(masks: Iterable[tuple[np.ndarray, Sequence[float] | np.ndarray]]
 def read_outlines(folder: Path) -> Outlines:
     """Return the lesions of a folder of masks, or of one mask; other images there are no masks by their name.
 
-    Where no name tells of masks or lesions, every image is taken for one.
+    Where no name tells of masks or lesions, every image must be one. Inside is what is not 0.
 
     Raises:
-        ScanError: There is no image, or one cannot be read as a mask, or no lesion is large enough.
+        ScanError: There is no image, or one is no mask: it holds fractions, negative or many values
+            (``anomalies.no_mask``), or a region too large for a lesion (``anomalies.no_lesion``); or no
+            lesion is large enough.
     """
-    from mednovelty.io.guard import unreadable
-    from mednovelty.io.mask import read_mask
+    from mednovelty.io.guard import shown, unreadable
+    from mednovelty.io.mask import read_on_grid
     from mednovelty.io.names import is_image, looks_like_lesions, looks_like_mask, stem
     from mednovelty.io.nifti_source import DEFAULTS
     from mednovelty.io.readers import open_image
@@ -132,13 +173,10 @@ def read_outlines(folder: Path) -> Outlines:
     masks: list[tuple[np.ndarray, np.ndarray]] = []
     for path in named or images:
         grid = open_image(path, DEFAULTS).grid
-        try:
-            inside, _ = read_mask(path, grid, path.name)
-        except ScanError as error:
-            if error.code == "mask.empty":  # A healthy scan's.
-                continue
-            raise
-        masks.append((inside, grid.spacing_mm))
+        values, _ = read_on_grid(path, grid, path.name)
+        inside = _inside(values + 0.0, shown(path))
+        if inside.any():  # A healthy scan's is empty.
+            masks.append((inside, grid.spacing_mm))
     try:
         return outlines_of(masks)
     except SettingsError as error:
@@ -188,6 +226,29 @@ def distances_mm(
             places = places[:, None]
         found[i] = sampled(distance[None, None], places[None])[0, 0].reshape(tuple(space))
     return found * columns(scales, axes)
+
+
+def _inside(values: np.ndarray, name: str) -> np.ndarray:
+    """Return what is not 0 in a mask, ``(I, J, K)`` bool; refuse what is none."""
+    different = np.unique(values)
+    whole = np.isfinite(different).all() and (different == np.rint(different)).all()
+    if not whole or different[0] < 0 or len(different) > MOST_VALUES:
+        kind = "values" if whole else "values, not all of them whole numbers"
+        raise ScanError(
+            f"{name}: holds {len(different):,} different {kind}, from {different[0]:g} to {different[-1]:g}: "
+            "a lesion mask holds 0, and 1 or numbers of lesions where one is; give masks, not scans, and cut "
+            "fractions at 0.5", code="anomalies.no_mask",
+        )  # fmt: skip
+    inside = values > 0
+    numbered, count = label(inside)
+    largest = np.bincount(numbered.ravel())[1:].max() if count else 0
+    if largest > LARGEST_SHARE * inside.size:
+        raise ScanError(
+            f"{name}: a region fills {100 * largest / inside.size:.0f} % of the image, more than a lesion "
+            f"does ({100 * LARGEST_SHARE:.0f} %); give masks of lesions, not of heads or brains",
+            code="anomalies.no_lesion",
+        )  # fmt: skip
+    return inside
 
 
 def _outline(lesion: np.ndarray, spacing_mm: tuple[float, float, float]) -> Outline:

@@ -9,7 +9,9 @@
 =========== =====================================================================================
 
 Each makes a distance to its outline in mm, above 0 inside; the profile is 0.5 there and goes from 0 to 1 over
-a soft edge. Sizes are diameters of the ball (in slices: the circle) of the same volume.
+a soft edge. Sizes are diameters of the ball (in slices: the circle) of the same volume: of ``field`` that of
+the largest island, beside which there are smaller ones; of ``outline`` that of the whole lesion, through
+which slices show a random section, at most as large.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ from mednovelty.errors import SettingsError
 
 Kind = Literal["field", "ellipsoid", "blob", "border", "outline"]
 WORDS = {
-    "field": "islands of a smooth random field",
+    "field": "islands of a smooth random field, the largest of that size",
     "ellipsoid": "ellipsoids",
     "blob": "uneven blobs",
     "border": "uneven blobs at borders of tissues",
-    "outline": "outlines of real lesions",
+    "outline": "outlines of real lesions, of which slices show sections of at most that size",
 }
 UNEVENNESS = 0.25
 """Of blobs: standard deviation of the logarithm of the radius along the outline."""
@@ -60,7 +62,8 @@ class Shapes:
 
     Attributes:
         kinds: See the head of this module; each sample has one of them, all equally often.
-        diameter_mm: Smallest and largest; as many between 4 and 8 as between 20 and 40.
+        diameter_mm: Smallest and largest; as many between 4 and 8 as between 20 and 40. Of ``field`` of the
+            largest island; of ``outline``, of the sizes that scaled lesions can have, of the whole lesion.
         edge_mm: Narrowest and widest soft edge.
         most: At most so many in a sample, at least one.
     """
@@ -85,7 +88,7 @@ class Shapes:
         """Return ``(B, *space)`` profiles, 0 outside the mask; of voxels, which have no axes, the mask.
 
         Raises:
-            SettingsError: Real outlines are asked for, and the host has none.
+            SettingsError: Real outlines are asked for, and the host has none, or none of these sizes.
         """
         if "outline" in self.kinds and host.outlines is None:
             raise SettingsError(
@@ -107,16 +110,21 @@ class Shapes:
                 profile[chosen] = soft(distance, edges[chosen])
         return profile * host.mask
 
-    def describe(self) -> str:
-        """Return them in words."""
+    def describe(self, *, edges: bool = True) -> str:
+        """Return them in words; without ``edges`` nothing of how soft these are."""
         low, high = self.diameter_mm
         kinds = [WORDS[kind] for kind in self.kinds]
-        listed = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-        edge = f"{self.edge_mm[0]:g} to {self.edge_mm[1]:g} mm"
-        return f"1 to {self.most} shapes of {low:g} to {high:g} mm ({listed}) with soft edges of {edge}"
+        listed = kinds[0] if len(kinds) == 1 else f"{'; '.join(kinds[:-1])}; or {kinds[-1]}"
+        words = f"1 to {self.most} shapes of {low:g} to {high:g} mm ({listed})"
+        edge = f" with soft edges of {self.edge_mm[0]:g} to {self.edge_mm[1]:g} mm"
+        return words + edge * edges
 
     def _distance(self, kind: Kind, host: Host, counts: Tensor, generator: Generator) -> Tensor:
-        diameters = log_uniform((len(counts), self.most), *self.diameter_mm, generator)
+        sizes_mm = self.diameter_mm
+        if kind == "outline":
+            assert host.outlines is not None
+            sizes_mm = host.outlines.attainable_mm(sizes_mm)
+        diameters = log_uniform((len(counts), self.most), *sizes_mm, generator)
         if kind == "field":
             return _islands(host, diameters[:, 0], counts, generator)
         distance = torch.full(host.mask.shape, -torch.inf, device=host.images.device)

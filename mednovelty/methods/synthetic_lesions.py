@@ -97,8 +97,9 @@ class SyntheticLesionsMethod:
 
         Raises:
             ScanError: The folder of lesion shapes is not there, or has none.
+            SettingsError: They cannot have the sizes that a family asks for.
         """
-        _ = self.outlines
+        model.mixtures.training.describe(self.outlines)
 
     @cached_property
     def outlines(self) -> Outlines | None:
@@ -195,7 +196,7 @@ class SyntheticLesionsMethod:
         """
         mixtures = model.mixtures
         rows = found_of_all(self, model, validation, generator)
-        prior, held = mixtures.training.describe(), mixtures.validation.describe()
+        prior, held = mixtures.training.describe(self.outlines), mixtures.validation.describe()
         own = [row for row in rows if row["trained_on"]]
         others = [row for row in rows if row["family"] in mixtures.validation.families]
         best = max((row["auroc"] for row in own), default=0.0)

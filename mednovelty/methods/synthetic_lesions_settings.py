@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mednovelty.anomalies.mixture import Split, spelled, split
+from mednovelty.anomalies.mixture import Split, refuse_unused_outlines, spelled, split
 from mednovelty.errors import SettingsError
 from mednovelty.methods.hypersphere_settings import MOST_LAYERS, MOST_UNITS, check_between, check_choice
 from mednovelty.nn.augmentation import Augmentation
@@ -68,8 +68,8 @@ class SyntheticLesionsSettings:
         held_out: Families to validate on, which are not trained on; none: the counterpart of the first.
         anomaly_settings: Of families, by name.
         weights: How often families come, by name; 1 where nothing is said.
-        lesion_shapes: Folder of lesion masks whose outlines families with shapes take. Only read when
-            fitting.
+        lesion_shapes: Folder of lesion masks whose outlines families with shapes take, one of them at
+            least. Only read when fitting.
         clean: Of normal samples, how many get no anomaly; each is drawn anew at each pass.
         weight: Of voxels with an anomaly beside others in the cross entropy. Log-odds are told without it.
             None: 4, in windows, of which an anomaly fills far less, 100.
@@ -136,8 +136,9 @@ class SyntheticLesionsSettings:
             gradients: Whether they are of diffusion.
 
         Raises:
-            SettingsError: What is named is not of such samples (``anomalies.kind``), or the one of a family
-                trained on is held out, too (``anomalies.held_out``).
+            SettingsError: What is named is not of such samples (``anomalies.kind``), the one of a family
+                trained on is held out, too (``anomalies.held_out``), or nothing would take the lesion shapes
+                (``anomalies.unused_outlines``).
             UnknownPluginError: No family is called so; the nearest is suggested.
         """
         network = self.network if self.network != "auto" else "unet" if images else "mlp"
@@ -163,6 +164,14 @@ class SyntheticLesionsSettings:
                 f"anomalies {', '.join(anomalies)} are of {made.training.needs}, and these samples are of "
                 f"{needs}; see mednovelty list anomalies", code="anomalies.kind",
             )  # fmt: skip
+        if self.lesion_shapes:
+            if not images:
+                raise SettingsError(
+                    "lesion shapes were given, and samples are single voxels, which have none: leave "
+                    "--lesion-shapes out, or choose a recipe of windows, such as qspace-volumes",
+                    code="anomalies.unused_outlines",
+                )
+            refuse_unused_outlines(made.training.families)
         return found
 
     def split(self) -> Split:
