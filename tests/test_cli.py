@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from cohorts import FAST_TOML, tiny_cohort, tiny_detector
@@ -194,8 +195,10 @@ def test_a_stopped_fit_keeps_its_checkpoint_and_resumes(number, code, tmp_path):
         "-o",
         str(tmp_path / "model"),
     ]
+    # Jobs in the background of a shell may ignore interrupts, and so would what they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen([*words, "--settings", str(tmp_path / "fast.toml")], env=ENVIRONMENT,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+                               stderr=subprocess.PIPE, text=True, preexec_fn=heed)  # fmt: skip
     checkpoint = tmp_path / "model" / "checkpoint.safetensors"
     until = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < until:

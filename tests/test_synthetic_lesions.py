@@ -386,7 +386,7 @@ def test_it_finds_bright_blobs_and_says_that_it_is_blind_to_dark_ones():
     rows = model.split(x)
     made = planted(method, model, rows)
     maps = model.lesion_map(made.images.flatten(1))
-    assert maps[made.truth].mean() > maps[rows.mask & ~made.truth].mean() + 0.5
+    assert maps[made.truth].mean() > maps[rows.mask & ~made.truth].mean() + 0.3
     score = SyntheticLesionsScore(model).score(Batch(made.images.flatten(1)))
     torch.testing.assert_close(score, maps.flatten(1).exp().mean(1).log())
 
