@@ -247,6 +247,7 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
     )
     unscored = scan.n_voxels - int(np.count_nonzero(covered))
     seconds = time.monotonic() - start
+    warnings = [*scan.warnings, *_seen_before(run, scan.sha256)]
     for name, novelty in maps.items():
         novelty.save(place.map(name))
         facts: dict[str, Any] = {**key, "Runtime": {"Seconds": round(seconds, 3), "PeakMiB": peak_mib()}}
@@ -258,7 +259,7 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
         facts["Images"] = {image: sha256_of_file(place.image(name, image)) for image in novelty.images}
         if run.pvalues is not None:
             facts["Calibration"] = run.pvalues.write(place, novelty, covered, regions, calibrated.key)
-        facts["Warnings"] = [*scan.warnings, *_seen_before(run, scan.sha256)]
+        facts["Warnings"] = warnings
         sidecar = sidecar_of(run.detector, scan, novelty, place, facts)
         write_text_atomic(place.sidecar(name), json.dumps(json_types(sidecar), indent=2) + "\n")
     return scan.n_voxels

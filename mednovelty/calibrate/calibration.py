@@ -171,11 +171,13 @@ class Calibration:
         own = [region for region in self._nulls(score) if region != ALL]
         found = [floor_p(self.counts(score))]
         if own:
-            found += [floor_p([of_scan.get(int(region), 0) for of_scan in self._counts]) for region in own]
+            found += [
+                floor_p([of_scan.get(int(region), 0) for of_scan in self._voxels_by_region]) for region in own
+            ]
         return max(found)
 
     @cached_property
-    def _counts(self) -> list[dict[int, int]]:
+    def _voxels_by_region(self) -> list[dict[int, int]]:
         """Of each scan, how many voxels it has by region."""
         counted = []
         for number in range(len(self.scans)):

@@ -56,9 +56,12 @@ class Member:
 
     def samples(self, id: str) -> int | None:
         """Return how many samples a calibration scan has of a score with one value a sample; else None."""
-        place = [scan.id for scan in self.calibration.scans].index(id)
         counts = self.calibration.samples.get(self.score)
-        return None if counts is None else counts[place]
+        return None if counts is None else counts[self.place(id)]
+
+    def place(self, id: str) -> int:
+        """Return which of the calibration's scans it is."""
+        return [scan.id for scan in self.calibration.scans].index(id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +245,8 @@ def _counted(
 
 
 def _maps_of(member: Member, id: str) -> tuple[ScanMaps, str]:
-    scans = member.calibration.scans
-    number = next(number for number, scan in enumerate(scans) if scan.id == id)
-    return member.calibration.maps(number), scans[number].sha256
+    number = member.place(id)
+    return member.calibration.maps(number), member.calibration.scans[number].sha256
 
 
 def _left_out(member: Member, ids: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
