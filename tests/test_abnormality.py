@@ -1,6 +1,7 @@
 """What a detector takes to be abnormal, and who told it: sidecars, card, every table and picture."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -224,6 +225,19 @@ def test_a_scan_that_its_detector_was_told_of_is_no_test(tmp_path):
         "are labelled as abnormal); its maps of this scan are no test" in warnings
     )
     assert sum("this very scan" in warning for warning in warnings) == 1
+
+
+def test_scans_whose_outlines_were_planted_are_no_test(tmp_path):
+    """In any family of a mixture; by the mask's own bytes."""
+    out, masks = taught(tmp_path, 3)
+    own = hashlib.sha256(next(masks.rglob("*sub-02*.nii.gz")).read_bytes()).hexdigest()
+    ranges = {"hyperintense": {"outlines": {"masks": ["0" * 64, own]}}, "texture": {"sigma": [1, 2]}}
+    for id in ("sub-01", "sub-02", "sub-03"):
+        tell(out, id, A, Score__prior={"words": "bright blobs", "ranges": ranges})
+    assert [warning for warning in evaluate(out, masks, settings=FAST).warnings if "outlines" in warning] == [
+        f"{A}: the outlines of the lesions of sub-02 were planted when its detector was trained "
+        "(--lesion-shapes); it may know their shapes, so leave those scans out of a test"
+    ]
 
 
 def test_one_semi_supervised_map_names_them_all_and_is_told(tmp_path):

@@ -1,5 +1,6 @@
 """Where anomalies lie: sizes in mm whatever the voxels, soft edges, tissue borders, real outlines."""
 
+import hashlib
 import math
 
 import nibabel as nib
@@ -200,6 +201,8 @@ def test_outlines_are_read_from_a_folder_of_masks(tmp_path):
     nib.save(nib.Nifti1Image(mask * 100.0, affine), tmp_path / "sub-1_FLAIR.nii.gz")
     found = read_outlines(tmp_path)
     assert [outline.spacing_mm for outline in found.each] == [spacing]
+    own = hashlib.sha256((tmp_path / "sub-1_lesion_mask.nii.gz").read_bytes()).hexdigest()
+    assert found.ranges()["masks"] == [own]
     (tmp_path / "sub-1_lesion_mask.nii.gz").unlink()
     with pytest.raises(ScanError, match="0 masks, and no lesion of 8 voxels or more"):
         read_outlines(tmp_path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +71,12 @@ class Outlines:
     Attributes:
         each: At least one.
         sha256: Of all of their distances: says whose lesions a detector has seen the shape of.
+        masks: The hashes of the files that they are from, by which they are known again; empty: of no files.
     """
 
     each: tuple[Outline, ...]
     sha256: str
+    masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.each:
@@ -121,6 +123,7 @@ class Outlines:
             "diameter_mm": [round(low, 1), round(high, 1)],
             "scales": list(SCALES),
             "sha256": self.sha256,
+            "masks": list(self.masks),
         }
 
 
@@ -157,7 +160,7 @@ def read_outlines(folder: Path) -> Outlines:
             (``anomalies.no_mask``), or a region too large for a lesion (``anomalies.no_lesion``); or no
             lesion is large enough.
     """
-    from mednovelty.io.guard import shown, unreadable
+    from mednovelty.io.guard import sha256_of_file, shown, unreadable
     from mednovelty.io.mask import read_on_grid
     from mednovelty.io.names import is_image, looks_like_lesions, looks_like_mask, stem
     from mednovelty.io.nifti_source import DEFAULTS
@@ -171,14 +174,16 @@ def read_outlines(folder: Path) -> Outlines:
     images = [folder] if folder.is_file() else [path for path in walk(folder, []) if is_image(path)]
     named = [path for path in images if looks_like_lesions(path) or looks_like_mask(stem(path))]
     masks: list[tuple[np.ndarray, np.ndarray]] = []
+    hashes: list[str] = []
     for path in named or images:
         grid = open_image(path, DEFAULTS).grid
         values, _ = read_on_grid(path, grid, path.name)
         inside = _inside(values + 0.0, shown(path))
         if inside.any():  # A healthy scan's is empty.
             masks.append((inside, grid.spacing_mm))
+            hashes.append(sha256_of_file(path))
     try:
-        return outlines_of(masks)
+        return replace(outlines_of(masks), masks=tuple(hashes))
     except SettingsError as error:
         raise ScanError(
             f"{folder}: {len(masks)} masks, and no lesion of {FEWEST_VOXELS} voxels or more in them; give a "

@@ -16,7 +16,7 @@ from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.evaluation.study import Study
 from mednovelty.evaluation.together import combine, pairs_of
 from mednovelty.evaluation.truth import Truth, read_truth
-from mednovelty.io.guard import shown
+from mednovelty.io.guard import sha256_of_file, shown
 from mednovelty.io.manifest import read_manifest
 
 
@@ -78,7 +78,13 @@ def evaluate(
         trivial=frozenset(
             score for truth in study.truths for score, made in truth.files.made.items() if made.trivial
         ),
-        warnings=(*warnings, *study.warnings(), *_taught(study.truths), *_left_out(without, unknown)),
+        warnings=(
+            *warnings,
+            *study.warnings(),
+            *_taught(study.truths),
+            *_planted({truth.id: (truth, owned[truth.id]) for truth in study.truths}),
+            *_left_out(without, unknown),
+        ),
         scans_without_mask=without,
         masks_without_scan=unknown,
         reasons=why,
@@ -162,6 +168,22 @@ def _taught(truths: list[Truth]) -> list[str]:
                 "scans, the others not; all of it counts as semi-supervised"
             )
     return said
+
+
+def _planted(truths: dict[str, tuple[Truth, Path]]) -> list[str]:
+    """Say whose outlines a detector was trained on; a mask that was saved anew is not known again."""
+    known: dict[str, list[str]] = {}
+    for id, (truth, mask) in truths.items():
+        planted = {score: made.outlines for score, made in truth.files.made.items() if made.outlines}
+        if planted:
+            sha256 = sha256_of_file(mask)
+            for score in (score for score, outlines in planted.items() if sha256 in outlines):
+                known.setdefault(score, []).append(id)
+    return [
+        f"{score}: the outlines of the lesions of {_some(ids)} were planted when its detector was trained "
+        "(--lesion-shapes); it may know their shapes, so leave those scans out of a test"
+        for score, ids in known.items()
+    ]
 
 
 def _left_out(without: tuple[str, ...], strangers: tuple[str, ...]) -> list[str]:

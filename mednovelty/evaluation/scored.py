@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Made:
         annotated: What its detector was told of this very scan, in words; empty where nothing.
         method: Of its detector.
         prior: What the method was trained to find, in words.
+        outlines: The hashes of the lesion masks whose outlines were planted in its training.
     """
 
     detector: str | None
@@ -51,6 +52,7 @@ class Made:
     annotated: str | None = None
     method: str | None = None
     prior: str | None = None
+    outlines: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, sidecar: dict[str, Any]) -> Made:
@@ -77,6 +79,7 @@ class Made:
             _text(sidecar.get("AnnotatedInTraining")),
             _text(detector_told.get("Method")),
             _text(_dict(score.get("prior")).get("words")),
+            frozenset(_outlines(_dict(score.get("prior")).get("ranges"))),
         )
 
     @classmethod
@@ -94,11 +97,19 @@ class Made:
             None,
             bool(one.semi_supervised or other.semi_supervised),
             one.annotated or other.annotated,
+            outlines=one.outlines | other.outlines,
         )
 
 
 def _dict(told: Any) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
+
+
+def _outlines(families: Any) -> Iterator[str]:
+    """Yield the hashes of the masks whose outlines any family planted."""
+    for told in _dict(families).values():
+        masks = _dict(_dict(told).get("outlines")).get("masks")
+        yield from (mask for mask in masks if isinstance(mask, str)) if isinstance(masks, list) else ()
 
 
 def _text(told: Any) -> str | None:
