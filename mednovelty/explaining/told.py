@@ -212,7 +212,9 @@ def _image(why: VoxelWhy) -> list[str]:
             beside.append(f"the model's reconstruction {at(why.reconstruction, group):.2f}")
         if len(why.normals):
             beside.append(f"nearest normals {np.mean([at(one, group) for one in why.normals]):.2f}")
-        parts.append(f"{group.name} {at(why.signal, group):.2f} ({', '.join(beside) or 'nothing beside'})")
+        parts.append(
+            f"{group.name} {at(why.signal, group):.2f}" + (f" ({', '.join(beside)})" if beside else "")
+        )
     flat = [
         f"The model draws {group.name} nearly flat (it varies {_percent(share)} as much as the image): how "
         "far the image is from that tells how bright it is, and nothing of what would be there in health."

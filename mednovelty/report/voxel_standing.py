@@ -41,7 +41,7 @@ def draw_standing(axes: Axes, score: ScoreWhy, slices: Slices) -> None:
     axes.axvline(score.value, color=LESION_COLOUR, linewidth=2, label="this voxel")
     axes.set_ylim(bottom=lowest)
     stands = score.standing
-    told = f"{score.score}: {words}\nnumber {stands.above:,} of {stands.of:,} voxels of this scan"
+    told = f"{score.score}\n{words}\nnumber {stands.above:,} of {stands.of:,} voxels of this scan"
     axes.set_title(plain(told), fontsize=9)
     axes.set_xlabel(plain(score.score), fontsize=8)
     axes.set_ylabel("voxels", fontsize=8)
