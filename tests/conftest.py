@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads of several workers wait for each other: up to five times the time of the processor.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("mednovelty", deadline=None, derandomize=True)
 settings.load_profile("mednovelty")
 
