@@ -30,6 +30,7 @@ GREY_PERCENTILES = (1.0, 99.5)
 """Of the background inside the mask: black and white."""
 _HIGHEST_PERCENTILE = 99.9
 """Of a raw map: its last colour."""
+_LARGEST_TABLE_BYTES = 64 << 20
 MOST_SEGMENTS = 100
 """More would make 3D Slicer slow; the rest, the smallest, becomes one segment."""
 
@@ -134,21 +135,46 @@ def scene_of(scan: ScanToShow) -> Scene:
     return Scene(scan.colours.name, _background(scan, background), shown, _views(background, cut), active)
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What a scene needs of a line of ``clusters.tsv``."""
+
+    segment: Segment
+    peak_mm: Point
+
+
 def segments_of(one: ScoredMap) -> list[Segment]:
     """Return the segments of a score's clusters, named by number, volume and region of ``clusters.tsv``.
 
     Raises:
         ScanError: The table cannot be read, or is none.
     """
+    return [row.segment for row in _rows(one)]
+
+
+def _rows(one: ScoredMap) -> list[_Row]:
     path = one.names.clusters
-    rows = list(csv.DictReader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = list(
+        csv.DictReader(
+            read_text(path, _LARGEST_TABLE_BYTES).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE
+        )
+    )
     try:
-        return [Segment(int(row["cluster"]), _name_of(row)) for row in rows]
+        return [_row(row) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise ScanError(
-            f"{path}: no table of clusters ({error!r}); run mednovelty threshold again",
+            f"{path.name}: no table of clusters ({error!r}); run mednovelty threshold again",
             code="clusters.damaged",
         ) from error
+
+
+def _row(row: Mapping[str, str]) -> _Row:
+    number, region = int(row["cluster"]), row.get("region")
+    name = f"cluster {number}: {float(row['volume_mm3']) / 1000:.3g} ml"
+    if region and region != "n/a":
+        name += f", {region}"
+    x, y, z = (float(row[f"peak_{axis}_mm"]) for axis in "xyz")
+    return _Row(Segment(number, name), (x, y, z))
 
 
 def merged(labels: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray, list[Segment]]:
@@ -160,12 +186,6 @@ def merged(labels: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray,
     together = Segment(rest[0].label, f"clusters {rest[0].label} to {rest[-1].label}, together")
     labels = np.where(np.isin(labels, [one.label for one in rest]), rest[0].label, labels)
     return labels, [*kept, together]
-
-
-def _name_of(row: Mapping[str, str]) -> str:
-    name = f"cluster {int(row['cluster'])}: {float(row['volume_mm3']) / 1000:.3g} ml"
-    region = row.get("region")
-    return f"{name}, {region}" if region and region != "n/a" else name
 
 
 def _first_to_show(scan: ScanToShow, known: Sequence[ScoredMap]) -> int:
@@ -239,10 +259,8 @@ def _digits(span: float) -> int:
 
 def _cut_mm(scan: ScanToShow, one: ScoredMap, background: Volume) -> Point:
     """Return the peak of the largest cluster; without any, the middle of the mask."""
-    if one.clusters:
-        rows = csv.DictReader(one.names.clusters.read_text(encoding="utf-8").splitlines(), delimiter="\t")
-        for row in rows:
-            return float(row["peak_x_mm"]), float(row["peak_y_mm"]), float(row["peak_z_mm"])
+    if one.clusters and (rows := _rows(one)):
+        return rows[0].peak_mm
     inside = np.argwhere(scan.mask)
     middle = inside.mean(axis=0) if len(inside) else (np.array(scan.mask.shape) - 1) / 2
     return _in_mm(middle, background.affine)
