@@ -35,6 +35,8 @@ def main(scene_path, request_path, out):
             for one in all_of(scene, "vtkMRMLSegmentationNode")
         },
     }
+    if "module" in request:
+        told["layers"] = layers_of(scene, request)
     told["views"] = {view: rendered(scene, view, request["size"], out) for view in ("Red", "Green", "Yellow")}
     (out / "told.json").write_text(json.dumps(told))
 
@@ -163,6 +165,32 @@ def rendered(scene, view, size, out):
     np.save(out / f"{view}.npy", pixels[::-1, :, :3])
     xy_to_ras = node.GetXYToRAS()
     return [[xy_to_ras.GetElement(i, j) for j in range(4)] for i in range(4)]
+
+
+def layers_of(scene, request):
+    """Do what the module does to a scene, by its own functions."""
+    sys.path.insert(0, request["module"])
+    sys.dont_write_bytecode = True
+    from MedNoveltyLib import layers
+
+    maps, segmentations = layers.maps_in(scene), layers.segmentations_in(scene)
+    before = layers.shown_score(scene)
+    layers.show(scene, maps[request["score"]], list(segmentations.values()))
+    layers.set_threshold(maps[request["score"]], request["lower"])
+    layers.jump(scene, request["jump"])
+    offsets = {}
+    for view, row in (("Red", 2), ("Green", 1), ("Yellow", 0)):
+        matrix = scene.GetNodeByID(f"vtkMRMLSliceNode{view}").GetSliceToRAS()
+        offsets[view] = matrix.GetElement(row, 3)
+    return {
+        "before": before,
+        "after": layers.shown_score(scene),
+        "maps": sorted(maps),
+        "outlined": {score: one.GetDisplayNode().GetVisibility() for score, one in segmentations.items()},
+        "threshold": layers.threshold_of(maps[request["score"]]),
+        "cut": offsets,
+        "none": sorted(layers.maps_in(scene, [])),
+    }
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from scored_scans import BOX, GRIDS, PEAK, SHAPE, write_scored
 
 from mednovelty.viewers.colours import map_colours
+from mednovelty.viewers.module_files import SOURCE
 from mednovelty.viewers.slicer import write_scenes
 
 # Another package is called slicer, too; this one brings slicer_core along.
@@ -22,11 +23,11 @@ PROBE = Path(__file__).with_name("slicer_probe.py")
 N = 160
 
 
-def probed(scene, points, folder):
+def probed(scene, points, folder, **more):
     """Return what 3D Slicer's libraries tell of a scene; fail on whatever they complain of."""
     folder.mkdir(exist_ok=True)
     request = folder / "request.json"
-    request.write_text(json.dumps({"points": np.asarray(points).tolist(), "size": N}))
+    request.write_text(json.dumps({"points": np.asarray(points).tolist(), "size": N, **more}))
     done = subprocess.run(
         [sys.executable, PROBE, scene, request, folder], capture_output=True, text=True, check=False
     )
@@ -145,3 +146,19 @@ def test_names_that_want_to_be_something_else_stay_names(tmp_path):
     write_scenes(written.out)
     told = probed(written.scene, [written.mm(PEAK)], tmp_path / "probe")
     assert any(volume["values"] == [5.0] for volume in told["volumes"].values())
+
+
+def test_the_module_changes_layers_thresholds_and_cuts(tmp_path):
+    written = write_scored(tmp_path / "out", GRIDS["oblique"])
+    write_scenes(written.out)
+    point = written.mm(PEAK).tolist()
+    asked = {"module": str(SOURCE / "MedNovelty"), "score": "raw_b0", "lower": 2.5, "jump": point}
+    told = probed(written.scene, [point], tmp_path / "probe", **asked)
+    assert told["layers"]["maps"] == ["elbo", "raw_b0"]
+    assert (told["layers"]["before"], told["layers"]["after"]) == ("elbo", "raw_b0")
+    assert told["layers"]["none"] == []
+    # The outlines of another score's clusters go with its map.
+    assert told["layers"]["outlined"] == {"elbo": 0}
+    assert told["layers"]["threshold"][0] == 2.5
+    cut = [told["layers"]["cut"][view] for view in ("Yellow", "Green", "Red")]
+    assert cut == pytest.approx(point)
