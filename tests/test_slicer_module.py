@@ -257,8 +257,9 @@ def test_details_say_how_far_a_scan_is():
 def test_progress_is_read_from_what_is_said(lib):
     progress = lib.program.Progress(2)
     fractions = []
-    for line in ("not calibrated", "sub-01: 1,000 of 4,000 samples scored", "sub-01: done ",
-                 "sub-02: up to date", "2 scored", "sub-02: 1 of 4 samples scored", "mednovelty: no space left", ""):  # fmt: skip
+    said = ("not calibrated", "sub-01: 1,000 of 4,000 samples scored", "sub-01: done ", "sub-02: up to date",
+            "2 scored", "sub-02: 1 of 4 samples scored", "mednovelty: no space left", "")  # fmt: skip
+    for line in said:
         progress.take(line)
         fractions.append(progress.fraction)
     assert fractions == [None, 0.125, 0.5, 0.99, 0.99, 0.99, 0.99, 0.99]

@@ -328,6 +328,16 @@ def test_a_region_is_in_the_name_of_a_segment(written):
     assert keys["Segment0_Name"].endswith(" ml, Left-Thalamus")
 
 
+def test_without_a_background_the_mask_lies_below(written):
+    written.path("desc-background.nii.gz").unlink()
+    assert statuses(written.out) == ["done"]
+    files = {node.get("fileName") for node in nodes(written.scene).values()}
+    assert "sub-01_desc-brain_mask.nii.gz" in files
+    save(written.path("desc-background.nii.gz"), written.background, written.affine, np.float32)
+    assert statuses(written.out) == ["done"]
+    assert "sub-01_desc-background.nii.gz" in written.scene.read_text()
+
+
 def test_a_damaged_table_is_told(written):
     written.path("desc-elbo_clusters.tsv").write_text("cluster\tvolume_mm3\npeak\t1\n")
     (one,) = write_scenes(written.out)

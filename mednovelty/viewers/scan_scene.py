@@ -28,6 +28,8 @@ from mednovelty.viewers.seg_nrrd import Segment
 
 GREY_PERCENTILES = (1.0, 99.5)
 """Of the background inside the mask: black and white."""
+_GREY_OF_MASK = (0.0, 3.0)
+"""Its 1 is then a dark grey."""
 _HIGHEST_PERCENTILE = 99.9
 """Of a raw map: its last colour."""
 _LARGEST_TABLE_BYTES = 64 << 20
@@ -65,10 +67,21 @@ class ScanToShow:
         """The colour table."""
         return self.file("_novelty.ctbl")
 
+    @property
+    def mask_file(self) -> Path:
+        """The brain mask."""
+        return self.file("_desc-brain_mask.nii.gz")
+
+    @property
+    def background_file(self) -> Path:
+        """The image below; the mask where there is none, as of maps combined from folders without it."""
+        found = self.file("_desc-background.nii.gz")
+        return found if found.is_file() else self.mask_file
+
     @cached_property
     def mask(self) -> np.ndarray:
         """``(I, J, K)`` bool, where it was scored."""
-        return read_volume(self.file("_desc-brain_mask.nii.gz")).data[0] > 0
+        return read_volume(self.mask_file).data[0] > 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ def scene_of(scan: ScanToShow) -> Scene:
     """
     known = [ScoredMap.read(score, path) for score, path in scan.maps.items()]
     active = _first_to_show(scan, known)
-    background = read_volume(scan.file("_desc-background.nii.gz"))
+    background = read_volume(scan.background_file)
     shown = [_foreground(scan, one, background) for one in known]
     cut = _cut_mm(scan, known[active], background)
     return Scene(scan.colours.name, _background(scan, background), shown, _views(background, cut), active)
@@ -203,11 +216,13 @@ def _first_to_show(scan: ScanToShow, known: Sequence[ScoredMap]) -> int:
 
 
 def _background(scan: ScanToShow, background: Volume) -> Shown:
+    file, name = scan.background_file, f"{scan.stem} background"
+    if file == scan.mask_file:
+        return Shown(file.name, name, *_GREY_OF_MASK)
     values = background.data[0][scan.mask]
     values = values[np.isfinite(values)]
     low, high = (float(end) for end in np.percentile(values, GREY_PERCENTILES)) if values.size else (0.0, 1.0)
-    file = scan.file("_desc-background.nii.gz").name
-    return Shown(file, f"{scan.stem} background", low, high if high > low else low + 1.0)
+    return Shown(file.name, name, low, high if high > low else low + 1.0)
 
 
 def _foreground(scan: ScanToShow, one: ScoredMap, background: Volume) -> Foreground:
@@ -231,7 +246,8 @@ def _foreground(scan: ScanToShow, one: ScoredMap, background: Volume) -> Foregro
         score=one.score,
         lower=level.lower,
         upper=float(values.max(initial=high)),
-        title=f"{one.score}: {what}, {level.short}",
+        # Short, since it lies over the picture; the name stands in each view's corner.
+        title=what,
         words=level.words,
         segments=one.names.segments.name if one.clusters else None,
         digits=_digits(high - level.lower),

@@ -130,7 +130,8 @@ def _write_segments(one: ScoredMap) -> None:
 def _key_of(scan: ScanToShow) -> str:
     """Return the hash of what a scene is made from, as sidecars tell it."""
     known = [ScoredMap.read(score, path) for score, path in scan.maps.items()]
-    content = [_FORMAT, scan.stem, sorted(scan.trivial), [_made_of(one) for one in known]]
+    known_of = [_made_of(one) for one in known]
+    content = [_FORMAT, scan.stem, scan.background_file.name, sorted(scan.trivial), known_of]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
