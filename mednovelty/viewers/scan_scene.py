@@ -231,7 +231,7 @@ def _foreground(scan: ScanToShow, one: ScoredMap, background: Volume) -> Foregro
         volume = read_volume(path)
         volume.grid.check_same(background.grid, volume.name, background.name)
         values: np.ndarray = volume.data[0][scan.mask]
-        return values
+        return values[np.isfinite(values)]
 
     level = level_of(one.threshold, one.smallest_p, lambda: values_of(one.names.novelty))
     path = one.names.pvalue if level.map == "pvalue" else one.names.novelty
