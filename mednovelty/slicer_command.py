@@ -30,8 +30,8 @@ def show_scored(output: Path) -> int:
         return error.exit_code
     done = [one.status for one in found]
     if "done" in done:
-        log.info("%d scenes for 3D Slicer, %d up to date: *_scene.mrml beside the maps", done.count("done"),
-                 done.count("up to date"))  # fmt: skip
+        log.info("scenes for 3D Slicer: %d written, %d up to date; *_scene.mrml beside the maps",
+                 done.count("done"), done.count("up to date"))  # fmt: skip
     for one in found:
         if one.status == "changed":
             log.warning("%s: was saved by another program since, and stays as it is; remove it to have it "

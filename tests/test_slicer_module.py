@@ -17,6 +17,7 @@ from cohorts import tiny_cohort
 from scored_scans import GRIDS, PEAK, write_scored
 
 import mednovelty
+from mednovelty.viewers.levels import surprise
 from mednovelty.viewers.module_files import SOURCE, module_files
 from mednovelty.viewers.slicer import write_scenes
 
@@ -183,7 +184,11 @@ def test_a_scan_is_scored_and_segmented_at_the_level_asked_for(lib, scored):
         assert (told["Threshold"]["Rule"], told["Threshold"]["P"]) == ("p", 0.01)
         rows = lib.results.read_clusters(result.clusters(score))
         assert len(rows) == told["Numbers"]["clusters"]
-    assert all(f"_desc-{score}_pvalue.nii.gz" in result.scene.read_text() for score in SCORES)
+        # threshold renews what score has shown.
+        level = surprise(told["Threshold"]["FlaggedP"] or 0.01)
+        assert f'lowerThreshold="{level!r}"' in result.scene.read_text()
+        assert f"_desc-{score}_pvalue.nii.gz" in result.scene.read_text()
+    assert sum(line.startswith("scenes for 3D Slicer: 1 written") for line in lines) == 2
 
 
 def test_what_is_wrong_is_told_in_words(lib, program, environment, tmp_path):
