@@ -5,6 +5,7 @@ It runs the program mednovelty in a process of its own, and installs nothing, he
 
 import logging
 import os
+from pathlib import Path
 
 import qt
 import slicer
@@ -46,7 +47,8 @@ class MedNoveltyWidget(ScriptedLoadableModuleWidget):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedNoveltyLogic()
         self.logic.told, self.logic.ended = self.onTold, self.onEnded
-        self._found, self._loaded, self._clusters = [], None, []
+        self._found, self._clusters = [], []
+        self._loaded = results.ScanResult("", Path())
         self.panel = Panel(self.layout)
         self.panel.runButton.connect("clicked(bool)", self.onRun)
         self.panel.cancelButton.connect("clicked(bool)", self.onCancel)
@@ -185,15 +187,11 @@ class MedNoveltyLogic(ScriptedLoadableModuleLogic):
         self.told = lambda lines, progress: None
         self.ended = lambda code, words: None
         self.wasCancelled = False
-        self._run, self._progress, self._ids = None, None, []
+        self._run, self._progress, self._ids = Run([], {}), program.Progress(), []
+        self.running = False
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._onTimer)
-
-    @property
-    def running(self):
-        """Whether the program runs."""
-        return self._run is not None
 
     def start(self, programPath, model, scan, output, **how):
         """Start the program; raises RequestError where it cannot be."""
@@ -207,12 +205,12 @@ class MedNoveltyLogic(ScriptedLoadableModuleLogic):
         run.start()
         # Of a folder it is not known how many scans are in it.
         self._progress = program.Progress(1 if os.path.isfile(request.scan) else None)
-        self._run, self.wasCancelled = run, False
+        self._run, self.running, self.wasCancelled = run, True, False
         self._timer.start()
 
     def cancel(self):
         """Ask the program to stop, if it runs."""
-        if self._run is not None:
+        if self.running:
             self.wasCancelled = True
             self._run.cancel()
 
@@ -224,7 +222,7 @@ class MedNoveltyLogic(ScriptedLoadableModuleLogic):
         if code is None:
             return
         self._timer.stop()
-        self._run = None
+        self.running = False
         words = program.ending(code, self._progress.problems)
         logging.info("MedNovelty: %s", words)
         self.ended(code, words)

@@ -51,9 +51,8 @@ class Run:
 
     def start(self) -> None:
         """Start the next command; an ``OSError`` of one that cannot be started goes through."""
-        options = {}
-        if os.name == "nt":
-            options["creationflags"] = subprocess.CREATE_NO_WINDOW
+        # Of Windows alone: no window of a console opens.
+        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         self._process = subprocess.Popen(
             self._left.pop(0),
             stdin=subprocess.DEVNULL,
@@ -62,7 +61,7 @@ class Run:
             env=self._environment,
             encoding="utf-8",
             errors="replace",
-            **options,
+            creationflags=flags,
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
