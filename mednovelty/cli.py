@@ -13,7 +13,7 @@ import typer
 
 from mednovelty import console
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
-from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, where
+from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, slicer_module, where
 from mednovelty.cli_options import (
     BrainMasks,
     Calibrate,
@@ -323,6 +323,7 @@ app.command()(threshold)
 app.command()(combine)
 app.command("preview-anomalies")(preview_anomalies)
 app.command()(demo)
+app.command("slicer-module")(slicer_module)
 app.command("list")(list_plugins)
 app.command()(where)
 app.command()(doctor)

@@ -1,4 +1,4 @@
-"""Commands that show what there is: preview-anomalies, demo, list, where, doctor."""
+"""Commands that show what there is: preview-anomalies, demo, slicer-module, list, where, doctor."""
 
 from __future__ import annotations
 
@@ -82,6 +82,17 @@ def demo(
     end(console.run(lambda: demonstration.run(folder, seed=seed, overwrite=overwrite, threads=threads)))
 
 
+def slicer_module(
+    folder: Annotated[Path, typer.Argument(help="Where the folder MedNovelty goes.")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Copy the module for 3D Slicer into a folder: score there, jump to clusters; it installs nothing."""
+    from mednovelty import slicer_command
+
+    end(console.run(lambda: slicer_command.copy_module(folder, overwrite, as_json), as_json))
+
+
 def list_plugins(
     group: Annotated[
         str,
@@ -115,4 +126,4 @@ def doctor(as_json: Json = False) -> None:
     end(console.run(lambda: commands.doctor(as_json), as_json))
 
 
-__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "where"]
+__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "slicer_module", "where"]

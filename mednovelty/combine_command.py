@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.slicer_command import show_scored
 from mednovelty.threshold_command import segment_scored
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ def combine(request: CombineRequest) -> int:
         found = combine_folders(sources, output, settings)
     code = say(found, output)
     segmented = segment_scored(output) if request.segmented else 0
+    shown = show_scored(output)
+    code = code or segmented or shown
     if request.as_json:
-        console.print_json({"exit_code": code or segmented, "scans": [vars(one) for one in found]})
-    return code or segmented
+        console.print_json({"exit_code": code, "scans": [vars(one) for one in found]})
+    return code
 
 
 def combine_scored(

@@ -130,6 +130,7 @@ def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.combine_command import combine_scored
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of
+    from mednovelty.slicer_command import show_scored
     from mednovelty.threshold_command import segment_scored
 
     detector = Detector.load(request.model).to(request.device)
@@ -164,6 +165,7 @@ def _score_scans(request: ScoreRequest) -> int:
     if combining is not None and pvalues is not None:
         combined = combine_scored(request.output, pvalues.calibration, *combining)
     segmented = segment_scored(request.output) if request.segmented else 0
+    shown = show_scored(request.output)
     if request.plot_sphere:
         _draw_sphere(detector, scans, options, request.output)
     if request.as_json:
@@ -174,7 +176,7 @@ def _score_scans(request: ScoreRequest) -> int:
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
-    return result.exit_code or combined or segmented
+    return result.exit_code or combined or segmented or shown
 
 
 def _combining(

@@ -22,6 +22,8 @@ log = logging.getLogger("mednovelty")
 
 SILENCE_S = 60.0
 """Longer than this nobody waits without a word."""
+DETAIL_S = 2.0
+"""As long waits who asks for details, as a program that shows how far a run is."""
 ALIKE = 3
 """More messages of one kind than these are told as one."""
 
@@ -237,7 +239,8 @@ def scoring_progress(
 ) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callback ``(scan id, samples just done, samples in all)``.
 
-    It moves a bar on a terminal; elsewhere it logs how far a scan is, but not more often than ``SILENCE_S``.
+    It moves a bar on a terminal; elsewhere it logs how far a scan is, but not more often than ``SILENCE_S``,
+    and as a detail than ``DETAIL_S``.
 
     Args:
         count: How many scans there are.
@@ -267,12 +270,15 @@ class _Silence:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._last = clock, clock()
+        self._last_detail = self._last
         self._done: dict[str, int] = {}
 
     def told(self, scan_id: str, done: int, total: int) -> None:
         self._done[scan_id] = self._done.get(scan_id, 0) + done
         now = self._clock()
-        if now - self._last < SILENCE_S:
+        loud = now - self._last >= SILENCE_S
+        if not loud and now - self._last_detail < DETAIL_S:
             return
-        self._last = now
-        log.info("%s: %s of %s samples scored", scan_id, f"{self._done[scan_id]:,}", f"{total:,}")
+        self._last, self._last_detail = now if loud else self._last, now
+        log.log(logging.INFO if loud else logging.DEBUG, "%s: %s of %s samples scored", scan_id,
+                f"{self._done[scan_id]:,}", f"{total:,}")  # fmt: skip

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("mednovelty", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
 ENDINGS = ("_novelty.json", "_novelty.nii.gz", "_why.nii.gz", "_pvalue.nii.gz", "_z.nii.gz", "_mask.json",
-           "_mask.nii.gz", "_dseg.nii.gz", "_clusters.tsv")  # fmt: skip
+           "_mask.nii.gz", "_dseg.nii.gz", "_dseg.seg.nrrd", "_clusters.tsv")  # fmt: skip
 """Of a scan's sidecars, maps and what says why; sidecars first: a map without one counts as unfinished."""
 
 

@@ -5,6 +5,7 @@ Beside a map, ``<id>_desc-<score>_novelty.nii.gz``, and its p-values, ``_pvalue.
     _mask.nii.gz    1 in what is segmented
     _dseg.nii.gz    the number of each cluster
     _clusters.tsv   what is told of each
+    _dseg.seg.nrrd  clusters as 3D Slicer's segments, which ``viewers`` makes of the two
     _mask.json      threshold, hashes and the scan's numbers; written last: with it all is whole
 """
 
@@ -52,6 +53,11 @@ class SegmentNames:
         return cls(str(novelty).removesuffix(NOVELTY))
 
     @property
+    def novelty(self) -> Path:
+        """The map itself."""
+        return Path(f"{self.start}{NOVELTY}")
+
+    @property
     def pvalue(self) -> Path:
         """-log10 p of the map."""
         return Path(f"{self.start}_pvalue.nii.gz")
@@ -65,6 +71,11 @@ class SegmentNames:
     def labels(self) -> Path:
         """The number of each cluster."""
         return Path(f"{self.start}_dseg.nii.gz")
+
+    @property
+    def segments(self) -> Path:
+        """The clusters as segments of 3D Slicer."""
+        return Path(f"{self.start}_dseg.seg.nrrd")
 
     @property
     def clusters(self) -> Path:
@@ -185,7 +196,7 @@ def remove(names: SegmentNames) -> None:
         OutputError: The folder cannot be written.
     """
     try:
-        for path in (names.sidecar, names.mask, names.labels, names.clusters):
+        for path in (names.sidecar, names.mask, names.labels, names.clusters, names.segments):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{names.sidecar}: cannot be removed: {error.strerror}") from error

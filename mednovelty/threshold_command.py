@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.slicer_command import show_scored
 
 if TYPE_CHECKING:
     from mednovelty.segment.cleaning import Cleaning
@@ -55,10 +56,12 @@ def threshold(request: ThresholdRequest) -> int:
     with sole_writer(request.output):
         write_folder_facts(request.output)
         found = segment_folder(request.output, settings)
+    shown = show_scored(request.output)
+    code = exit_code_of(found) or shown
     if request.as_json:
-        console.print_json({"exit_code": exit_code_of(found), "maps": [vars(one) for one in found]})
+        console.print_json({"exit_code": code, "maps": [vars(one) for one in found]})
     say(found, request.output)
-    return exit_code_of(found)
+    return code
 
 
 def segment_scored(output: Path) -> int:

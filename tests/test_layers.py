@@ -25,10 +25,11 @@ LAYERS = [
     "evaluation outputs testing",
     "pvalue_maps told_calibrations",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
-    "cohort segment_folder combine_folder report explain_cohort explain_maps explain_voxels benchmarks",
+    "cohort segment_folder combine_folder report viewers explain_cohort explain_maps explain_voxels "
+    "benchmarks",
     "console discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
-    "preview_command demo",
+    "preview_command slicer_command demo",
     "cli_options",
     "cli_decisions cli_looking",
     "cli",

@@ -1,0 +1,165 @@
+"""Files that 3D Slicer opens with a double click, beside the maps of each scan.
+
+``<id>_scene.mrml``                     background, a foreground a score, thresholds, legend, views
+``<id>_novelty.ctbl``                   the colours of maps
+``<id>_desc-<score>_dseg.seg.nrrd``     clusters as named segments
+
+A scene carries the hash of what it was made from: it is written again when that has changed. One that was
+saved by another program carries none any more, and is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mednovelty.errors import OutputError, StoppedError, failure_message
+from mednovelty.evaluation.files import find_maps
+from mednovelty.evaluation.scored import ScoredScan
+from mednovelty.io.atomic import write_text_atomic
+from mednovelty.io.nifti import read_volume
+from mednovelty.outputs import told
+from mednovelty.viewers.colours import colour_table
+from mednovelty.viewers.scan_scene import ScanToShow, ScoredMap, merged, scene_of, segments_of
+from mednovelty.viewers.scene import mrml
+from mednovelty.viewers.seg_nrrd import write_seg_nrrd
+
+log = logging.getLogger("mednovelty")
+
+_FORMAT = 1
+"""Raised when scenes are made in another way, so that they are written again."""
+_MARK = "mednovelty scene of "
+_MARKED = re.compile(rf"<!-- {_MARK}([0-9a-f]{{64}}) -->")
+_HEAD_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class SceneOutcome:
+    """What became of one scene.
+
+    Attributes:
+        id: Of the scan.
+        path: Of the scene.
+        status: ``done``, ``up to date``, ``changed`` by another program and left so, or ``failed``.
+        message: Why it failed.
+    """
+
+    id: str
+    path: Path
+    status: str
+    message: str = ""
+
+
+def write_scenes(out: Path) -> list[SceneOutcome]:
+    """Write the scene of every scan of a folder of maps; one that cannot be is a failure, and stops no other.
+
+    The caller keeps other runs out of the folder, see ``output_folder.sole_writer``.
+
+    Raises:
+        OutputError: Something cannot be written.
+        ScanError: There are no maps, or files are not what they should be.
+    """
+    scans, _ = find_maps(out)
+    order = (told(out / "run.json") or {}).get("Scores")
+    first = [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
+    return [_write(id, one) for id, scan in scans.items() for one in scans_to_show(scan, first)]
+
+
+def scans_to_show(scan: ScoredScan, first: list[str]) -> list[ScanToShow]:
+    """Return the maps of a scan by folder, those of ``first`` first, then by name, trivial ones last."""
+    trivial = frozenset(score for score, made in scan.made.items() if made.trivial)
+    rank = {name: n for n, name in enumerate(first)}
+    scores = sorted(scan.maps, key=lambda name: (name in trivial, rank.get(name, len(rank)), name))
+    places: dict[tuple[Path, str], dict[str, Path]] = {}
+    for score in scores:
+        path = scan.maps[score]
+        stem = path.name.rpartition("_desc-")[0]
+        places.setdefault((path.parent, stem), {})[score] = path
+    return [ScanToShow(folder, stem, maps, trivial) for (folder, stem), maps in places.items()]
+
+
+def _write(id: str, scan: ScanToShow) -> SceneOutcome:
+    try:
+        key = _key_of(scan)
+        standing = _key_in(scan.scene)
+        if standing == "":
+            return SceneOutcome(id, scan.scene, "changed")
+        if standing == key and _is_whole(scan):
+            return SceneOutcome(id, scan.scene, "up to date")
+        write_scene(scan, key)
+    except (OutputError, StoppedError):
+        raise
+    except Exception as error:  # Whatever is wrong with one scan must not stop the others.
+        return SceneOutcome(id, scan.scene, "failed", failure_message(error, id))
+    return SceneOutcome(id, scan.scene, "done")
+
+
+def write_scene(scan: ScanToShow, key: str) -> None:
+    """Write the files of one scene, itself last.
+
+    Args:
+        scan: Of which.
+        key: What the scene is marked with, of 64 hexadecimal digits.
+
+    Raises:
+        GeometryError, ScanError: See ``scene_of``.
+        OutputError: Something cannot be written.
+    """
+    scene = scene_of(scan)
+    for score, path in scan.maps.items():
+        _write_segments(ScoredMap.read(score, path))
+    write_text_atomic(scan.colours, colour_table())
+    write_text_atomic(scan.scene, mrml(scene, f"{_MARK}{key}"))
+
+
+def _write_segments(one: ScoredMap) -> None:
+    if not one.clusters:
+        one.names.segments.unlink(missing_ok=True)
+        return
+    image = read_volume(one.names.labels)
+    labels, segments = merged(image.data[0], segments_of(one))
+    write_seg_nrrd(one.names.segments, labels, image.affine, segments)
+
+
+def _key_of(scan: ScanToShow) -> str:
+    """Return the hash of what a scene is made from, as sidecars tell it."""
+    known = [ScoredMap.read(score, path) for score, path in scan.maps.items()]
+    known_of = [_made_of(one) for one in known]
+    content = [_FORMAT, scan.stem, scan.background_file.name, sorted(scan.trivial), known_of]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _made_of(one: ScoredMap) -> Mapping[str, Any]:
+    keys = ("Score", "MapSha256", "InputSha256", "Calibration", "Mask")
+    segmentation = one.segmentation or {}
+    return {
+        "Name": one.score,
+        "PValues": one.smallest_p is not None,
+        "Map": {key: one.sidecar.get(key) for key in keys},
+        "Segmentation": {key: segmentation.get(key) for key in ("Threshold", "Files", "Numbers")},
+    }
+
+
+def _key_in(scene: Path) -> str | None:
+    """Return the mark of a scene; None where there is no scene, empty where another program saved it."""
+    try:
+        with scene.open(encoding="utf-8", errors="replace") as file:
+            found = _MARKED.search(file.read(_HEAD_CHARACTERS))
+    except FileNotFoundError:
+        return None
+    return found[1] if found else ""
+
+
+def _is_whole(scan: ScanToShow) -> bool:
+    known = [ScoredMap.read(score, path) for score, path in scan.maps.items()]
+    files = [scan.colours, *(one.names.segments for one in known if one.clusters)]
+    return all(path.is_file() for path in files)
+
+
+__all__ = ["SceneOutcome", "scans_to_show", "write_scene", "write_scenes"]
