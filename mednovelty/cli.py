@@ -13,7 +13,7 @@ import typer
 
 from mednovelty import console
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
-from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, where
+from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, view, where
 from mednovelty.cli_options import (
     BrainMasks,
     Calibrate,
@@ -322,6 +322,7 @@ def evaluate(
 app.command()(threshold)
 app.command()(combine)
 app.command("preview-anomalies")(preview_anomalies)
+app.command()(view)
 app.command()(demo)
 app.command("list")(list_plugins)
 app.command()(where)

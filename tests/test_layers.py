@@ -25,10 +25,11 @@ LAYERS = [
     "evaluation outputs testing",
     "pvalue_maps told_calibrations",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
-    "cohort segment_folder combine_folder report explain_cohort explain_maps explain_voxels benchmarks",
-    "console discovery fit_knowledge",
+    "cohort segment_folder combine_folder report notebook explain_cohort explain_maps explain_voxels "
+    "benchmarks",
+    "console live_curve live_training page_server discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
-    "preview_command demo",
+    "preview_command view_command demo",
     "cli_options",
     "cli_decisions cli_looking",
     "cli",
@@ -38,7 +39,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 ROOT = Path(mednovelty.__file__).parent
 
 # The public entrance of a lower layer may hand over to a higher one at the last moment.
-HANDOVERS = {("maps.py", "io"), ("__init__.py", "*")}
+HANDOVERS = {("maps.py", "io"), ("maps.py", "notebook"), ("detector.py", "notebook"), ("__init__.py", "*")}
 
 
 def imports(path):

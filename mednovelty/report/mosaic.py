@@ -66,6 +66,7 @@ class MosaicSettings:
         columns: Slices a row.
         convention: ``radiological`` shows the patient's right on the left, ``neurological`` on the right.
         percentile: Scores below this percentile of the mask are transparent.
+        threshold: Scores below this are transparent instead; None: the percentile decides.
     """
 
     title: str = ""
@@ -74,6 +75,7 @@ class MosaicSettings:
     columns: int = 6
     convention: Literal["radiological", "neurological"] = "radiological"
     percentile: float = 90.0
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.n_slices < 1 or self.columns < 1 or not 0 <= self.percentile < 100:
@@ -140,18 +142,26 @@ def build_mosaic(layers: MapLayers, settings: MosaicSettings) -> Mosaic:
     )
 
 
-def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
+def mosaic_figure(layers: MapLayers, settings: MosaicSettings, kind: type[Figure] | None = None) -> Figure:
     """Draw axial slices: background in grey, the map's highest scores in colour, the lesion outlined.
 
     The picture says which side is right, where each slice lies, and which scores are left transparent.
+
+    Args:
+        layers: What is shown.
+        settings: How.
+        kind: Of the figure; None: matplotlib's own.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Plain
 
     mosaic = build_mosaic(layers, settings)
     inside = layers.mask.astype(bool)
     low, high = _range(layers.score[inside], settings.percentile / 100, 0.995)
+    if settings.threshold is not None:
+        low = settings.threshold
+        high = max(high, low + 1e-6 * max(1.0, abs(low)))
     grey = _range(layers.background[inside], 0.01, 0.995)
-    figure = Figure(figsize=_size_inches(mosaic), layout="constrained", facecolor="black")
+    figure = (kind or Plain)(figsize=_size_inches(mosaic), layout="constrained", facecolor="black")
     axes = figure.subplots()
     how: dict[str, Any] = {"aspect": mosaic.spacing_mm[0] / mosaic.spacing_mm[1], "interpolation": "nearest"}
     axes.imshow(np.nan_to_num(mosaic.background, nan=grey[0]), cmap="gray", vmin=grey[0], vmax=grey[1], **how)
@@ -160,8 +170,10 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
     outline(axes, mosaic.lesion)
     _annotate(axes, mosaic, settings)
     bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, shrink=0.8, extend="max")
-    bar.set_label(plain(f"{settings.label}; shown from percentile {settings.percentile:g} of the mask"),
-                  color="white")  # fmt: skip
+    start = f"percentile {settings.percentile:g} of the mask"
+    if settings.threshold is not None:
+        start = f"{settings.threshold:.4g}"
+    bar.set_label(plain(f"{settings.label}; shown from {start}"), color="white")
     bar.ax.tick_params(colors="white")
     return figure
 
