@@ -79,7 +79,7 @@ def ends_of(losses: Sequence[float]) -> tuple[float, float]:
 def dots(
     points: Sequence[tuple[int, float]], size: tuple[int, int], ends: tuple[float, float], span: int
 ) -> np.ndarray:
-    """Return ``(height, width)`` braille characters of a line through points, as the sums of their dots' bits.
+    """Return ``(height, width)`` braille characters of a line through points: sums of dots' bits.
 
     Args:
         points: Epoch and loss, ascending; none gives no dot.

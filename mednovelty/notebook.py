@@ -19,8 +19,8 @@ import numpy as np
 
 from mednovelty.errors import GeometryError, SettingsError
 from mednovelty.io.nifti import read_volume, write_map
-from mednovelty.report.inline_charts import Line, bars, chart
 from mednovelty.report.mosaic import MapLayers, MosaicSettings, mosaic_figure
+from mednovelty.report.sparks import histogram_spark, lines_spark
 from mednovelty.scan import Scan, Volume
 from mednovelty.text import printable
 from mednovelty.views import samples_of
@@ -122,7 +122,7 @@ def map_html(novelty: NoveltyMap) -> str:
         counts, edges = np.histogram(novelty.values, BARS)
         told = f"{len(novelty.values):,} voxels from {edges[0]:.4g} to {edges[-1]:.4g}"
         told = f"Histogram of {novelty.score}: {told}"
-        picture = bars(counts, (float(edges[0]), float(edges[-1])), alt=told)
+        picture = histogram_spark(counts, (float(edges[0]), float(edges[-1])), told)
     return _card(f"Novelty map: {novelty.score}", rows, picture, f"Higher is more novel. {DOORS}")
 
 
@@ -143,9 +143,9 @@ def detector_html(detector: Detector) -> str:
         "sha256": detector.sha256[:12] or "not saved",
     }
     trained = [(row.epoch, row.train_loss) for row in record.rows if row.train_loss is not None]
-    lines = [Line("training", trained), Line("held out", list(enumerate(record.losses)))]
-    told = f"Loss over {len(record.rows) - 1} epochs; held out it ends at {record.losses[-1]:.4g}"
-    picture = chart(lines, alt=told, x="epoch", y="loss", size=(420, 150)) if len(record.rows) > 1 else ""
+    foot = (f"loss: {record.losses[0]:.4g}", f"{record.losses[-1]:.4g} after {len(record.rows) - 1} epochs")
+    told = f"Loss of held-out {samples} over epochs, from {foot[0][6:]} to {foot[1]}; and of training"
+    picture = lines_spark([trained, list(enumerate(record.losses))], foot, told) if trained else ""
     return _card("Novelty detector", rows, picture, "Not a medical device.")
 
 
