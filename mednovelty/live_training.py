@@ -72,7 +72,7 @@ class CurveOnScreen:
         """Return what is on the screen now."""
         from rich.text import Text
 
-        text = Text(no_wrap=True, overflow="crop")
+        text = Text()
         width = min(self.console.width, WIDEST)
         if self._record is not None:
             for line in curve_lines(self._record, width - 12, HEIGHT):
@@ -81,7 +81,7 @@ class CurveOnScreen:
                 text.append("\n")
             text.append(epoch_line(self._record, self.max_epochs, self.samples), "bold")
         gone = int(time.monotonic() - self._started)
-        text.append(f"  {gone // 60}:{gone % 60:02d} gone")
+        text.append(f"{'  ' if text else ''}{gone // 60}:{gone % 60:02d} gone")
         if self._chosen is not None:
             text.append(f"\n{_choosing(*self._chosen)}")
         return text
@@ -104,14 +104,14 @@ class CurveOnScreen:
     def _begin(self) -> None:
         from rich.live import Live
 
-        before = sys.stderr
+        ours = (sys.stderr, self.console.file)
         self._live = Live(console=self.console, get_renderable=self.drawn, refresh_per_second=A_SECOND,
                           redirect_stdout=False)  # fmt: skip
         self._live.start()
         # Handlers keep the stream they were made with, and would write into the middle of the picture.
         for handler in log.handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream is before:
-                self._streams.append((handler, before))
+            if isinstance(handler, logging.StreamHandler) and handler.stream in ours:
+                self._streams.append((handler, handler.stream))
                 handler.setStream(sys.stderr)
 
 

@@ -215,11 +215,14 @@ def _niivue(ipyniivue: Any, novelty: NoveltyMap, under: Volume | None, ends: End
     """Return an ipyniivue widget that holds both images whole: NiiVue reads their affines itself."""
     grey = (0.0, WITHOUT_BACKGROUND) if under is None else _grey(under)
     below = _outline(novelty) if under is None else under
+    # Outside the mask a map is 0, which of a score below 0 everywhere is more than all there is.
+    inside = np.where(novelty.mask, novelty.data, min(0.0, ends.low)).astype(np.float32)
+    shown = novelty.volume.with_data(inside[None], novelty.score)
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in novelty.score)
     volumes = [
         {"data": _nifti(below, grey), "name": "background.nii.gz", "colormap": GREYS,
          "cal_min": grey[0], "cal_max": grey[1], "colorbar_visible": False},
-        {"data": _nifti(novelty.volume, (ends.low, ends.high)), "name": f"{name}.nii.gz", "colormap": COLOURS,
+        {"data": _nifti(shown, (ends.low, ends.high)), "name": f"{name}.nii.gz", "colormap": COLOURS,
          "cal_min": ends.low, "cal_max": ends.high, "opacity": OPACITY},
     ]  # fmt: skip
     # MIN_TO_MAX, the default, leaves what is not above cal_min transparent in layers above the first.

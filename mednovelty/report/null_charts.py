@@ -99,8 +99,9 @@ def _chart(score: str, null: Null, what: str) -> Markup:
     chart = Chart(
         alt=f"{score}: share of {null.n:,} healthy {what} that reach a score, from 1 at "
         f"{null.values[0]:.4g} to {share[-1]:.2g} at {null.values[-1]:.4g}; 1 % reach {one:.4g}",
-        x_label=f"{score}, higher is more novel",
-        y_label="share as high",
+        x_label=f"{score}; upwards: share of healthy {what} as high",
+        # Beside the powers of ten there is no room for words.
+        y_label="",
         series=[Series(f"{null.n:,} healthy {what}", at, share, 0, "area")],
         log_y=True,
     )
