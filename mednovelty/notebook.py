@@ -66,8 +66,9 @@ class Ends:
             raise SettingsError(f"{novelty.score}: a threshold of {threshold} shows nothing; give a number")
         if not novelty.mask.any():
             return cls(0.0, 1.0)
-        found, high = (float(end) for end in np.percentile(novelty.values, [SHOWN_FROM, SHOWN_TO]))
+        found, high, most = (float(n) for n in np.percentile(novelty.values, [SHOWN_FROM, SHOWN_TO, 100]))
         low = found if threshold is None else float(threshold)
+        high = high if high > low else most
         return cls(low, high if high > low else low + max(1e-6, 1e-6 * abs(low)))
 
 
@@ -216,7 +217,9 @@ def _niivue(ipyniivue: Any, novelty: NoveltyMap, under: Volume | None, ends: End
     grey = (0.0, WITHOUT_BACKGROUND) if under is None else _grey(under)
     below = _outline(novelty) if under is None else under
     # Outside the mask a map is 0, which of a score below 0 everywhere is more than all there is.
-    inside = np.where(novelty.mask, novelty.data, min(0.0, ends.low)).astype(np.float32)
+    # One step lower than the end of the colours, which rounding could else bring above it.
+    outside = np.float32(0) if ends.low > 0 else np.nextafter(np.float32(ends.low), np.float32(-np.inf))
+    inside = np.where(novelty.mask, novelty.data, outside).astype(np.float32)
     shown = novelty.volume.with_data(inside[None], novelty.score)
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in novelty.score)
     volumes = [

@@ -1,5 +1,7 @@
 """The curve of a training in dots of braille: by hand, and what every curve has."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,7 +66,7 @@ def test_every_line_runs_from_its_first_to_its_last_epoch_without_a_gap(losses, 
     found = grid(dots(list(enumerate(losses)), (height, width), ends, len(losses) - 1))
     assert found.any(0).all()
     rows = [np.flatnonzero(column) for column in found.T]
-    for one, other in zip(rows, rows[1:], strict=False):
+    for one, other in pairwise(rows):
         assert other.min() <= one.max() + 1
         assert one.min() <= other.max() + 1
     for column in rows:

@@ -54,9 +54,13 @@ def test_what_is_logged_meanwhile_stands_above_the_curve_and_the_log_is_given_ba
 
 
 def test_an_error_gives_the_screen_back_too(log):
-    with pytest.raises(RuntimeError, match="broken"), training_shown(60, "voxels", screen(log)) as shown:
-        shown.epoch(record([9.0, 4.0]))
-        raise RuntimeError("broken")
+    def train():
+        with training_shown(60, "voxels", screen(log)) as shown:
+            shown.epoch(record([9.0, 4.0]))
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        train()
     assert console.log.handlers[0].stream is log
     # The cursor is there again.
     assert log.getvalue().rstrip().endswith("\x1b[?25h")

@@ -83,8 +83,8 @@ def test_head_sends_no_body(server):
     assert (status, headers["Content-Length"], body) == (200, "13", b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "//index.html", "/wrong/index.html", "/{short}/index.html",
-                                  "/{token}x/index.html", "http://127.0.0.1/{token}/index.html"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/index.html", "//index.html", "/wrong/index.html",
+                                  "/{short}/index.html", "/{token}x/index.html", "http://127.0.0.1/{token}/index.html"])  # fmt: skip
 def test_without_the_token_nothing_is_served(server, path):
     token = server.pages.token
     status, _, body = ask(server, path.format(token=token, short=token[:-1]))
@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_is_told(folder):
         port = taken.getsockname()[1]
         with pytest.raises(OutputError, match=rf"^port {port} of 127\.0\.0\.1 cannot be had \(.*\); choose"):
             PageServer(pages, port)
-    with pytest.raises(SettingsError, match="^--port 70000: give one from 1 to 65535"):
+    with pytest.raises(SettingsError, match=r"^--port 70000: give one from 1 to 65535"):
         PageServer(pages, 70_000)
 
 

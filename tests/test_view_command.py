@@ -56,7 +56,9 @@ def test_a_detector_has_a_page_too(tmp_path):
 
 
 def test_of_several_pages_one_is_to_be_named(out):
-    with pytest.raises(SettingsError, match=r"sub-02: holds the pages of 2 scans; name one of .*ses-1\.html, "):
+    with pytest.raises(
+        SettingsError, match=r"sub-02: holds the pages of 2 scans; name one of .*ses-1\.html, "
+    ):
         pages_at(out / "sub-02")
 
 
@@ -69,7 +71,9 @@ def test_what_is_not_ours_is_not_served(tmp_path, out):
     with pytest.raises(ScanError, match=r"run\.json: is no page; name a folder, or a page"):
         pages_at(out / "run.json")
     (out / "sub-01/dwi/sub-01.html").unlink()
-    with pytest.raises(ScanError, match=r"sub-01: no page of a scan is here; make it with: mednovelty report"):
+    with pytest.raises(
+        ScanError, match=r"sub-01: no page of a scan is here; make it with: mednovelty report"
+    ):
         pages_at(out / "sub-01")
 
 

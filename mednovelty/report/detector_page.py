@@ -77,7 +77,8 @@ def detector_html(detector: Detector, folder: Path) -> str:
 def blind_words(detector: Detector) -> list[str]:
     """Return what a detector cannot see, by how it was made, in sentences."""
     scheme, sees = detector.scheme, samples_of(detector.settings.view)
-    of = "diffusion scans of its own acquisition" if scheme else f"{', '.join(detector.contrasts)} images"
+    images = f"{', '.join(detector.contrasts)} images" if detector.contrasts else "arrays of one kind"
+    of = "diffusion scans of its own acquisition" if scheme else images
     words = [f"It knows {of}, of people like those it was trained on; others look abnormal all over."]
     if sees == "voxels":
         words.append("It sees each voxel alone: what is normal in itself but in the wrong place, or of the "
