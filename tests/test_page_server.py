@@ -83,8 +83,11 @@ def test_head_sends_no_body(server):
     assert (status, headers["Content-Length"], body) == (200, "13", b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "//index.html", "/wrong/index.html",
-                                  "/{short}/index.html", "/{token}x/index.html", "http://127.0.0.1/{token}/index.html"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/index.html", "//index.html", "/wrong/index.html", "/{short}/index.html", "/{token}x/index.html",
+     "http://127.0.0.1/{token}/index.html"],
+)  # fmt: skip
 def test_without_the_token_nothing_is_served(server, path):
     token = server.pages.token
     status, _, body = ask(server, path.format(token=token, short=token[:-1]))
