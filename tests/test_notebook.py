@@ -105,6 +105,12 @@ def test_a_threshold_is_kept_to_the_number():
     assert "shown from 5" in figure.axes[1].get_ylabel()
 
 
+def test_without_a_background_the_mask_is_seen_in_dark_grey():
+    image = novelty().plot().axes[0].get_images()[0]
+    grey = np.asarray(image.norm(np.asarray(image.get_array())))
+    assert sorted(np.unique(grey.round(6))) == [0.0, 0.25]
+
+
 def test_a_background_that_lies_elsewhere_is_refused():
     far = Volume(background()[None], affine("RAS"), "far.nii.gz")
     with pytest.raises(GeometryError, match="background: its voxels lie up to"):

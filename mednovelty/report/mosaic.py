@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MARGIN_VOXELS = 2
 _OBLIQUE_DEGREES = 3.0
+FLAT = 4.0
+"""White, in units of a background that is the same everywhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +162,7 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings, kind: type[Figure
     if settings.threshold is not None:
         low = settings.threshold
         high = max(high, low + 1e-6 * max(1.0, abs(low)))
-    grey = _range(layers.background[inside], 0.01, 0.995)
+    grey = _greys(layers.background[inside])
     figure = (kind or Plain)(figsize=_size_inches(mosaic), layout="constrained", facecolor="black")
     axes = figure.subplots()
     how: dict[str, Any] = {"aspect": mosaic.spacing_mm[0] / mosaic.spacing_mm[1], "interpolation": "nearest"}
@@ -236,6 +238,14 @@ def _range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
     ends = [float(end) for end in np.quantile(values, [low, high])] if values.size else [0.0, 1.0]
     # A flat picture still needs two ends.
     return ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1e-6 * max(1.0, abs(ends[0]))
+
+
+def _greys(background: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the greys; what is flat, as a mask in place of a scan, is dark grey, not black."""
+    low, high = float(background.min()), float(background.max())
+    if low == high > 0:
+        return 0.0, FLAT * high
+    return _range(background, 0.01, 0.995)
 
 
 def _size_inches(mosaic: Mosaic) -> tuple[float, float]:
