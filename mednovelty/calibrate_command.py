@@ -60,6 +60,7 @@ def calibrate(request: CalibrateRequest) -> int:
     """Calibrate a detector, or tell of its calibration; return the exit code."""
     from mednovelty.detector import Detector
     from mednovelty.fit_command import lesions_in, names_of
+    from mednovelty.report.detector_page import try_detector_page
 
     if request.folder is None:
         return _tell_standing(request)
@@ -88,6 +89,7 @@ def calibrate(request: CalibrateRequest) -> int:
             log.info("%s", note)
         method, pairs = "held-out scans", ((detector, files) for files in left)
     calibration, failures = _carried_out(pairs, detector, request.model, method, settings)
+    try_detector_page(request.model)
     if request.as_json:
         console.print_json(_told(calibration) | {"failures": failures})
     return 6 if failures else 0

@@ -13,7 +13,15 @@ import typer
 
 from mednovelty import console
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
-from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, slicer_module, where
+from mednovelty.cli_looking import (
+    demo,
+    doctor,
+    list_plugins,
+    preview_anomalies,
+    slicer_module,
+    view,
+    where,
+)
 from mednovelty.cli_options import (
     BrainMasks,
     Calibrate,
@@ -322,6 +330,7 @@ def evaluate(
 app.command()(threshold)
 app.command()(combine)
 app.command("preview-anomalies")(preview_anomalies)
+app.command()(view)
 app.command()(demo)
 app.command("slicer-module")(slicer_module)
 app.command("list")(list_plugins)

@@ -1,4 +1,4 @@
-"""Commands that show what there is: preview-anomalies, demo, slicer-module, list, where, doctor."""
+"""Commands that show what there is: view, preview-anomalies, demo, slicer-module, list, where, doctor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,24 @@ from mednovelty.cli_options import (
     Threads,
     end,
 )
+
+
+def view(
+    path: Annotated[
+        Path,
+        typer.Argument(help="What score or fit has written: OUT, OUT/sub-01, MODEL; or one of their pages."),
+    ],
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it, or only print the address.")
+    ] = True,
+    port: Annotated[int, typer.Option("--port", help="On 127.0.0.1; 0: any that is free.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show a page in the browser: of a scan, of a cohort, of a detector; Ctrl-C ends it."""
+    from mednovelty import view_command
+
+    request = view_command.ViewRequest(path, browser, port, as_json)
+    end(console.run(lambda: view_command.view(request), as_json))
 
 
 def preview_anomalies(
@@ -126,4 +144,4 @@ def doctor(as_json: Json = False) -> None:
     end(console.run(lambda: commands.doctor(as_json), as_json))
 
 
-__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "slicer_module", "where"]
+__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "slicer_module", "view", "where"]

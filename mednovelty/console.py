@@ -165,56 +165,15 @@ def _kind_of(message: str) -> str:
 
 
 def on_terminal() -> bool:
-    """Return whether progress bars make sense."""
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    """Return whether progress bars make sense: somebody looks on, and did not ask for quiet or plain text."""
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ and not _quiet()
 
 
-@contextmanager
-def training_progress(max_epochs: int, samples: str = "voxels") -> Iterator[Callable[[Any], None]]:
-    """Yield a callback that shows each epoch: ELBO or loss, its terms, samples per second, time left."""
-    if not on_terminal():
-        yield lambda record: log.info("%s", epoch_line(record, max_epochs, samples))
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("training", total=max_epochs)
-
-        def show(record: Any) -> None:
-            words = epoch_line(record, max_epochs, samples)
-            progress.update(task, completed=len(record.rows) - 1, description=words)
-
-        yield show
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback ``(done, in all)``: a bar on a terminal, a line a tenth elsewhere."""
-    told = {"tenth": 0}
-
-    def say(done: int, total: int) -> None:
-        tenth = 10 * done // max(total, 1)
-        if tenth > told["tenth"]:
-            told["tenth"] = tenth
-            log.info("%s: %s of %s", what, f"{done:,}", f"{total:,}")
-
-    if not on_terminal():
-        yield say
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        tasks: list[Any] = []
-
-        def show(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(progress.add_task(what, total=total))
-            progress.update(tasks[0], completed=done, total=total)
-
-        yield show
+def _quiet() -> bool:
+    return any(
+        isinstance(handler, logging.StreamHandler) and handler.level > logging.INFO
+        for handler in log.handlers
+    )
 
 
 def epoch_line(record: Any, max_epochs: int, samples: str = "voxels") -> str:

@@ -457,6 +457,11 @@ class Detector:
         scheme = self.scheme.describe() if self.scheme else f"{self.model.channels} channels"
         return f"Detector({self.recipe!r}, {self.settings.method}, {scheme}, {len(self.reference)} normals)"
 
+    def _repr_html_(self) -> str:
+        from mednovelty.notebook import detector_html
+
+        return detector_html(self)
+
 
 def _listed(scans: Any, kind: Kind, contrasts: Sequence[str] | None) -> Any:
     """Return what can be gone through one by one; scans that a manifest keeps for tests are left out."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,9 +150,11 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
+    from mednovelty.live_training import both, training_shown
     from mednovelty.model_folder import fit_settings
     from mednovelty.plugins import plugin
     from mednovelty.recipes import recipe_of
+    from mednovelty.report.detector_page import try_detector_page
     from mednovelty.views import samples_of
 
     recipe = recipe_of(request.recipe)
@@ -170,10 +172,10 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     console.say_skipped(scans)
     _refuse_folder_of_scans(scans, request.output)
     ids, masks = [files.id for files in scans], request.masks
-    shown = settings.annotations.lesions == "label"
-    shown = shown and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
+    labelled = settings.annotations.lesions == "label"
+    labelled = labelled and bool(getattr(plugin("methods", settings.method), "semi_labels", ()))
     whose = [files.id for files in every]
-    lesions = None if masks is None else lesions_in(masks, whose, request.output, each=not shown)
+    lesions = None if masks is None else lesions_in(masks, whose, request.output, each=not labelled)
     labels = labels_of(request.labels, every, ids, settings)
     find = partial(find_scans_of, recipe.scans, contrasts=request.contrasts, brain_masks=None)
     outliers = outliers_of(request.outliers, recipe, scans, settings, find)
@@ -191,8 +193,8 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
 
     console.log_to_folder(request.output)
     with (
-        console.training_progress(settings.train.max_epochs, samples_of(settings.view)) as on_epoch,
-        console.counting("choosing the reference") as on_reference,
+        training_shown(settings.train.max_epochs, samples_of(settings.view)) as shown,
+        page_of(request, settings) as page,
     ):
         detector = Detector.fit(
             scans,
@@ -205,9 +207,9 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
             folder=request.output,
             resume=request.resume,
             init=init,
-            on_epoch=on_epoch,
+            on_epoch=both(shown.epoch, page.epoch),
             on_scan=on_scan,
-            on_reference=on_reference,
+            on_reference=shown.reference,
             device=device,
         )
     if fold:
@@ -223,6 +225,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
         known = {"lesions": lesions, "labels": labels, "outliers": outliers}
         told["calibration"], more = plan.carry_out(detector, known, init)
         failures += more
+    try_detector_page(request.output)
     if request.as_json:
         console.print_json(told)
     return 6 if failures else 0
@@ -316,6 +319,21 @@ def masks_by_id(masks: Path, ids: Sequence[str], besides: Path, level: int = log
     return found
 
 
+@contextmanager
+def page_of(request: FitRequest, settings: Any) -> Iterator[Any]:
+    """Yield the page of a training; one that does not come to its end says so on the page."""
+    from mednovelty.report.detector_page import TrainingPage
+
+    told = {"recipe": request.recipe, "method": settings.method, "seed": str(request.seed),
+            "learning rate": f"{settings.train.learning_rate:g}"}  # fmt: skip
+    page = TrainingPage(request.output, told, settings.train.max_epochs)
+    try:
+        yield page
+    except BaseException:
+        page.stopped()
+        raise
+
+
 def _tell(detector: Any, request: FitRequest) -> None:
     summary = detector.fitted.summary
     console.tell_alike(detector.notes)
@@ -335,6 +353,7 @@ def _refuse_what_is_there(request: FitRequest) -> None:
     from mednovelty.calibrate.files import RECORD as CALIBRATION
     from mednovelty.calibrate.files import TENSORS
     from mednovelty.candidates import checkpoints, remove_checkpoints
+    from mednovelty.held_out_examples import EXAMPLES
     from mednovelty.model_folder import CARD, CURVE_CSV, CURVE_PNG
     from mednovelty.store import RECORD, REFERENCE, SEARCHES, WEIGHTS
 
@@ -354,7 +373,7 @@ def _refuse_what_is_there(request: FitRequest) -> None:
         raise OutputError(
             f"{standing[0]}: an earlier fit was stopped here; pass --resume to go on from it, or --overwrite"
         )
-    ours = (CARD, CURVE_CSV, CURVE_PNG, WEIGHTS, REFERENCE, SEARCHES, CALIBRATION, TENSORS)
+    ours = (CARD, CURVE_CSV, CURVE_PNG, EXAMPLES, WEIGHTS, REFERENCE, SEARCHES, CALIBRATION, TENSORS)
     theirs = [name for name in ours if (output / name).exists()]
     if theirs and not standing:
         raise OutputError(

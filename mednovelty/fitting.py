@@ -18,6 +18,7 @@ from mednovelty.candidates import Training, train_best
 from mednovelty.capabilities import asked_by, check_offers, offered_by
 from mednovelty.coreset import k_center
 from mednovelty.errors import SettingsError
+from mednovelty.held_out_examples import examples_of
 from mednovelty.initial_weights import InitialWeights
 from mednovelty.map_settings import MapSettings
 from mednovelty.neighbours.choice import is_approximate
@@ -161,6 +162,7 @@ class Fitted:
             measured on held-out voxels; empty where no score has terms.
         nln: As asked for, or chosen.
         places: Where the reference's normals come from; None where that was not kept.
+        examples: ``(n, C)`` a few held-out samples, to look at; None where the model does not reconstruct.
     """
 
     method: Any
@@ -171,6 +173,7 @@ class Fitted:
     constants_by_k: Mapping[int, Mapping[str, Constants]] = field(default_factory=dict)
     nln: NLNSettings = field(default_factory=NLNSettings)
     places: NormalPlaces | None = None
+    examples: torch.Tensor | None = None
 
     @property
     def constants(self) -> Mapping[str, Constants]:
@@ -330,7 +333,9 @@ def fit_model(  # noqa: PLR0913 - what, on what, and by keyword how
                               generator(seed, "tune nln"), background=_background(settings))  # fmt: skip
         settings, summary = replace(settings, nln=nln), summary | {"tuned": told}
     constants = _constants(best.model, reference, settings, sample)
-    return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln, places)
+    examples = examples_of(sample, best.method, sample_shape(best.model))
+    return Fitted(best.method, best.model, reference, best.record, summary, constants, settings.nln, places,
+                  examples)  # fmt: skip
 
 
 def _held_out(validation: VoxelCache, method: Any, settings: FitSettings, seed: int) -> torch.Tensor:

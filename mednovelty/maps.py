@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mednovelty.scan import Volume
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mednovelty.notebook import Background
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,46 @@ class NoveltyMap:
 
         low, high = self.display_range()
         write_map(Path(path), self.volume, cal_min=low, cal_max=high, description=f"mednovelty {self.score}")
+
+    def plot(
+        self, background: Background = None, *, threshold: float | None = None, title: str = ""
+    ) -> Figure:
+        """Return axial slices of the map as a figure, right where it says right is; a notebook shows it.
+
+        Args:
+            background: What to draw it on, on the map's voxels: a ``Scan``, a ``Volume`` of one channel, an
+                ``(I, J, K)`` array, or a NIfTI file; None: the mask.
+            threshold: Scores below it are transparent; None: those below the 90th percentile.
+            title: Above the picture; empty: the score's name.
+
+        Raises:
+            GeometryError: The background is not on the map's voxels, or the mask is empty.
+            ScanError: Its file cannot be read.
+        """
+        from mednovelty.notebook import map_figure
+
+        return map_figure(self, background, threshold, title)
+
+    def view(self, background: Background = None, *, threshold: float | None = None) -> Any:
+        """Return a viewer of the map for notebooks: ipyniivue's widget, or nilearn's where that is absent.
+
+        Args:
+            background: As of ``plot``; a volume or a file may have voxels of its own.
+            threshold: Scores up to it are transparent; None: the 90th percentile of the map.
+
+        Raises:
+            GeometryError: The background has several channels, or is an array of another shape.
+            ScanError: Its file cannot be read.
+            SettingsError: The threshold is not finite.
+        """
+        from mednovelty.notebook import map_view
+
+        return map_view(self, background, threshold)
+
+    def _repr_html_(self) -> str:
+        from mednovelty.notebook import map_html
+
+        return map_html(self)
 
     def __repr__(self) -> str:
         low, high = self.display_range()

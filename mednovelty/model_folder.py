@@ -17,6 +17,7 @@ from mednovelty.curve import TrainingRecord, plot_curve, write_curve_csv
 from mednovelty.errors import DetectorError, SettingsError, StoppedError
 from mednovelty.fitting import FitSettings, Fitted, make_method
 from mednovelty.gathering import SeenScan
+from mednovelty.held_out_examples import read_examples, write_examples
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.model_card import model_card
 from mednovelty.origin import Origin
@@ -47,6 +48,7 @@ def save(detector: Detector, folder: Path) -> str:
     write_curve_csv(detector.fitted.record, folder / CURVE_CSV)
     plot_curve(detector.fitted.record, folder / CURVE_PNG)
     write_text_atomic(folder / CARD, model_card(detector, sha256))
+    write_examples(folder, detector.fitted.examples, sha256)
     return sha256
 
 
@@ -145,11 +147,14 @@ def load(folder: Path) -> dict[str, Any]:
         told = [search.model_dump() for search in record.reference.searches]
         reference = searches.restored(reference, told, files[store.SEARCHES])
         places = _places(record, files.get(store.PLACES))
+        examples = read_examples(folder, sha256, record.channels)
         curve = TrainingRecord.from_json([row.model_dump() for row in record.curve])
     constants = _constants(record, settings.nln.k)
     return {
         "recipe": record.recipe,
-        "fitted": Fitted(method, model, reference, curve, record.summary, constants, settings.nln, places),
+        "fitted": Fitted(
+            method, model, reference, curve, record.summary, constants, settings.nln, places, examples
+        ),
         "settings": settings,
         "seed": record.seed,
         "preprocessing": steps,

@@ -10,13 +10,13 @@ LAYERS = [
     "postprocess memory_ladder capabilities sample_places",
     "scan protocols plugins metrics maps calibration synthetic_anomalies",
     "io preprocess views nn anomalies neighbours reference voxel_cache outlier_exposure coreset checkpoint "
-    "curve schedule averaging initial_weights",
+    "curve live_curve schedule averaging initial_weights",
     # Of arrays alone; what it does to folders is further right.
     "segment",
     # The loop knows no method; a method may train a part of its own, as autoencoders that others start from.
     "batch train",
     "methods",
-    "map_settings annotation_settings score_names scoring store candidates searches tuning",
+    "map_settings annotation_settings held_out_examples score_names scoring store candidates searches tuning",
     "fitting recipes",
     "annotations",
     "holding_out signal_scale gathering image_gathering outlier_sources mapping",
@@ -25,11 +25,11 @@ LAYERS = [
     "evaluation outputs testing",
     "pvalue_maps told_calibrations",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
-    "cohort segment_folder combine_folder report viewers explain_cohort explain_maps explain_voxels "
+    "cohort segment_folder combine_folder report viewers notebook explain_cohort explain_maps explain_voxels "
     "benchmarks",
-    "console discovery fit_knowledge",
+    "console live_training page_server discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
-    "preview_command slicer_command demo",
+    "preview_command slicer_command view_command demo",
     "cli_options",
     "cli_decisions cli_looking",
     "cli",
@@ -39,7 +39,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 ROOT = Path(mednovelty.__file__).parent
 
 # The public entrance of a lower layer may hand over to a higher one at the last moment.
-HANDOVERS = {("maps.py", "io"), ("__init__.py", "*")}
+HANDOVERS = {("maps.py", "io"), ("maps.py", "notebook"), ("detector.py", "notebook"), ("__init__.py", "*")}
 
 
 def imports(path):

@@ -57,7 +57,7 @@ def test_the_folder_tells_its_story(saved):
     names = {path.name for path in saved[1].iterdir()}
     assert names == {"detector.json", "weights.safetensors", "reference.safetensors",
                          "searches.safetensors", "places.safetensors", "training.csv",
-                     "training.png", "README.md"}  # fmt: skip
+                     "training.png", "examples.safetensors", "README.md"}  # fmt: skip
     record = json.loads((saved[1] / "detector.json").read_text())
     assert record["schema_version"] == 2
     assert {scan["role"] for scan in record["scans"]} == {"training", "validation"}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MARGIN_VOXELS = 2
 _OBLIQUE_DEGREES = 3.0
+FLAT = 4.0
+"""White, in units of a background that is the same everywhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,7 @@ class MosaicSettings:
         columns: Slices a row.
         convention: ``radiological`` shows the patient's right on the left, ``neurological`` on the right.
         percentile: Scores below this percentile of the mask are transparent.
+        threshold: Scores below this are transparent instead; None: the percentile decides.
     """
 
     title: str = ""
@@ -74,6 +77,7 @@ class MosaicSettings:
     columns: int = 6
     convention: Literal["radiological", "neurological"] = "radiological"
     percentile: float = 90.0
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.n_slices < 1 or self.columns < 1 or not 0 <= self.percentile < 100:
@@ -140,18 +144,26 @@ def build_mosaic(layers: MapLayers, settings: MosaicSettings) -> Mosaic:
     )
 
 
-def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
+def mosaic_figure(layers: MapLayers, settings: MosaicSettings, kind: type[Figure] | None = None) -> Figure:
     """Draw axial slices: background in grey, the map's highest scores in colour, the lesion outlined.
 
     The picture says which side is right, where each slice lies, and which scores are left transparent.
+
+    Args:
+        layers: What is shown.
+        settings: How.
+        kind: Of the figure; None: matplotlib's own.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Plain
 
     mosaic = build_mosaic(layers, settings)
     inside = layers.mask.astype(bool)
     low, high = _range(layers.score[inside], settings.percentile / 100, 0.995)
-    grey = _range(layers.background[inside], 0.01, 0.995)
-    figure = Figure(figsize=_size_inches(mosaic), layout="constrained", facecolor="black")
+    if settings.threshold is not None:
+        low = settings.threshold
+        high = max(high, low + 1e-6 * max(1.0, abs(low)))
+    grey = _greys(layers.background[inside])
+    figure = (kind or Plain)(figsize=_size_inches(mosaic), layout="constrained", facecolor="black")
     axes = figure.subplots()
     how: dict[str, Any] = {"aspect": mosaic.spacing_mm[0] / mosaic.spacing_mm[1], "interpolation": "nearest"}
     axes.imshow(np.nan_to_num(mosaic.background, nan=grey[0]), cmap="gray", vmin=grey[0], vmax=grey[1], **how)
@@ -160,8 +172,10 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings) -> Figure:
     outline(axes, mosaic.lesion)
     _annotate(axes, mosaic, settings)
     bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, shrink=0.8, extend="max")
-    bar.set_label(plain(f"{settings.label}; shown from percentile {settings.percentile:g} of the mask"),
-                  color="white")  # fmt: skip
+    start = f"percentile {settings.percentile:g} of the mask"
+    if settings.threshold is not None:
+        start = f"{settings.threshold:.4g}"
+    bar.set_label(plain(f"{settings.label}; shown from {start}"), color="white")
     bar.ax.tick_params(colors="white")
     return figure
 
@@ -224,6 +238,14 @@ def _range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
     ends = [float(end) for end in np.quantile(values, [low, high])] if values.size else [0.0, 1.0]
     # A flat picture still needs two ends.
     return ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1e-6 * max(1.0, abs(ends[0]))
+
+
+def _greys(background: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the greys; what is flat, as a mask in place of a scan, is dark grey, not black."""
+    low, high = float(background.min()), float(background.max())
+    if low == high > 0:
+        return 0.0, FLAT * high
+    return _range(background, 0.01, 0.995)
 
 
 def _size_inches(mosaic: Mosaic) -> tuple[float, float]:

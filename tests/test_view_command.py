@@ -1,0 +1,109 @@
+"""Which page a path stands for, and the command as it is typed."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from mednovelty.errors import ScanError, SettingsError
+from mednovelty.view_command import pages_at
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder of maps: one scan with a page and an explanation beside it, one with two sessions."""
+    out = tmp_path / "out"
+    for stem, folder in (("sub-01", "sub-01/dwi"), ("sub-02_ses-1", "sub-02/ses-1/dwi"),
+                         ("sub-02_ses-2", "sub-02/ses-2/dwi"), ("sub-[3]", "sub-[3]/dwi")):  # fmt: skip
+        (out / folder).mkdir(parents=True)
+        (out / folder / f"{stem}.html").write_text(stem)
+        (out / folder / f"{stem}_desc-vae_regularizer_novelty.json").write_text("{}")
+    (out / "sub-01/dwi/sub-01_voxel-1.html").write_text("why")
+    (out / "run.json").write_text("{}")
+    (out / "index.html").write_text("cohort")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("asked", "page"),
+    [("", "index.html"), ("sub-01", "sub-01/dwi/sub-01.html"), ("sub-01/dwi", "sub-01/dwi/sub-01.html"),
+     ("sub-02/ses-2", "sub-02/ses-2/dwi/sub-02_ses-2.html"), ("sub-[3]", "sub-[3]/dwi/sub-[3].html"),
+     ("sub-01/dwi/sub-01_voxel-1.html", "sub-01/dwi/sub-01_voxel-1.html")],
+)  # fmt: skip
+def test_a_path_stands_for_a_page(out, asked, page):
+    pages = pages_at(out / asked)
+    assert pages.root == out.resolve()
+    assert str(pages.page) == page
+
+
+def test_a_way_without_its_beginning_is_understood(out, monkeypatch):
+    monkeypatch.chdir(out / "sub-01")
+    from pathlib import Path
+
+    assert str(pages_at(Path(".")).page) == "sub-01/dwi/sub-01.html"
+    assert pages_at(Path("dwi")).root == out.resolve()
+
+
+def test_a_detector_has_a_page_too(tmp_path):
+    (tmp_path / "detector.json").write_text("{}")
+    with pytest.raises(ScanError, match=r"index\.html: is not there; make it with: mednovelty report .*"):
+        pages_at(tmp_path)
+    (tmp_path / "index.html").write_text("detector")
+    assert str(pages_at(tmp_path).page) == "index.html"
+
+
+def test_of_several_pages_one_is_to_be_named(out):
+    with pytest.raises(
+        SettingsError, match=r"sub-02: holds the pages of 2 scans; name one of .*ses-1\.html, "
+    ):
+        pages_at(out / "sub-02")
+
+
+def test_what_is_not_ours_is_not_served(tmp_path, out):
+    (tmp_path / "page.html").write_text("x")
+    with pytest.raises(SettingsError, match=r"is in no folder that score or fit has written \(run\.json or"):
+        pages_at(tmp_path / "page.html")
+    with pytest.raises(ScanError, match="nothing: is not there; name a folder"):
+        pages_at(tmp_path / "nothing")
+    with pytest.raises(ScanError, match=r"run\.json: is no page; name a folder, or a page"):
+        pages_at(out / "run.json")
+    (out / "sub-01/dwi/sub-01.html").unlink()
+    with pytest.raises(
+        ScanError, match=r"sub-01: no page of a scan is here; make it with: mednovelty report"
+    ):
+        pages_at(out / "sub-01")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_its_code(out, number, code):
+    command = [sys.executable, "-m", "mednovelty", "view", out / "sub-01", "--no-browser", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stdout.readline()]
+        while not lines[-1].startswith("}"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], process.stderr.read()
+        told = json.loads("".join(lines))
+        with urllib.request.urlopen(told["url"], timeout=10) as answer:
+            assert answer.read() == b"sub-01"
+        process.send_signal(number)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert error == "mednovelty: no longer served\n"
+
+
+def test_the_address_is_told_even_when_quiet(out):
+    command = [sys.executable, "-m", "mednovelty", "-q", "view", out, "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        url = process.stderr.readline().strip()
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.read() == b"cohort"
+    finally:
+        process.kill()
+    assert process.communicate()[0] == ""
