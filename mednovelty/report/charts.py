@@ -73,6 +73,8 @@ class Chart:
     marks: Sequence[tuple[float, str]] = ()
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    y_ticks: bool = True
+    """Whether numbers stand beside the vertical axis; where it only keeps points apart they say nothing."""
 
 
 def chart_svg(chart: Chart) -> Markup:
@@ -166,7 +168,7 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> list[str]:
         at = x.place([value])[0]
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP:g}V{bottom:g}"/>')
         parts.append(f'<text x="{at:.1f}" y="{bottom + 15:g}" text-anchor="middle">{_text(label)}</text>')
-    for value, label in y.ticks():
+    for value, label in y.ticks() if chart.y_ticks else ():
         at = y.place([value])[0]
         parts.append(f'<path class="grid" d="M{LEFT:g} {at:.1f}H{right:g}"/>')
         parts.append(f'<text x="{LEFT - 6:g}" y="{at + 4:.1f}" text-anchor="end">{_text(label)}</text>')
@@ -176,9 +178,7 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> list[str]:
         f'<text x="{middle:g}" y="{bottom + 34:g}" text-anchor="middle">{_text(chart.x_label)}</text>'
     )
     up = (TOP + bottom) / 2
-    parts.append(
-        f'<text transform="translate(13 {up:g}) rotate(-90)" text-anchor="middle">{_text(chart.y_label)}</text>'
-    )
+    parts.append(f'<text transform="translate(13 {up:g}) rotate(-90)" text-anchor="middle">{beside}</text>')
     return parts
 
 
@@ -225,10 +225,10 @@ def _mark(at: float, label: str, x: _Axis) -> list[str]:
     if not math.isfinite(place):
         return []
     left = place > WIDTH * 0.6
-    beside = place - 5 if left else place + 5
+    beside, anchor = (place - 5, "end") if left else (place + 5, "start")
     return [
         f'<path class="axis dashed" d="M{place:.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"/>',
-        f'<text x="{beside:.1f}" y="{TOP + 12:g}" text-anchor="{"end" if left else "start"}">{_text(label)}</text>',
+        f'<text x="{beside:.1f}" y="{TOP + 12:g}" text-anchor="{anchor}">{_text(label)}</text>',
     ]
 
 
