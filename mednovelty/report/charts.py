@@ -174,9 +174,8 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> list[str]:
         parts.append(f'<text x="{LEFT - 6:g}" y="{at + 4:.1f}" text-anchor="end">{_text(label)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT:g} {TOP:g}V{bottom:g}H{right:g}"/>')
     middle = (LEFT + right) / 2
-    parts.append(
-        f'<text x="{middle:g}" y="{bottom + 34:g}" text-anchor="middle">{_text(chart.x_label)}</text>'
-    )
+    below, beside = _text(chart.x_label), _text(chart.y_label)
+    parts.append(f'<text x="{middle:g}" y="{bottom + 34:g}" text-anchor="middle">{below}</text>')
     up = (TOP + bottom) / 2
     parts.append(f'<text transform="translate(13 {up:g}) rotate(-90)" text-anchor="middle">{beside}</text>')
     return parts
