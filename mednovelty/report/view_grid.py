@@ -1,8 +1,8 @@
 """The grid that the interactive viewer shows: along the world's axes, of cubes, around the mask.
 
-nilearn's viewer stores sagittal slices of such a grid. Scans are oblique, mirrored and have slices thicker than
-they are wide; each voxel of the grid shows the scan's voxel that its centre lies in. Where several voxels of the
-scan fall into one of the grid, the highest score is shown: a peak is never lost, whatever the grid.
+nilearn's viewer stores sagittal slices of such a grid. Scans are oblique, mirrored and have slices thicker
+than they are wide; each voxel of the grid shows the voxel of the scan that its centre lies in. Where several
+voxels fall into one of the grid, the highest score is shown: a peak is never lost, whatever the grid.
 """
 
 from __future__ import annotations
