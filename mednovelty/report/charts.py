@@ -36,7 +36,8 @@ class Series:
         x: ``(n,)``.
         y: ``(n,)``; where it is not finite there is a gap.
         colour: 0 to 6.
-        kind: ``area`` is filled down to the axis, ``steps`` holds each value until the next x.
+        kind: ``area`` is filled down to the axis, ``bars`` too, each between its neighbours, ``steps`` holds each
+            value until the next x.
         dashed: Of lines.
     """
 
@@ -44,7 +45,7 @@ class Series:
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     colour: int = 0
-    kind: Literal["line", "steps", "area", "points"] = "line"
+    kind: Literal["line", "steps", "area", "bars", "points"] = "line"
     dashed: bool = False
 
 
@@ -188,6 +189,13 @@ def _drawn(series: Series, x: _Axis, y: _Axis) -> str:
     if series.kind == "points":
         dots = zip(across[good], up[good], strict=True)
         return "".join(f'<circle class="dot f{colour}" cx="{a:.1f}" cy="{b:.1f}" r="3.5"/>' for a, b in dots)
+    if series.kind == "bars":
+        half = 0.5 * float(np.median(np.diff(across))) if len(across) > 1 else 4.0
+        path = "".join(
+            f"M{a - half:.1f} {y.span[0]:.1f}V{b:.1f}H{a + half:.1f}V{y.span[0]:.1f}Z"
+            for a, b in zip(across[good], up[good], strict=True)
+        )
+        return f'<path class="area f{colour}" d="{path}"/>'
     runs = [_run(across[run], up[run], series.kind) for run in _runs(good)]
     if series.kind == "area":
         floor = y.span[0]
@@ -239,8 +247,9 @@ def _legend(series: Series, line: int) -> list[str]:
     else:
         area = f'<rect class="area f{colour}" x="{LEFT:g}" y="{up - 4:g}" width="22" height="8"/>'
         dashed = " dashed" if series.dashed else ""
-        sign = area * (series.kind == "area")
-        sign += f'<path class="data c{colour}{dashed}" d="M{LEFT:g} {up:g}h22"/>'
+        sign = area * (series.kind in ("area", "bars"))
+        if series.kind != "bars":
+            sign += f'<path class="data c{colour}{dashed}" d="M{LEFT:g} {up:g}h22"/>'
     return [sign, f'<text x="{LEFT + 30:g}" y="{up + 4:g}">{_text(series.label)}</text>']
 
 

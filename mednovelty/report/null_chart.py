@@ -70,7 +70,7 @@ def score_chart(
     edges = np.linspace(*_ends(values, null), BINS + 1)
     centres = 0.5 * (edges[1:] + edges[:-1])
     share = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(1, values.size)
-    series = [Series(f"this scan, {values.size:,} voxels", centres, _gaps(share), 1, "area")]
+    series = [Series(f"this scan, {values.size:,} voxels", centres, _gaps(share), 1, "bars")]
     alt = f"Histogram of {facts.name}: half of the scan's voxels score above {np.median(values):.4g}, "
     alt += f"one in a hundred above {np.quantile(values, 0.99):.4g}, the highest {values.max():.4g}"
     if null is not None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mednovelty.errors import MedNoveltyError
 from mednovelty.report.page import data_uri
-from mednovelty.report.planes import colours
+from mednovelty.report.planes import PNG_LEVEL, colours, ends_of
 from mednovelty.report.view_grid import MOST_VOXELS, ViewGrid
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _sprite_png(levels: np.ndarray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(sprite(levels)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(sprite(levels)).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 
@@ -169,7 +169,9 @@ def _embedded(grid: ViewGrid, background: np.ndarray, levels: np.ndarray) -> Mar
     from nibabel import Nifti1Image
     from nilearn.plotting import view_img
 
-    grey = Nifti1Image(grid.image(background), grid.affine)
+    # nilearn's window ends at the brightest voxel, often one of a vessel or of the eyes.
+    _, white = ends_of(background[background > 0], 0.01, 0.995)
+    grey = Nifti1Image(np.clip(grid.image(background), 0, white), grid.affine)
     # float32: nibabel has no images of bool or of bytes that nilearn would not warn of.
     shown = Nifti1Image(levels.astype(np.float32), grid.affine)
     with warnings.catch_warnings():
@@ -244,7 +246,7 @@ def _smaller(png: bytes) -> bytes:
         if bytes_of[0] == bytes_of[1] == bytes_of[2] and alpha.getextrema() == (255, 255):
             picture = red
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

@@ -97,7 +97,8 @@
     levels = await levelsOf(shown);
     // brainsprite adds 1 to each slice before it asks where that is.
     brain.affine = [[-size, 0, 0, origin[0] + size * nx], [0, size, 0, origin[1] - size], [0, 0, size, origin[2] - size], [0, 0, 0, 1]];
-    brain.colorCrosshair = "#4dd2ff";
+    brain.colorCrosshair = "rgba(77, 210, 255, 0.4)";  // What lies under it stays visible.
+    brain.nanValue = true;  // Values are read from levels, not from colours.
     brain.overlay.sprite = overlay;
     brain.onclick = tell;
     await choose(shown.name);
