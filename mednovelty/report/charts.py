@@ -36,8 +36,8 @@ class Series:
         x: ``(n,)``.
         y: ``(n,)``; where it is not finite there is a gap.
         colour: 0 to 6.
-        kind: ``area`` is filled down to the axis, ``bars`` too, each between its neighbours, ``steps`` holds each
-            value until the next x.
+        kind: ``area`` is filled down to the axis, ``bars`` too, each on its own, ``steps`` holds each value
+            until the next x.
         dashed: Of lines.
     """
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mednovelty.errors import ScanError
 from mednovelty.evaluation.scored import named
-from mednovelty.io.guard import read_text
 from mednovelty.report.charts import chart_svg
 from mednovelty.report.methods_words import methods, references, settings_rows, versions
 from mednovelty.report.null_chart import null_of, score_chart
 from mednovelty.report.page import Cell, Picture, Table, link, number, render
-from mednovelty.report.planes import Canvas, Overlay, Sheet, Upright, css_gradient, ends_of, palette_png
-from mednovelty.report.quality_figures import contrast_rows, gradients_svg, scheme_rows, signal_chart
+from mednovelty.report.planes import Canvas, Overlay, Sheet, Upright, css_gradient, ends_of
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict
+from mednovelty.report.scan_images import ReadScan, ReadScore, read_scan_images
+from mednovelty.report.scan_parts import explained, quality_part
 from mednovelty.report.viewer import ViewedScore, build_viewer
 
 SHOWN_FROM, SHOWN_TO = 0.97, 0.9995
@@ -30,7 +27,6 @@ THROUGH = 3
 MANY_SCORES, SMALL_TILE = 8, 96
 """From so many scores on mosaics are smaller, so that the page is not larger than it may be."""
 MOST_VIEWED = 12
-MOST_EXPLAINED, EXPLAINED_WIDTH = 6, 1000
 MEANINGS = {
     "cluster": "number in the image of clusters, _dseg.nii.gz",
     "peak_x_mm": "of the highest voxel, RAS+: to the right",
@@ -39,51 +35,6 @@ MEANINGS = {
     "p_peak": "p-value of its highest voxel",
     "p_cluster": "share of calibration scans, and this one, whose largest cluster is as large",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class ReadScan:
-    """The images of a scan that its page is drawn from.
-
-    Attributes:
-        facts: What is told of it.
-        background: ``(I, J, K)``.
-        mask: ``(I, J, K)`` bool.
-        affine: ``(4, 4)`` to RAS+ millimetres.
-        scores: One for each of ``facts.maps``.
-    """
-
-    facts: ScanFacts
-    background: np.ndarray
-    mask: np.ndarray
-    affine: np.ndarray
-    scores: Sequence[ReadScore]
-
-
-@dataclass(frozen=True, eq=False)
-class ReadScore:
-    """One score as it was read.
-
-    Attributes:
-        facts: What is told of it.
-        values: ``(I, J, K)``.
-        inside: ``(n,)`` of them in the mask.
-        minus_log10_p: ``(n,)`` in the mask; None where it is not calibrated.
-        segmented: ``(I, J, K)`` bool; None where it is not segmented.
-    """
-
-    facts: MapFacts
-    values: np.ndarray
-    inside: np.ndarray
-    minus_log10_p: np.ndarray | None
-    segmented: np.ndarray | None
-
-    @property
-    def threshold(self) -> float | None:
-        """The lowest score that is segmented; None where nothing is."""
-        if self.segmented is None or not self.segmented.any():
-            return None
-        return float(self.values[self.segmented].min())
 
 
 def scan_page(facts: ScanFacts, out: Path, kinds: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -117,44 +68,15 @@ def scan_page(facts: ScanFacts, out: Path, kinds: Mapping[str, Sequence[str]] | 
         segmented=[(labels[one.name], one.threshold_words) for one in facts.maps if one.segmentation],
         scores=_score_parts(read, labels),
         gradient=css_gradient(),
-        explained=_explained(facts),
+        explained=explained(facts),
         explain_with=f"mednovelty explain {out.name or 'OUT'}/{_relative(folder, out)}",
-        quality=_quality(read),
+        quality=quality_part(read),
         methods=methods(facts),
         references=references(facts),
         settings=settings_rows(facts),
         versions=versions(facts.sidecar),
         files=_files(facts, folder),
     )
-
-
-def read_scan_images(facts: ScanFacts) -> ReadScan:
-    """Read what a page is drawn from.
-
-    Raises:
-        ScanError: An image cannot be read, or a map is not finite somewhere in the mask.
-        GeometryError: Images do not lie on the same voxels.
-    """
-    background, mask, affine = facts.images()
-    scores = []
-    for one in facts.maps:
-        values = one.values()
-        if values.shape != mask.shape:
-            raise ScanError(
-                f"{one.novelty.name}: has {values.shape} voxels, the mask {mask.shape}; "
-                f"score {facts.id} again",
-                code="geometry.shape",
-            )
-        p = one.minus_log10_p()
-        inside = values[mask]
-        if not np.isfinite(inside).all():
-            raise ScanError(
-                f"{one.novelty.name}: {np.count_nonzero(~np.isfinite(inside))} voxels of the mask are not "
-                f"finite; score {facts.id} again",
-                code="maps.nan",
-            )
-        scores.append(ReadScore(one, values, inside, None if p is None else p[mask], one.segmented()))
-    return ReadScan(facts, background, mask, affine, scores)
 
 
 def _viewer(read: ReadScan, labels: Mapping[str, str]) -> Any:
@@ -214,13 +136,13 @@ def _score_parts(read: ReadScan, labels: Mapping[str, str]) -> list[dict[str, An
 
 
 def _mosaic_alt(one: ReadScore, sheet: Sheet, turned: Upright, ends: tuple[float, float]) -> str:
-    found = (
-        f"{len(one.facts.clusters)} clusters are outlined" if one.facts.clusters else "no cluster is there"
-    )
+    found = "nothing was segmented" if one.segmented is None else "no cluster is there"
+    if one.facts.clusters:
+        found = f"{len(one.facts.clusters)} clusters are outlined"
     return (
         f"{one.facts.name} over the background, {sum(map(len, sheet.chosen))} slices: "
         f"{'; '.join(sheet.places_mm(turned.affine))}. Scores from {ends[0]:.4g} to {ends[1]:.4g} are "
-        f"coloured from dark purple to pale yellow; {found if one.segmented is not None else 'nothing was segmented'}."
+        f"coloured from dark purple to pale yellow; {found}."
     )
 
 
@@ -278,84 +200,6 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _explained(facts: ScanFacts) -> list[dict[str, Any]]:
-    """Return what ``explain`` has left of voxels of the scan; beyond some, only what they are called."""
-    parts: list[dict[str, Any]] = []
-    for path in facts.explained[:MOST_EXPLAINED]:
-        text = path.with_suffix(".txt")
-        words = read_text(text) if text.is_file() else ""
-        alt = f"Why one voxel scores as it does: {' '.join(words.split())[:400]}"
-        parts.append({"name": path.name, "picture": Picture(_shrunk(path), alt), "words": words})
-    parts += [{"name": path.name, "picture": None, "words": ""} for path in facts.explained[MOST_EXPLAINED:]]
-    return parts
-
-
-def _shrunk(path: Path) -> bytes:
-    """Return a picture with a palette, no wider than is needed to read it.
-
-    Raises:
-        ScanError: It is no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=("PNG",)) as picture:
-            picture.load()
-            if picture.width > EXPLAINED_WIDTH:
-                height = round(picture.height * EXPLAINED_WIDTH / picture.width)
-                return palette_png(
-                    picture.convert("RGB").resize((EXPLAINED_WIDTH, height), Image.Resampling.LANCZOS)
-                )
-            return palette_png(picture)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ScanError(
-            f"{path.name}: is no picture; remove it, or explain again", code="file.damaged"
-        ) from error
-
-
-def _quality(read: ReadScan) -> dict[str, Any]:
-    """Return figures and facts of the scan's quality."""
-    turned = Upright.of(read.affine, read.background, read.mask)
-    background, mask = turned.volumes
-    sheet = Sheet.of(mask)
-    canvas = Canvas(background, turned.affine, sheet, ends_of(read.background[read.mask], 0.01, 0.995))
-    n, mm3 = int(read.mask.sum()), abs(float(np.linalg.det(read.affine[:3, :3])))
-    alt = (
-        f"Background with the outline of the mask, {n:,} voxels, {n * mm3 / 1000:,.0f} ml: "
-        f"{'; '.join(sheet.places_mm(turned.affine))}."
-    )
-    outline = Picture(
-        canvas.png(outlined=mask), alt, "The mask, in which the scan was scored, outlined in green."
-    )
-    found: dict[str, Any] = {
-        "outline": outline,
-        "known": False,
-        "signal": None,
-        "gradients": None,
-        "rows": [],
-    }
-    quality = read.facts.quality
-    if quality is None:
-        return found | {"missing": _why_unknown(read.facts)}
-    found |= {"known": True, "rows": [*contrast_rows(quality), *scheme_rows(quality)]}
-    if len(quality.bvalues_s_per_mm2):
-        chart, words = signal_chart(quality)
-        found |= {"signal": chart_svg(chart), "signal_words": words, "gradients": gradients_svg(quality)}
-    return found
-
-
-def _why_unknown(facts: ScanFacts) -> str:
-    sources = facts.sources
-    gone = [path.name for path in sources if not path.exists()]
-    where = (
-        f"{', '.join(gone)}, which it was read from, is not where it was" if gone else "its scan was not read"
-    )
-    return (
-        "Signal of each volume and gradients are not known: the maps were made by a version that did not "
-        f"keep them, and {where}. Make the report with: mednovelty report OUT --scans FOLDER"
-    )
-
-
 def _files(facts: ScanFacts, folder: Path) -> Table:
     rows = []
     for one in facts.maps:
@@ -374,4 +218,4 @@ def _relative(folder: Path, out: Path) -> str:
         return folder.name
 
 
-__all__ = ["ReadScan", "read_scan_images", "scan_page"]
+__all__ = ["scan_page"]
