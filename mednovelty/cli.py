@@ -13,7 +13,7 @@ import typer
 
 from mednovelty import console
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
-from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, where
+from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, report, where
 from mednovelty.cli_options import (
     BrainMasks,
     Calibrate,
@@ -26,6 +26,7 @@ from mednovelty.cli_options import (
     MaskMaker,
     Overwrite,
     RegionsToCalibrate,
+    Report,
     Scores,
     ScoreSet,
     Set,
@@ -238,6 +239,7 @@ def score(
             help="Also combinations of the calibrated scores: fisher, cauchy, mean_z, rank_average, a,b.",
         ),
     ] = None,
+    reported: Report = True,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -277,6 +279,7 @@ def score(
         regions=regions,
         segmented=segmented,
         combine=combine,
+        reported=reported,
     )
     end(console.run(score_scans, as_json))
 
@@ -310,17 +313,20 @@ def evaluate(
             help="A,B: also rate the maps of two scores as one, beside both. May be given several times.",
         ),
     ] = None,
+    reported: Report = True,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
     where = (relevance or output) if clever_hans or relevance is not None else None
-    end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
+    request = commands.EvaluateRequest(output, masks, seed, as_json, where, together or (), reported)
+    end(console.run(lambda: commands.evaluate(request), as_json))
 
 
 app.command()(threshold)
 app.command()(combine)
+app.command()(report)
 app.command("preview-anomalies")(preview_anomalies)
 app.command()(demo)
 app.command("list")(list_plugins)

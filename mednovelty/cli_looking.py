@@ -82,6 +82,21 @@ def demo(
     end(console.run(lambda: demonstration.run(folder, seed=seed, overwrite=overwrite, threads=threads)))
 
 
+def report(
+    output: Annotated[Path, typer.Argument(help="The folder that score wrote.")],
+    scans: Annotated[
+        Path | None,
+        typer.Option("--scans", help="Folder of the scans, where they are not where they were."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the pages of a folder of maps again: OUT/index.html, and one a scan beside its maps."""
+    from mednovelty import report_command
+
+    request = report_command.ReportRequest(output, scans, as_json)
+    end(console.run(lambda: report_command.report(request), as_json))
+
+
 def list_plugins(
     group: Annotated[
         str,
@@ -115,4 +130,4 @@ def doctor(as_json: Json = False) -> None:
     end(console.run(lambda: commands.doctor(as_json), as_json))
 
 
-__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "where"]
+__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "report", "where"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.report_command import report_scored
 from mednovelty.threshold_command import segment_scored
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class CombineRequest:
     other_images: bool = False
     z: bool = False
     segmented: bool = True
+    reported: bool = True
     overwrite: bool = False
     as_json: bool = False
 
@@ -51,9 +53,12 @@ def combine(request: CombineRequest) -> int:
         found = combine_folders(sources, output, settings)
     code = say(found, output)
     segmented = segment_scored(output) if request.segmented else 0
+    reported = report_scored(output) if request.reported else 0
     if request.as_json:
-        console.print_json({"exit_code": code or segmented, "scans": [vars(one) for one in found]})
-    return code or segmented
+        console.print_json(
+            {"exit_code": code or segmented or reported, "scans": [vars(one) for one in found]}
+        )
+    return code or segmented or reported
 
 
 def combine_scored(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.report_command import report_scored
 
 if TYPE_CHECKING:
     from mednovelty.segment.cleaning import Cleaning
@@ -39,6 +40,7 @@ class ThresholdRequest:
     closing: int | None = None
     atlas: Path | None = None
     without_atlas: bool = False
+    reported: bool = True
     as_json: bool = False
 
 
@@ -58,7 +60,8 @@ def threshold(request: ThresholdRequest) -> int:
     if request.as_json:
         console.print_json({"exit_code": exit_code_of(found), "maps": [vars(one) for one in found]})
     say(found, request.output)
-    return exit_code_of(found)
+    reported = report_scored(request.output) if request.reported else 0
+    return exit_code_of(found) or reported
 
 
 def segment_scored(output: Path) -> int:

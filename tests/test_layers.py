@@ -26,7 +26,7 @@ LAYERS = [
     "pvalue_maps told_calibrations quality",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
     "cohort segment_folder combine_folder report explain_cohort explain_maps explain_voxels benchmarks",
-    "console discovery fit_knowledge",
+    "console discovery fit_knowledge report_command",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
     "preview_command demo",
     "cli_options",

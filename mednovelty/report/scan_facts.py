@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from mednovelty.segment_files import SegmentNames
 PEAK_COLUMNS = ("peak_x_mm", "peak_y_mm", "peak_z_mm")
 LARGEST_TABLE_BYTES = 16 << 20
 EXPLAINED = "_explained.png"
+LAYOUT = 1
+"""Counted up where pages look otherwise, so that those that stand are made again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +214,7 @@ class ScanFacts:
 
     def made_of(self) -> str:
         """Return a hash of all that the page is made of, without reading an image."""
-        parts: list[Any] = [self.id]
+        parts: list[Any] = [self.id, version("mednovelty"), LAYOUT]
         for one in self.maps:
             parts += [one.name, dict(one.sidecar), dict(one.segmentation),
                       [dict(cluster.cells) for cluster in one.clusters]]  # fmt: skip

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mednovelty.errors import ScanError
 from mednovelty.io.guard import read_text
 from mednovelty.report.charts import chart_svg
+from mednovelty.report.evaluation_part import shrunk
 from mednovelty.report.page import Picture
-from mednovelty.report.planes import Canvas, Sheet, Upright, ends_of, palette_png
+from mednovelty.report.planes import Canvas, Sheet, Upright, ends_of
 from mednovelty.report.quality_figures import contrast_rows, gradients_svg, scheme_rows, signal_chart
 from mednovelty.report.scan_facts import ScanFacts
 from mednovelty.report.scan_images import ReadScan
@@ -28,32 +26,11 @@ def explained(facts: ScanFacts) -> list[dict[str, Any]]:
         text = path.with_suffix(".txt")
         words = read_text(text) if text.is_file() else ""
         alt = f"Why one voxel scores as it does: {' '.join(words.split())[:400]}"
-        parts.append({"name": path.name, "picture": Picture(_shrunk(path), alt), "words": words})
+        parts.append(
+            {"name": path.name, "picture": Picture(shrunk(path, EXPLAINED_WIDTH), alt), "words": words}
+        )
     parts += [{"name": path.name, "picture": None, "words": ""} for path in facts.explained[MOST_EXPLAINED:]]
     return parts
-
-
-def _shrunk(path: Path) -> bytes:
-    """Return a picture with a palette, no wider than is needed to read it.
-
-    Raises:
-        ScanError: It is no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=("PNG",)) as picture:
-            picture.load()
-            if picture.width > EXPLAINED_WIDTH:
-                height = round(picture.height * EXPLAINED_WIDTH / picture.width)
-                return palette_png(
-                    picture.convert("RGB").resize((EXPLAINED_WIDTH, height), Image.Resampling.LANCZOS)
-                )
-            return palette_png(picture)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ScanError(
-            f"{path.name}: is no picture; remove it, or explain again", code="file.damaged"
-        ) from error
 
 
 def quality_part(read: ReadScan) -> dict[str, Any]:
