@@ -13,6 +13,7 @@ from mednovelty.errors import ScanError, SettingsError
 
 if TYPE_CHECKING:
     from mednovelty.io.scan_files import ScanFiles
+    from mednovelty.io.scan_folder import Kind
     from mednovelty.report.folder import MadePage
 
 log = logging.getLogger("mednovelty")
@@ -77,6 +78,24 @@ def report_scored(out: Path, only: Sequence[str] | None = None) -> int:
     return exit_code_of(made)
 
 
+def refresh(maps: Path, ids: Sequence[str]) -> None:
+    """Make the pages of some scans anew where there are any, as after a voxel of theirs was explained.
+
+    Args:
+        maps: A folder of maps, or one in such.
+        ids: Of the scans.
+    """
+    from mednovelty.report.cohort_page import INDEX
+    from mednovelty.report.page import is_ours
+
+    folder = maps.resolve()
+    # OUT/sub-01/ses-1/dwi at most.
+    for out in (folder, *list(folder.parents)[:3]):
+        if is_ours(out / INDEX):
+            report_scored(out, ids)
+            return
+
+
 def say(made: Sequence[MadePage], out: Path) -> None:
     """Tell how many pages there are, and which could not be made."""
     done = [page.status for page in made]
@@ -103,11 +122,10 @@ def _scans_in(folder: Path) -> dict[str, ScanFiles]:
 
     found: dict[str, ScanFiles] = {}
     reasons = []
-    for kind in ("dwi", "structural"):
+    kinds: tuple[Kind, ...] = ("structural", "dwi")
+    for kind in kinds:
         try:
-            found |= {
-                files.id: files for files in find_scans_of(kind, folder, None, None) if files.id not in found
-            }
+            found |= {files.id: files for files in find_scans_of(kind, folder, None, None)}
         except (ScanError, SettingsError) as error:
             reasons.append(str(error))
     if not found:
@@ -115,4 +133,4 @@ def _scans_in(folder: Path) -> dict[str, ScanFiles]:
     return found
 
 
-__all__ = ["ReportRequest", "report", "report_scored"]
+__all__ = ["ReportRequest", "refresh", "report", "report_scored"]

@@ -1,4 +1,4 @@
-"""The page of a folder of maps, ``OUT/index.html``: every scan in one table, and how they stand to controls."""
+"""The page of a folder of maps: every scan in one table, and how they stand to calibration scans."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def evaluation_part(folder: Path) -> dict[str, Any] | None:
     texts = [*as_list(found.get("verdicts")), *as_list(found.get("verdicts_pooled"))]
     trained = [as_dict(one) for one in as_list(found.get("trained_to_find"))]
     panels = (
-        "The first patients: background, best trivial baseline, best scores; lesions are outlined, and average "
-        "precision stands over each map."
+        "The first patients: background, best trivial baseline, best scores; lesions are outlined, and "
+        "average precision stands over each map."
     )
     return {
         "tables": [table for table in (by_scan, all_voxels) if table is not None],
@@ -84,10 +85,13 @@ def _table(
 
 
 def _measured(row: Mapping[str, Any], key: str) -> Cell:
-    cell, interval = number(row.get(key), 3), as_list(row.get(f"{key}_interval"))
+    cell, interval = number(row.get(key)), as_list(row.get(f"{key}_interval"))
+    if cell.key is None or math.isnan(cell.key):
+        return cell
+    between = ""
     if len(interval) == 2 and all(isinstance(end, int | float) for end in interval):
-        return Cell(f"{cell.text} ({interval[0]:.2f}-{interval[1]:.2f})", cell.key)
-    return cell
+        between = f" ({interval[0]:.2f}-{interval[1]:.2f})"
+    return Cell(f"{cell.key:.3f}{between}", cell.key)
 
 
 def _roc_alt(mean: Mapping[str, Any], ranked: list[str]) -> str:
