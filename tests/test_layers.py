@@ -26,8 +26,9 @@ LAYERS = [
     "pvalue_maps told_calibrations quality",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
     "cohort segment_folder combine_folder report explain_cohort explain_maps explain_voxels benchmarks",
-    "console discovery fit_knowledge report_command",
+    "console discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
+    "report_command "
     "preview_command demo",
     "cli_options",
     "cli_decisions cli_looking",

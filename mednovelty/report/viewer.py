@@ -239,7 +239,7 @@ def _smaller(png: bytes) -> bytes:
     """Return a PNG without loss but smaller: nilearn writes grey pictures as RGBA."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(png))
+    picture: Image.Image = Image.open(io.BytesIO(png))
     if picture.mode == "RGBA":
         red, green, blue, alpha = picture.split()
         bytes_of = [band.tobytes() for band in (red, green, blue)]
