@@ -125,7 +125,7 @@ class ScanFacts:
 
     Attributes:
         scored: Its files.
-        maps: Its scores: segmented ones first, then calibrated, then others, trivial baselines last.
+        maps: Its scores: those with clusters first, then segmented, calibrated, others, trivial baselines.
         quality: None where nothing is known.
         explained: Pictures of explained voxels, sorted.
     """
@@ -143,7 +143,9 @@ class ScanFacts:
             ScanError: A table of clusters cannot be read.
         """
         maps = [_map_facts(name, path) for name, path in scored.maps.items()]
-        maps.sort(key=lambda one: (not one.segmentation, not one.is_calibrated, one.is_trivial))
+        maps.sort(
+            key=lambda one: (not one.segmentation, not one.clusters, not one.is_calibrated, one.is_trivial)
+        )
         folder, stem = scored.brain.parent, stem_of(scored)
         quality = Quality.read(folder / f"{stem}{ENDING}")
         own = {one.sidecar.get("InputSha256") for one in maps}
