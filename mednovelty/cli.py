@@ -18,6 +18,7 @@ from mednovelty.cli_looking import (
     doctor,
     list_plugins,
     preview_anomalies,
+    report,
     slicer_module,
     view,
     where,
@@ -34,6 +35,7 @@ from mednovelty.cli_options import (
     MaskMaker,
     Overwrite,
     RegionsToCalibrate,
+    Report,
     Scores,
     ScoreSet,
     Set,
@@ -246,6 +248,7 @@ def score(
             help="Also combinations of the calibrated scores: fisher, cauchy, mean_z, rank_average, a,b.",
         ),
     ] = None,
+    reported: Report = True,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -285,6 +288,7 @@ def score(
         regions=regions,
         segmented=segmented,
         combine=combine,
+        reported=reported,
     )
     end(console.run(score_scans, as_json))
 
@@ -318,17 +322,20 @@ def evaluate(
             help="A,B: also rate the maps of two scores as one, beside both. May be given several times.",
         ),
     ] = None,
+    reported: Report = True,
     as_json: Json = False,
 ) -> None:
     """Measure how well maps and lesion masks coincide."""
     from mednovelty import commands
 
     where = (relevance or output) if clever_hans or relevance is not None else None
-    end(console.run(lambda: commands.evaluate(output, masks, seed, as_json, where, together or ()), as_json))
+    request = commands.EvaluateRequest(output, masks, seed, as_json, where, together or (), reported)
+    end(console.run(lambda: commands.evaluate(request), as_json))
 
 
 app.command()(threshold)
 app.command()(combine)
+app.command()(report)
 app.command("preview-anomalies")(preview_anomalies)
 app.command()(view)
 app.command()(demo)

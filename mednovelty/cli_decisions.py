@@ -16,6 +16,7 @@ from mednovelty.cli_options import (
     MaskMaker,
     Overwrite,
     RegionsToCalibrate,
+    Report,
     Scores,
     ScoreSet,
     Threads,
@@ -198,6 +199,7 @@ def threshold(
         ),
     ] = None,
     without_atlas: Annotated[bool, typer.Option("--no-atlas", help="Let the atlas of before go.")] = False,
+    reported: Report = True,
     as_json: Json = False,
 ) -> None:
     """Segment the maps of a folder, or do it again in another way; nothing is scored."""
@@ -219,6 +221,7 @@ def threshold(
         closing=closing,
         atlas=atlas,
         without_atlas=without_atlas,
+        reported=reported,
         as_json=as_json,
     )
     end(console.run(lambda: threshold_command.threshold(request), as_json))
@@ -250,6 +253,7 @@ def combine(
     segmented: Annotated[
         bool, typer.Option("--segment/--no-segment", help="Masks and clusters; see mednovelty threshold.")
     ] = True,
+    reported: Report = True,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -265,6 +269,7 @@ def combine(
         other_images=other_images,
         z=z,
         segmented=segmented,
+        reported=reported,
         overwrite=overwrite,
         as_json=as_json,
     )

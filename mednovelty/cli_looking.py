@@ -111,6 +111,21 @@ def slicer_module(
     end(console.run(lambda: slicer_command.copy_module(folder, overwrite, as_json), as_json))
 
 
+def report(
+    output: Annotated[Path, typer.Argument(help="The folder that score wrote, or a detector's.")],
+    scans: Annotated[
+        Path | None,
+        typer.Option("--scans", help="Folder of the scans, where they are not where they were."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the pages of a folder of maps again (OUT/index.html, one a scan), or a detector's."""
+    from mednovelty import report_command
+
+    request = report_command.ReportRequest(output, scans, as_json)
+    end(console.run(lambda: report_command.report(request), as_json))
+
+
 def list_plugins(
     group: Annotated[
         str,
@@ -144,4 +159,4 @@ def doctor(as_json: Json = False) -> None:
     end(console.run(lambda: commands.doctor(as_json), as_json))
 
 
-__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "slicer_module", "view", "where"]
+__all__ = ["demo", "doctor", "list_plugins", "preview_anomalies", "report", "slicer_module", "view", "where"]

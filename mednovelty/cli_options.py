@@ -71,6 +71,11 @@ RegionsToCalibrate = Annotated[
 ]
 
 
+Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Pages to look at: OUT/index.html, and one a scan.")
+]
+
+
 def end(code: int) -> None:
     """End the command with an exit code."""
     raise typer.Exit(code)
@@ -88,6 +93,7 @@ __all__ = [
     "MaskMaker",
     "Overwrite",
     "RegionsToCalibrate",
+    "Report",
     "ScoreSet",
     "Scores",
     "Set",

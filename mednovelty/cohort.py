@@ -37,6 +37,7 @@ from mednovelty.outputs import (
     sidecar_of,
     state_of,
 )
+from mednovelty.quality import write_quality
 from mednovelty.run_record import EXISTS, CohortResult, Outcome, failure_of, write_record
 from mednovelty.scan import Volume
 from mednovelty.scan_table import write_scan_scores
@@ -245,6 +246,7 @@ def _score_and_write(run: _Run, files: ScanFiles, place: OutputNames, *, clear: 
     write_map(
         place.mask, Volume(scan.mask[None].astype(np.uint8), affine, f"mask of {scan.id}"), dtype=np.uint8
     )
+    write_quality(scan, run.detector, place)
     unscored = scan.n_voxels - int(np.count_nonzero(covered))
     seconds = time.monotonic() - start
     warnings = [*scan.warnings, *_seen_before(run, scan.sha256)]

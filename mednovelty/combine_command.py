@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.report_command import report_scored
 from mednovelty.slicer_command import show_scored
 from mednovelty.threshold_command import segment_scored
 
@@ -34,6 +35,7 @@ class CombineRequest:
     other_images: bool = False
     z: bool = False
     segmented: bool = True
+    reported: bool = True
     overwrite: bool = False
     as_json: bool = False
 
@@ -53,7 +55,8 @@ def combine(request: CombineRequest) -> int:
     code = say(found, output)
     segmented = segment_scored(output) if request.segmented else 0
     shown = show_scored(output)
-    code = code or segmented or shown
+    reported = report_scored(output) if request.reported else 0
+    code = code or segmented or shown or reported
     if request.as_json:
         console.print_json({"exit_code": code, "scans": [vars(one) for one in found]})
     return code

@@ -68,8 +68,33 @@ class ScoreRequest:
     """Whether calibrated maps are segmented too."""
     combine: str | None = None
     """Names of combinations of the calibrated scores."""
+    reported: bool = True
+    """Whether pages to look at are made."""
     reports: tuple[Path, ...] = ()
     """Text files in place of scans; see ``words_commands``."""
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What ``evaluate`` was asked for.
+
+    Attributes:
+        output: The folder of the maps.
+        masks: Of lesions.
+        seed: Of the bootstrap and of the threshold's fifth.
+        as_json: Whether the evaluation is printed as JSON.
+        relevance: Where ``explain`` wrote; None: whether scores look at lesions is not asked.
+        together: Each names two scores, ``A,B``, whose maps are also rated as one.
+        reported: Whether the folder's pages are made.
+    """
+
+    output: Path
+    masks: Path
+    seed: int = 0
+    as_json: bool = False
+    relevance: Path | None = None
+    together: Sequence[str] = ()
+    reported: bool = True
 
 
 def check(request: CheckRequest) -> int:
@@ -130,6 +155,7 @@ def _score_scans(request: ScoreRequest) -> int:
     from mednovelty.combine_command import combine_scored
     from mednovelty.detector import Detector
     from mednovelty.fit_command import names_of
+    from mednovelty.report_command import report_scored
     from mednovelty.slicer_command import show_scored
     from mednovelty.threshold_command import segment_scored
 
@@ -166,6 +192,7 @@ def _score_scans(request: ScoreRequest) -> int:
         combined = combine_scored(request.output, pvalues.calibration, *combining)
     segmented = segment_scored(request.output) if request.segmented else 0
     shown = show_scored(request.output)
+    reported = report_scored(request.output) if request.reported else 0
     if request.plot_sphere:
         _draw_sphere(detector, scans, options, request.output)
     if request.as_json:
@@ -176,7 +203,7 @@ def _score_scans(request: ScoreRequest) -> int:
              done.count("failed"), request.output)  # fmt: skip
     for failure in result.failures:
         log.error("failed: %s: %s", failure.id, failure.message)
-    return result.exit_code or combined or segmented or shown
+    return result.exit_code or combined or segmented or shown or reported
 
 
 def _combining(
@@ -350,33 +377,25 @@ def _refuse_absent(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def evaluate(
-    output: Path,
-    masks: Path,
-    seed: int,
-    as_json: bool,
-    relevance: Path | None = None,
-    together: Sequence[str] = (),
-) -> int:
-    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions.
-
-    Each of ``together`` names two scores, ``A,B``, whose maps are also rated as one.
-    """
+def evaluate(request: EvaluateRequest) -> int:
+    """Evaluate maps against lesion masks; with a folder of relevance, whether scores look at lesions."""
     from mednovelty.evaluation import EvaluateSettings
     from mednovelty.evaluation import evaluate as run
     from mednovelty.report.figures import draw_evaluation
+    from mednovelty.report_command import report_scored
 
-    settings = EvaluateSettings(seed=seed)
+    output, settings = request.output, EvaluateSettings(seed=request.seed)
     # Each entry as a pair of its own: two without a comma must not pass for one.
-    pairs = [entry.split(",") for entry in together]
-    evaluation = run(output, masks, settings=settings, relevance=relevance, together=pairs)
+    pairs = [entry.split(",") for entry in request.together]
+    evaluation = run(output, request.masks, settings=settings, relevance=request.relevance, together=pairs)
     written = [
         *evaluation.write(output / "evaluation"),
         *draw_evaluation(evaluation, output / "evaluation"),
     ]
-    if as_json:
+    reported = report_scored(output) if request.reported else 0
+    if request.as_json:
         print(evaluation.to_json())
-        return 0
+        return reported
     from rich.console import Console
 
     for warning in evaluation.warnings:
@@ -385,7 +404,7 @@ def evaluate(
     screen = Console()
     (screen if screen.is_terminal else Console(width=WIDTH)).print(evaluation.table())
     log.info("wrote %d files to %s", len(written), output / "evaluation")
-    return 0
+    return reported
 
 
 def list_plugins(group: str, as_json: bool) -> int:

@@ -46,7 +46,7 @@ def run(folder: Path, *, seed: int = 0, overwrite: bool = False, threads: int | 
         lambda: commands.score(
             commands.ScoreRequest(folder / "model", cohort.patients, folder / "out", threads=threads)
         ),
-        lambda: commands.evaluate(folder / "out", cohort.lesions, seed, False),
+        lambda: commands.evaluate(commands.EvaluateRequest(folder / "out", cohort.lesions, seed)),
     )
     for step in steps:
         code = step()

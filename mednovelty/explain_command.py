@@ -67,6 +67,7 @@ def explain_voxels(request: VoxelRequest, output: Path | None = None) -> int:
     from mednovelty.explain_maps import detector_folder, maps_to_explain, of_detector
     from mednovelty.explain_voxels import VoxelRun, explain_scan_voxels, scored_scans
     from mednovelty.fit_command import names_of
+    from mednovelty.report_command import refresh
     from mednovelty.store import RECORD
 
     if (request.maps / RECORD).exists():
@@ -105,6 +106,7 @@ def explain_voxels(request: VoxelRequest, output: Path | None = None) -> int:
                 told.append(json.loads(one.picture.with_suffix(".json").read_text(encoding="utf-8")))
                 if not request.as_json:
                     print(printable("\n".join(told[-1]["Text"]) + "\n", keep="\n"))
+    refresh(request.maps, list(found))
     if request.as_json:
         console.print_json(told)
     return 0

@@ -28,7 +28,7 @@ BIDSIGNORE = (
     "*_novelty.nii.gz\n*_novelty.json\n*_pvalue.nii.gz\n*_z.nii.gz\n*_relevance*\n*_explained.*\n*_why.nii.gz\n"
     "*_desc-background.nii.gz\n*_desc-*_mask.nii.gz\n*_mask.json\n*_dseg.nii.gz\n*_clusters.tsv\nrun.json\n"
     "failures.tsv\ncohort.tsv\ncalibration.json\nsegmentation.json\nexplain.json\nexplain-failures.tsv\n"
-    "logs\nevaluation\n*_scene.mrml\n*_novelty.ctbl\n*_dseg.seg.nrrd\n"
+    "logs\nevaluation\n*_scene.mrml\n*_novelty.ctbl\n*_dseg.seg.nrrd\n*.html\n*_quality.json\n"
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mednovelty import console
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.report_command import report_scored
 from mednovelty.slicer_command import show_scored
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ThresholdRequest:
     closing: int | None = None
     atlas: Path | None = None
     without_atlas: bool = False
+    reported: bool = True
     as_json: bool = False
 
 
@@ -57,7 +59,8 @@ def threshold(request: ThresholdRequest) -> int:
         write_folder_facts(request.output)
         found = segment_folder(request.output, settings)
     shown = show_scored(request.output)
-    code = exit_code_of(found) or shown
+    reported = report_scored(request.output) if request.reported else 0
+    code = exit_code_of(found) or shown or reported
     if request.as_json:
         console.print_json({"exit_code": code, "maps": [vars(one) for one in found]})
     say(found, request.output)

@@ -1,5 +1,6 @@
 """The page of a detector: it needs nothing else, says what is so, and leaves the detector as it was."""
 
+import json
 import re
 import shutil
 
@@ -92,6 +93,15 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path, caplog):
     assert try_detector_page(model) is None
     assert "index.html: the page could not be made: OutputError" in caplog.text
     assert (model / PAGE).read_text() == "mine"
+
+
+def test_report_makes_the_page_of_a_detector_again(calibrated, tmp_path):
+    model = shutil.copytree(calibrated, tmp_path / "model")
+    (model / PAGE).unlink()
+    ended = run("report", model, "--json")
+    assert ended.exit_code == 0, ended.output
+    assert [page["path"] for page in json.loads(ended.stdout)["pages"]] == [str(model / PAGE)]
+    check_stands_alone((model / PAGE).read_text())
 
 
 def test_without_a_detector_there_is_no_page(tmp_path):

@@ -36,7 +36,8 @@ class Series:
         x: ``(n,)``.
         y: ``(n,)``; where it is not finite there is a gap.
         colour: 0 to 6.
-        kind: ``area`` is filled down to the axis, ``steps`` holds each value until the next x.
+        kind: ``area`` is filled down to the axis, ``bars`` too, each on its own, ``steps`` holds each value
+            until the next x.
         dashed: Of lines.
     """
 
@@ -44,7 +45,7 @@ class Series:
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     colour: int = 0
-    kind: Literal["line", "steps", "area", "points"] = "line"
+    kind: Literal["line", "steps", "area", "bars", "points"] = "line"
     dashed: bool = False
 
 
@@ -73,6 +74,8 @@ class Chart:
     marks: Sequence[tuple[float, str]] = ()
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    y_ticks: bool = True
+    """Whether numbers stand beside the vertical axis; where it only keeps points apart they say nothing."""
 
 
 def chart_svg(chart: Chart) -> Markup:
@@ -166,19 +169,16 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> list[str]:
         at = x.place([value])[0]
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP:g}V{bottom:g}"/>')
         parts.append(f'<text x="{at:.1f}" y="{bottom + 15:g}" text-anchor="middle">{_text(label)}</text>')
-    for value, label in y.ticks():
+    for value, label in y.ticks() if chart.y_ticks else ():
         at = y.place([value])[0]
         parts.append(f'<path class="grid" d="M{LEFT:g} {at:.1f}H{right:g}"/>')
         parts.append(f'<text x="{LEFT - 6:g}" y="{at + 4:.1f}" text-anchor="end">{_text(label)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT:g} {TOP:g}V{bottom:g}H{right:g}"/>')
     middle = (LEFT + right) / 2
-    parts.append(
-        f'<text x="{middle:g}" y="{bottom + 34:g}" text-anchor="middle">{_text(chart.x_label)}</text>'
-    )
+    below, beside = _text(chart.x_label), _text(chart.y_label)
+    parts.append(f'<text x="{middle:g}" y="{bottom + 34:g}" text-anchor="middle">{below}</text>')
     up = (TOP + bottom) / 2
-    parts.append(
-        f'<text transform="translate(13 {up:g}) rotate(-90)" text-anchor="middle">{_text(chart.y_label)}</text>'
-    )
+    parts.append(f'<text transform="translate(13 {up:g}) rotate(-90)" text-anchor="middle">{beside}</text>')
     return parts
 
 
@@ -189,6 +189,13 @@ def _drawn(series: Series, x: _Axis, y: _Axis) -> str:
     if series.kind == "points":
         dots = zip(across[good], up[good], strict=True)
         return "".join(f'<circle class="dot f{colour}" cx="{a:.1f}" cy="{b:.1f}" r="3.5"/>' for a, b in dots)
+    if series.kind == "bars":
+        half = 0.5 * float(np.median(np.diff(across))) if len(across) > 1 else 4.0
+        path = "".join(
+            f"M{a - half:.1f} {y.span[0]:.1f}V{b:.1f}H{a + half:.1f}V{y.span[0]:.1f}Z"
+            for a, b in zip(across[good], up[good], strict=True)
+        )
+        return f'<path class="area f{colour}" d="{path}"/>'
     runs = [_run(across[run], up[run], series.kind) for run in _runs(good)]
     if series.kind == "area":
         floor = y.span[0]
@@ -225,10 +232,10 @@ def _mark(at: float, label: str, x: _Axis) -> list[str]:
     if not math.isfinite(place):
         return []
     left = place > WIDTH * 0.6
-    beside = place - 5 if left else place + 5
+    beside, anchor = (place - 5, "end") if left else (place + 5, "start")
     return [
         f'<path class="axis dashed" d="M{place:.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"/>',
-        f'<text x="{beside:.1f}" y="{TOP + 12:g}" text-anchor="{"end" if left else "start"}">{_text(label)}</text>',
+        f'<text x="{beside:.1f}" y="{TOP + 12:g}" text-anchor="{anchor}">{_text(label)}</text>',
     ]
 
 
@@ -240,8 +247,9 @@ def _legend(series: Series, line: int) -> list[str]:
     else:
         area = f'<rect class="area f{colour}" x="{LEFT:g}" y="{up - 4:g}" width="22" height="8"/>'
         dashed = " dashed" if series.dashed else ""
-        sign = area * (series.kind == "area")
-        sign += f'<path class="data c{colour}{dashed}" d="M{LEFT:g} {up:g}h22"/>'
+        sign = area * (series.kind in ("area", "bars"))
+        if series.kind != "bars":
+            sign += f'<path class="data c{colour}{dashed}" d="M{LEFT:g} {up:g}h22"/>'
     return [sign, f'<text x="{LEFT + 30:g}" y="{up + 4:g}">{_text(series.label)}</text>']
 
 

@@ -194,7 +194,7 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     lines = [_line(score, evaluation, means[score]) for score in drawn]
     paths = [plot_roc(lines, folder / "roc.png", f"ROC by voxel, {of_scans}")]
     for score in drawn:
-        by_scan, part = _by_scan(evaluation, score, means[score]), _file_part(score)
+        by_scan, part = _by_scan(evaluation, score, means[score]), file_part(score)
         shown = evaluation.named(score)
         paths.append(plot_roc(by_scan, folder / f"roc_{part}.png", f"{shown}: ROC by voxel"))
         title = f"{shown}: lesion and other voxels"
@@ -353,5 +353,6 @@ def _density(axes: Axes, parts: Sequence[np.ndarray], axis: _Axis, name: str, co
     axes.stairs(height / np.diff(edges), edges, color=colour, linewidth=1.6, label=label)
 
 
-def _file_part(score: str) -> str:
+def file_part(score: str) -> str:
+    """Return a score's name as it stands in names of files."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", score)

@@ -1,0 +1,158 @@
+"""All pages of a folder of maps: one a scan beside its maps, and ``OUT/index.html``.
+
+A page says of what it was made, by a hash; one that would come out the same is left alone, so that scoring a
+cohort again costs nothing here. A page that cannot be made stops no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mednovelty.errors import (
+    GeometryError,
+    MedNoveltyError,
+    OutputError,
+    ScanError,
+    StoppedError,
+    failure_message,
+)
+from mednovelty.evaluation.files import find_maps
+from mednovelty.io.scan_files import ScanFiles
+from mednovelty.report.cohort_page import INDEX, cohort_page
+from mednovelty.report.page import is_ours, write_page
+from mednovelty.report.scan_facts import ScanFacts
+from mednovelty.report.scan_page import scan_page
+from mednovelty.report.sources import look_up_quality
+
+log = logging.getLogger("mednovelty")
+
+_MADE_OF = re.compile(r'<meta name="made-of" content="([0-9a-f]{64})">')
+_HEAD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class MadePage:
+    """What became of one page.
+
+    Attributes:
+        id: Of the scan; empty for the cohort's.
+        path: Where it lies.
+        status: ``done``, ``up to date`` or ``failed``.
+        message: Why it failed.
+    """
+
+    id: str
+    path: Path
+    status: str
+    message: str = ""
+
+
+def report_folder(
+    out: Path,
+    *,
+    again: bool = False,
+    only: Sequence[str] | None = None,
+    look_up: bool = False,
+    scans: Mapping[str, ScanFiles] | None = None,
+    advance: Callable[[str], None] = lambda id: None,
+) -> list[MadePage]:
+    """Make the pages of a folder of maps; the cohort's comes last.
+
+    The caller keeps other runs out of the folder, see ``output_folder.sole_writer``.
+
+    Args:
+        out: The folder.
+        again: Whether pages that are current are made again.
+        only: Ids of the scans whose pages are made; None: all.
+        look_up: Whether scans whose quality is not known are read again, where they still are.
+        scans: Where they are by id, if not where they were.
+        advance: Told each scan's id before its page is made.
+
+    Raises:
+        OutputError: A page cannot be written, or somebody else's file stands in its place.
+        ScanError: There are no maps.
+    """
+    found, warnings = find_maps(out)
+    for warning in warnings:
+        log.warning("%s", warning)
+    made: list[MadePage] = []
+    facts: list[ScanFacts] = []
+    for id, scored in found.items():
+        try:
+            scan = ScanFacts.of(scored)
+        except MedNoveltyError as error:
+            made.append(MadePage(id, scored.brain.parent, "failed", str(error)))
+            continue
+        facts.append(scan)
+        if only is None or id in only:
+            advance(id)
+            if look_up and scan.quality is None:
+                facts[-1] = scan = _looked_up(scan, scans)
+            made.append(_one(scan, out, again))
+    failures = {page.id: page.message for page in made if page.status == "failed"}
+    made.append(_index(out, facts, failures))
+    return made
+
+
+def _looked_up(scan: ScanFacts, scans: Mapping[str, ScanFiles] | None) -> ScanFacts:
+    try:
+        return look_up_quality(scan, scans)
+    except (ScanError, GeometryError) as error:
+        log.warning("%s: its quality is not known: %s", scan.id, error)
+        return scan
+
+
+def _one(scan: ScanFacts, out: Path, again: bool) -> MadePage:
+    try:
+        if not again and _made_of(scan.page) == scan.made_of():
+            return MadePage(scan.id, scan.page, "up to date")
+        write_page(scan.page, scan_page(scan, out))
+    except (OutputError, StoppedError):
+        raise
+    except Exception as error:  # Whatever is wrong with one page must not stop the others.
+        if not isinstance(error, MedNoveltyError):
+            log.debug("page of %s", scan.id, exc_info=error)
+        _remove_outdated(scan.page)
+        return MadePage(scan.id, scan.page, "failed", failure_message(error, scan.id))
+    return MadePage(scan.id, scan.page, "done")
+
+
+def _index(out: Path, facts: Sequence[ScanFacts], failures: Mapping[str, str]) -> MadePage:
+    path = out / INDEX
+    try:
+        write_page(path, cohort_page(out, facts, failures))
+    except (OutputError, StoppedError):
+        raise
+    except Exception as error:
+        if not isinstance(error, MedNoveltyError):
+            log.debug("page of the cohort", exc_info=error)
+        _remove_outdated(path)
+        return MadePage("", path, "failed", failure_message(error, path.name))
+    return MadePage("", path, "done")
+
+
+def _remove_outdated(path: Path) -> None:
+    """Remove a page of ours that could not be made anew: it would tell of maps that are no more."""
+    if is_ours(path):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: an outdated page, cannot be removed: {error.strerror}") from error
+
+
+def _made_of(path: Path) -> str | None:
+    if not is_ours(path):
+        return None
+    try:
+        with path.open("rb") as file:
+            found = _MADE_OF.search(file.read(_HEAD_BYTES).decode("utf-8", "replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+__all__ = ["MadePage", "report_folder"]

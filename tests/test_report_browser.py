@@ -1,0 +1,178 @@
+"""Pages in a real browser: no error, no request, a viewer that moves and a threshold that takes effect.
+
+Needs Chromium and playwright (extra ``[browser-test]``): ``apt install chromium``.
+"""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scored_folders import AFFINES, SHAPE, ball, write_clusters, write_scan
+
+from mednovelty.report.folder import report_folder
+
+pytestmark = pytest.mark.slow
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PEAKS = ((5, 15, 8), (11, 7, 5))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install mednovelty[browser-test]"
+    )
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: apt install chromium")
+    with playwright.sync_playwright() as running:
+        # As root, as in a container, Chromium starts without its sandbox only; pages are our own.
+        browser = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=AFFINES)
+def folder(request, tmp_path):
+    affine = AFFINES[request.param]
+    values = np.random.default_rng(0).uniform(0, 1, SHAPE)
+    for height, peak in zip((8.0, 6.0), PEAKS, strict=True):
+        values[peak] = height
+    found = write_scan(tmp_path / "out", affine=affine, scores={"elbo": values, "other": values[::-1]})
+    write_clusters(found, "sub-01", "elbo", [(affine @ [*peak, 1.0])[:3] for peak in PEAKS])
+    write_scan(tmp_path / "out", id="sub-02", affine=affine)
+    report_folder(tmp_path / "out")
+    return found
+
+
+def opened(browser, path, width=1400, scheme="light"):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.wrong, page.asked = [], []
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(path.as_uri())
+    if path.name != "index.html":
+        page.wait_for_selector("#viewer[data-ready]")
+    return page
+
+
+def pixels(page):
+    """Return a hash of what the viewer shows: millions of numbers take minutes to come here."""
+    return page.evaluate(
+        "() => { const c = document.querySelector('.viewer-inner canvas'); let h = 7;"
+        " for (const v of c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        " h = (Math.imul(h, 31) + v) | 0; return h; }"
+    )
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_open_without_an_error_and_ask_for_nothing(browser, tmp_path, width, scheme):
+    folder = write_scan(tmp_path / "out")
+    report_folder(tmp_path / "out")
+    for path in (folder / "sub-01.html", tmp_path / "out" / "index.html"):
+        page = opened(browser, path, width, scheme)
+        assert page.wrong == []
+        assert [url for url in page.asked if not url.startswith("data:")] == [path.as_uri()]
+        # Nothing hangs out to the right: what is wide scrolls on its own.
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 24, 31)"
+        )
+        page.context.close()
+
+
+def test_a_row_moves_the_viewer_to_its_clusters_peak(browser, folder):
+    page = opened(browser, folder / "sub-01.html")
+    readout = page.locator("#viewer-readout")
+    for number, height in enumerate((8.0, 6.0)):
+        row = page.locator("tr[data-mark]").nth(number)
+        mm = [float(value) for value in row.get_attribute("data-mark").split(";")[1:]]
+        before = pixels(page)
+        row.click()
+        shown = [float(value) for value in readout.get_attribute("data-mm").split(";")]
+        size = float(re.search(r"cubes of ([\d.]+) mm", page.inner_text("#viewer-hint"))[1])
+        assert np.abs(np.array(shown) - mm).max() <= 0.5 * size + 1e-3
+        value = float(re.search(r"about ([\d.]+)", readout.inner_text())[1])
+        assert value == pytest.approx(height, abs=8 / 250)
+        assert "chosen" in row.get_attribute("class")
+        if number:
+            assert pixels(page) != before
+    assert page.wrong == []
+    page.context.close()
+
+
+def test_brainsprites_own_coordinates_are_those_of_the_world(browser, folder):
+    page = opened(browser, folder / "sub-01.html")
+    page.locator("tr[data-mark]").nth(1).click()
+    told = page.evaluate(
+        "() => { const c = window.mednoveltyBrain.coordinatesSlice; return [c.X, c.Y, c.Z]; }"
+    )
+    shown = [float(v) for v in page.locator("#viewer-readout").get_attribute("data-mm").split(";")]
+    assert told == pytest.approx(shown, abs=1e-3)
+    page.context.close()
+
+
+def test_the_threshold_changes_what_is_painted(browser, folder):
+    page = opened(browser, folder / "sub-01.html")
+    count = "() => Number(window.mednoveltyBrain.overlay.sprite.dataset.count)"
+    slider = page.locator("#viewer-threshold")
+    counts, painted = [], []
+    for place in ("0", "300", "900"):
+        slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", place)
+        counts.append(page.evaluate(count))
+        painted.append(pixels(page))
+    # From the median on: half of the mask's voxels; at 0.9 of the range to 8 only the first peak is left.
+    assert counts[0] > 0.4 * ball().sum()
+    assert counts[0] > counts[1] > 0
+    assert 1 <= counts[2] < counts[1]
+    assert painted[0] != painted[1]
+    page.fill("#viewer-value", "5.5")
+    page.dispatch_event("#viewer-value", "change")
+    assert 2 <= page.evaluate(count) <= counts[1]
+    assert page.wrong == []
+    page.context.close()
+
+
+def test_another_score_can_be_chosen_and_the_keyboard_moves(browser, folder):
+    page = opened(browser, folder / "sub-01.html")
+    readout = page.locator("#viewer-readout")
+    assert "elbo" in readout.inner_text()
+    page.select_option("#viewer-score", "other")
+    page.wait_for_function("document.getElementById('viewer-readout').textContent.includes('other')")
+    before = [float(v) for v in readout.get_attribute("data-mm").split(";")]
+    page.focus(".viewer-inner canvas")
+    page.keyboard.press("ArrowLeft")  # Right is on the left.
+    after = [float(v) for v in readout.get_attribute("data-mm").split(";")]
+    assert after[0] > before[0]
+    assert after[1:] == before[1:]
+    page.context.close()
+
+
+def test_a_click_on_a_column_sorts_the_cohort(browser, folder):
+    page = opened(browser, folder.parents[1] / "index.html")
+    assert page.locator("#score-filter").count() == 0  # one score alone
+    ids = (
+        "() => [...document.querySelectorAll('table.scans tbody tr')].map(r => r.cells[0].textContent.trim())"
+    )
+    page.click("table.scans th:nth-child(3) button")
+    assert page.evaluate(ids) == ["sub-01", "sub-02"]  # n/a last
+    page.click("table.scans th:nth-child(3) button")
+    assert page.evaluate(ids) == ["sub-01", "sub-02"]
+    page.click("table.scans th:nth-child(1) button")
+    page.click("table.scans th:nth-child(1) button")
+    assert page.evaluate(ids) == ["sub-02", "sub-01"]
+    page.click("text=sub-01")
+    page.wait_for_selector("#viewer[data-ready]")
+    assert page.wrong == []
+    page.context.close()
+
+
+def test_print_hides_what_cannot_be_printed(browser, folder):
+    page = opened(browser, folder / "sub-01.html")
+    page.emulate_media(media="print")
+    assert not page.is_visible("#viewer")
+    assert page.is_visible("#quality")
+    page.context.close()
