@@ -5,6 +5,7 @@ import shutil
 
 from cohorts import tiny_cohort, tiny_detector
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 
@@ -12,8 +13,9 @@ ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS
 SCORES = ("vae_regularizer", "reconstruction_error")
 
 
-def run(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+def run(*words, code=0, pages=False):
+    words = [str(word) for word in words] if pages else typed(words)
+    result = CliRunner().invoke(app, words, env=ENVIRONMENT)
     assert result.exit_code == code, result.output + str(result.exception)
     return result
 

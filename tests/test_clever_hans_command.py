@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 from mednovelty.evaluation import EvaluateSettings, evaluate
@@ -35,7 +36,7 @@ _MADE = []
 
 
 def run(*words):
-    result = CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    result = CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
     assert result.exit_code == 0, result.output
     return result
 

@@ -7,6 +7,7 @@ import pytest
 import structural_images as made
 from test_image_recipes import SLICES
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 
@@ -26,7 +27,7 @@ patterns = {FOLDS}
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")

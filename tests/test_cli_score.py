@@ -8,6 +8,7 @@ import pytest
 from cohorts import tiny_cohort, tiny_detector
 from lesion_study import make_study
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 from mednovelty.evaluation import evaluate
@@ -16,7 +17,7 @@ ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 @pytest.fixture

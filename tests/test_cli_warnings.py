@@ -10,6 +10,7 @@ import structural_images as made
 from test_image_recipes import SLICES
 from test_structural_mask import SPACING, head
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty import console
 from mednovelty.cli import app
@@ -19,7 +20,7 @@ SKULL = "the image is not skull-stripped"
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cohorts import tiny_cohort, tiny_detector
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 
@@ -20,7 +21,7 @@ AT = (6, 12, 5)
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 def told(result):

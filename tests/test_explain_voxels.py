@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cohorts import tiny_cohort, tiny_detector
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 from mednovelty.errors import SettingsError
@@ -21,7 +22,7 @@ STEM = "sub-p01/dwi/sub-p01_desc-"
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from without_pages import typed
 
 import mednovelty as mn
 from mednovelty.annotations import Annotations
@@ -76,7 +77,7 @@ def cohort(tmp_path_factory):
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module", params=["slices", "patches"])

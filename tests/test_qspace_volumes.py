@@ -13,6 +13,7 @@ from cohorts import tiny_cohort, tiny_detector
 from matplotlib.image import imread
 from test_gathering import other_b, people, roles
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.annotations import Annotations, Labels
 from mednovelty.cli import app
@@ -259,7 +260,7 @@ def test_defaults_of_the_recipe():
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env={"NO_COLOR": "1", "COLUMNS": "200"})
+    return CliRunner().invoke(app, typed(words), env={"NO_COLOR": "1", "COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from calibrated_models import SCORES, calibrated_model, run
+from calibrated_models import SCORES, calibrated_model
+from calibrated_models import run as run_command
 from cohorts import tiny_cohort
 from scored_folders import AFFINES, SHAPE, ball, write_clusters, write_scan
 
@@ -16,6 +17,10 @@ from mednovelty.quality import Quality
 from mednovelty.report.folder import report_folder
 
 HOSTILE = "</script><script>alert(1)</script>\"' onload=x"
+
+
+def run(*words, code=0):
+    return run_command(*words, code=code, pages=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cohorts import FAST, FAST_TOML, tiny_cohort
 from typer.testing import CliRunner
+from without_pages import typed
 
 import mednovelty as mn
 from mednovelty.cli import app
@@ -33,7 +34,7 @@ def test_all_scores_of_a_patient_from_the_command_line(tmp_path):
     (tmp_path / "fast.toml").write_text(FAST_TOML)
 
     def run(*words):
-        result = CliRunner().invoke(app, [str(word) for word in words])
+        result = CliRunner().invoke(app, typed(words))
         assert result.exit_code == 0, result.stderr
 
     run("fit", cohort.controls, "-o", tmp_path / "model", "--settings", tmp_path / "fast.toml",

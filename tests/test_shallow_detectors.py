@@ -9,6 +9,7 @@ import torch
 from cohorts import tiny_cohort
 from small_images import scan_of
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.capabilities import offered_by
 from mednovelty.cli import app
@@ -108,7 +109,7 @@ def test_windows_take_a_shallow_method():
 def test_scans_are_fitted_from_the_command_line(tmp_path):
     words = ["fit", tiny_cohort().controls, "-o", tmp_path / "model", "--method", "isolation-forest",
              "--set", "method_settings.trees=7", "--json"]  # fmt: skip
-    result = CliRunner().invoke(app, [str(word) for word in words])
+    result = CliRunner().invoke(app, typed(words))
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["summary"]["verdict"].startswith("7 isolation trees of 256 samples at most, fitted on ")

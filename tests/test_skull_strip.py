@@ -10,6 +10,7 @@ import structural_images as made
 from test_image_recipes import SLICES
 from test_structural_mask import SHAPE, SPACING, depth_mm, dice, head, stripped
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 from mednovelty.detector import Detector
@@ -102,7 +103,7 @@ def study(tmp_path_factory):
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 def mask_of(out):

@@ -7,6 +7,7 @@ import pytest
 from cohorts import FAST_TOML, tiny_cohort
 from small_images import detector_of, scan_of
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty.cli import app
 from mednovelty.errors import SettingsError
@@ -85,7 +86,7 @@ def test_from_the_command_line(tmp_path):
     (tmp_path / "fast.toml").write_text(FAST_TOML)
 
     def run(*words, code=0):
-        result = CliRunner().invoke(app, [str(word) for word in words])
+        result = CliRunner().invoke(app, typed(words))
         assert result.exit_code == code, result.stderr
         return result
 

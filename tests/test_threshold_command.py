@@ -12,6 +12,7 @@ import pytest
 from lesion_study import AFFINE, SHAPE, brain_of, make_study, read, write
 from scipy import ndimage, stats
 from typer.testing import CliRunner
+from without_pages import typed
 
 from mednovelty import segment_files
 from mednovelty.cli import app
@@ -26,7 +27,7 @@ GRID = np.logspace(-0.3, -6, 60)
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+    return CliRunner().invoke(app, typed(words), env=ENVIRONMENT)
 
 
 def files(out, id, score=SCORES[0]):

@@ -1,0 +1,9 @@
+"""Commands as tests type them that do not look at pages: drawing these takes longer than what is tested."""
+
+LEAVE_PAGES = ("score", "evaluate", "threshold", "combine")
+
+
+def typed(words):
+    """Return the words of a command as texts, with ``--no-report`` where it would leave pages."""
+    texts = [str(word) for word in words]
+    return [*texts, "--no-report"] if texts[0] in LEAVE_PAGES else texts
