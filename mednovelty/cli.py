@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mednovelty import console
+from mednovelty.cli_bench import bench
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
 from mednovelty.cli_looking import demo, doctor, list_plugins, preview_anomalies, where
 from mednovelty.cli_options import (
@@ -322,6 +323,7 @@ def evaluate(
 app.command()(threshold)
 app.command()(combine)
 app.command("preview-anomalies")(preview_anomalies)
+app.command()(bench)
 app.command()(demo)
 app.command("list")(list_plugins)
 app.command()(where)

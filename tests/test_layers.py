@@ -28,9 +28,9 @@ LAYERS = [
     "cohort segment_folder combine_folder report explain_cohort explain_maps explain_voxels benchmarks",
     "console discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
-    "preview_command demo",
+    "preview_command demo bench_command",
     "cli_options",
-    "cli_decisions cli_looking",
+    "cli_bench cli_decisions cli_looking",
     "cli",
     "__main__",
 ]
