@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mednovelty.benchmarks.cell_files import (
 )
 from mednovelty.benchmarks.comparison import markdown, rows_of
 from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
-from mednovelty.errors import SettingsError
+from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import checked, parse_assignments
@@ -132,49 +133,113 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
         SettingsError: Something unknown is asked for.
         ScanError: A data set is not there, or damaged.
     """
-    from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
-
     benchmark: Any = plugin("benchmarks", plan.name)()
-    over = parse_assignments(request.assignments)
-    oracle, asked = request.oracle, _words(request.scores, "--scores")
-    methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=oracle)
-    classes = plan.classes_for(_words(request.classes, "--classes") if request.classes is not None else None)
-    wanted = [dataset] if dataset else request.datasets
-    datasets = plan.datasets_for(_words(wanted, "--datasets") if isinstance(wanted, str) else wanted)
+    asked = _words(request.scores, "--scores")
+    methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=request.oracle)
+    classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
+    wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
+    datasets = plan.datasets_for([dataset] if dataset else wanted)
     scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
     for name in [name for name in methods if name not in scores]:
         log.info("%s: has none of the scores %s; left out", name, request.scores)
     if not scores:
         raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
-    if oracle:
+    if request.oracle:
         plan.check_oracle(scores)
+    folders = _Folders(request.data)
+    scores = {
+        name: found for name, found in scores.items() if folders.has_beside(plan, name, request.methods)
+    }
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
-    tasks, notes = [], []
-    for each in datasets:
-        for name in scores:  # All wrong settings are told before anything runs.
-            for variant in plan.variants(name, oracle=oracle):
-                checked(benchmark.Settings, plan.settings_for(each, name, over, variant), plan.name)
-        folder = found_folder(each, request.data)
-        data = file_hashes(each, folder)
-        if not as_published(each, data):
-            notes.append(f"**The images of {each} are not those that were published.**")
-        tasks += [
-            Task(
-                plan.name,
-                Cell(each, label, seed, name, variant_words(variant)),
-                plan.settings_for(each, name, over, variant),
-                scores[name],
-                folder,
-                request.device,
-                request.threads or 1,
-                data,
-            )
-            for label in classes
-            for seed in seeds
-            for name in scores
-            for variant in plan.variants(name, oracle=oracle)
-        ]
-    return tasks, notes
+    settings = _settings(plan, benchmark, request, datasets, scores)
+    tasks = [
+        Task(
+            plan.name,
+            Cell(each, label, seed, name, variant),
+            tree,
+            scores[name],
+            folders.of(each),
+            request.device,
+            request.threads or 1,
+            folders.hashes_of(each, plan.beside.get(name)),
+            folders.beside(plan.beside.get(name)),
+        )
+        for each in datasets
+        for label in classes
+        for seed in seeds
+        for name in scores
+        for variant, tree in settings[each, name].items()
+    ]
+    return tasks, folders.notes
+
+
+def _settings(
+    plan: Plan, benchmark: Any, request: BenchRequest, datasets: Sequence[str], methods: Iterable[str]
+) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Return, by data set and method, the settings of each variant; all wrong ones are told at once."""
+    over = parse_assignments(request.assignments)
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for each, name in itertools.product(datasets, methods):
+        for variant in plan.variants(name, oracle=request.oracle):
+            tree = plan.settings_for(each, name, over, variant)
+            checked(benchmark.Settings, tree, plan.name)
+            found.setdefault((each, name), {})[variant_words(variant)] = tree
+    return found
+
+
+class _Folders:
+    """Where data sets are, and whether they are what was published; each is looked at once.
+
+    Args:
+        data: As given; None: where manifests say.
+    """
+
+    def __init__(self, data: Path | None) -> None:
+        self._data = data
+        self._known: dict[str, tuple[Path, dict[str, str]]] = {}
+        self.notes: list[str] = []
+
+    def of(self, name: str) -> Path:
+        """Return the folder of a data set."""
+        return self._found(name)[0]
+
+    def has_beside(self, plan: Plan, method: str, asked: str) -> bool:
+        """Return whether the other data set that a method needs is there, if it needs one.
+
+        Raises:
+            ScanError: It is not, and the method was asked for by name.
+        """
+        if method not in plan.beside:
+            return True
+        try:
+            self.of(plan.beside[method])
+        except ScanError as error:
+            if asked != "all":
+                raise
+            log.warning("%s is left out: %s", method, error)
+            return False
+        return True
+
+    def hashes_of(self, name: str, other: str | None) -> dict[str, str]:
+        """Return hashes by file, of a data set and of that beside it."""
+        hashes = dict(self._found(name)[1])
+        if other:
+            hashes |= {f"{other}/{file}": sha256 for file, sha256 in self._found(other)[1].items()}
+        return hashes
+
+    def beside(self, name: str | None) -> tuple[str, ...]:
+        """Return name and folder of a data set beside another; nothing where there is none."""
+        return (name, str(self.of(name))) if name else ()
+
+    def _found(self, name: str) -> tuple[Path, dict[str, str]]:
+        from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
+
+        if name not in self._known:
+            folder = found_folder(name, self._data)
+            self._known[name] = folder, file_hashes(name, folder)
+            if not as_published(name, self._known[name][1]):
+                self.notes.append(f"**The images of {name} are not those that were published.**")
+        return self._known[name]
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:

@@ -74,7 +74,8 @@ class Task:
         folder: Of the data set.
         device: Where networks are, as torch names it.
         threads: Of the processor.
-        data: Hashes of the data set's files, of those that were read.
+        data: Hashes of the files of the data set, and of that beside it.
+        beside: Name and folder of another data set that the method needs; empty of most.
     """
 
     benchmark: str
@@ -85,6 +86,7 @@ class Task:
     device: str = "cpu"
     threads: int = 1
     data: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.plan import Plan, Published
+from mednovelty.benchmarks.plan import Plan
+from mednovelty.benchmarks.published import Published
 
 ORACLE = "**Chosen by labels of the test (`--oracle`), as papers do: not to be had without them.**"
 MEAN = "mean"
@@ -162,7 +163,7 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
         method = f"`{row.key[2]}`" + (f" ({row.variant})" if row.variant else "")
         score = f"`{row.key[3]}`" + (f", {row.name}" if row.name else "")
         lines.append(f"| {method} | {score} | " + " | ".join(cells) + " |")
-    absent = [row.name for row in plan.published if row.dataset == dataset and row.metric == metric
+    absent = [f"{row.name} (`{row.method}`)" for row in plan.published if row.dataset == dataset and row.metric == metric
               and all((row.method, row.score) != other.key[2:] for other in rows)]  # fmt: skip
     return [
         *lines,

@@ -178,9 +178,14 @@ def _work(connection: Connection) -> None:
             return
         out = Path(tree.pop("out"))
         cell, folder = Cell(**tree.pop("cell")), Path(tree.pop("folder"))
-        task = Task(cell=cell, folder=folder, **tree | {"scores": tuple(tree["scores"])})
+        lists = {name: tuple(tree[name]) for name in ("scores", "beside")}
+        task = Task(cell=cell, folder=folder, **tree | lists)
         outcome = attempt(task, out)
-        connection.send_bytes(json.dumps({"message": outcome.message, "seconds": outcome.seconds}).encode())
+        # Nobody may be there to hear it: what is done is on disk.
+        with suppress(OSError):
+            connection.send_bytes(
+                json.dumps({"message": outcome.message, "seconds": outcome.seconds}).encode()
+            )
 
 
 def _death(code: int | None) -> str:

@@ -118,7 +118,8 @@ def found_folder(name: str, data: Path | None) -> Path:
     looked = ", ".join(str(place) for place in places) or "nowhere: give --data, or set MEDNOVELTY_DATA"
     raise ScanError(
         f"{name}: {', '.join(manifest.checksums)} (or with .gz) are not all in one folder; "
-        f"looked in: {looked}. Nothing is downloaded: {manifest.fetch} Licence: {manifest.licence}. Source: {manifest.source}",
+        f"looked in: {looked}. Nothing is downloaded: {manifest.fetch} Licence: {manifest.licence}. "
+        f"Source: {manifest.source}",
         code="images.missing",
     )
 

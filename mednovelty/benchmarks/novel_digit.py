@@ -5,10 +5,10 @@ paper does not say of which images: here of all 70,000, official training and te
 of those trained on is held out and chooses the epoch.
 
 ``vae_z24``, ``vae_z48`` and ``vae_z64`` are the convolutional network of Table 2 (``nn.pooled``) with as
-many latents: the table has each of its rows at one of the three. What the paper leaves open is the likelihood; here
-that of values between 0 and 1, Bernoulli. It trains at 1e-5, which takes days; here at 5e-4 for a few epochs.
-Reconstructions are compared, as distributions, with fewer normals than are trained on (``compared``): a
-pair of them takes 784 logarithms.
+many latents: the table has each of its rows at one of the three. What the paper leaves open is the
+likelihood; here that of values between 0 and 1, Bernoulli. It trains at 1e-5, which takes days; here at 5e-4
+for a few epochs. Reconstructions are compared, as distributions, with fewer normals than are trained on
+(``compared``): a pair of them takes 784 logarithms.
 
 ``an_cho`` is the reconstruction probability of An and Cho 2015 with their fully connected network, 784-400-
 200-400-784; ``pca`` and ``kernel_pca`` are the shallow methods, by their errors of reconstruction.

@@ -10,6 +10,7 @@
     classes = ["0", "1"]               # in the order of the tables
     seeds = 1                          # the paper's
     any_method = true                  # methods that are installed and not named below run too
+    peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
 
     [settings]                         # all there are
     epochs = 6
@@ -18,20 +19,21 @@
     [methods.vae_z24]                  # of one method; all methods of the protocol have such a table
     latent = 24
 
+    [beside]                           # other data sets that methods need, as for outliers
+    fcdd = "cifar10"
+
     [groups]                           # names for several methods
     vae = ["vae_z24"]
 
     [oracle.vae_z24]                   # what --oracle tries, by method
     latent = [24, 48]
 
-    peeking = ["oc_svm"]               # of [protocol]: methods that look at labels of the test by themselves
-
     [[published]]
     dataset = "mnist"
     method = "vae_z64"
     score = "latent_euclidean"
     name = "what the paper calls it"
-    values = [0.922, 0.528]            # by class; or mean, where the paper prints no more
+    values = [0.922, 0.528]            # by class, or {0 = 0.922}; or mean, where the paper prints no more
     spread = [0.01, 0.02]
     percent = true                     # values are in percent
 
@@ -42,13 +44,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from mednovelty.benchmarks.published import Published, published_row
 from mednovelty.errors import SettingsError, UnknownPluginError
 from mednovelty.plugins import PluginInfo, available
 from mednovelty.settings import overlaid, read_toml
@@ -56,31 +58,6 @@ from mednovelty.settings import overlaid, read_toml
 GROUP = "benchmarks"
 SHORT_NAMES = {"fashion": "fashion_mnist", "cifar": "cifar10"}
 """What data sets are called before a protocol's name: ``fashion-miso``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A row of the paper's table, as shares.
-
-    Attributes:
-        dataset: Which.
-        method: As here.
-        score: As here.
-        metric: As here.
-        name: As in the paper.
-        values: By class.
-        spreads: Standard deviations over seeds, by class, where the paper has them.
-        mean: Over classes.
-    """
-
-    dataset: str
-    method: str
-    score: str
-    metric: str
-    name: str
-    values: Mapping[str, float]
-    spreads: Mapping[str, float]
-    mean: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +83,7 @@ class Plan:
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     oracle: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
 
     def settings_for(
@@ -264,7 +242,7 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         SettingsError: A table or key is unknown or missing.
     """
     file = f"{name}.toml"
-    tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "published")
+    tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "published")
     tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
     known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "peeking")
     head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
@@ -287,27 +265,13 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         dataset_settings=tree["datasets"],
         groups=tree["groups"],
         oracle=tree["oracle"],
-        published=tuple(_published(row, classes, f"{file}: [[published]]") for row in tree["published"]),
+        beside=tree["beside"],
+        published=tuple(published_row(row, classes, f"{file}: [[published]]") for row in tree["published"]),
     )
-
-
-def _published(row: Mapping[str, Any], classes: Sequence[str], where: str) -> Published:
-    known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean"))
-    row = overlaid(known | {"metric": "auroc", "percent": False}, row, where)
-    factor = 0.01 if row["percent"] else 1.0
-    values, spreads = (
-        {name: factor * value for name, value in zip(classes, row[key] or (), strict=bool(row[key]))}
-        for key in ("values", "spread")
-    )
-    if row["mean"] is None and not values:
-        raise SettingsError(f"{where}: {row['name']!r} has neither values nor mean")
-    mean = factor * row["mean"] if row["mean"] is not None else math.fsum(values.values()) / len(values)
-    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name")}
-    return Published(**names, values=values, spreads=spreads, mean=mean)
 
 
 def _spelled(name: str) -> str:
     return name.strip().replace("-", "_").replace(" ", "_")
 
 
-__all__ = ["GROUP", "Plan", "Published", "plan_from", "plan_named", "plans", "variant_words"]
+__all__ = ["GROUP", "Plan", "plan_from", "plan_named", "plans", "variant_words"]
