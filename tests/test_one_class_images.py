@@ -47,10 +47,8 @@ def test_images_are_those_of_one_class(folder):  # noqa: F811
 
 
 def test_fewer_images_have_the_same_scale(folder):  # noqa: F811
-    few, all_of_them = (
-        one_class(image_set("mnist", folder), 5, seed=0, most=4),
-        one_class(image_set("mnist", folder), 5, seed=0),
-    )
+    images = image_set("mnist", folder)
+    few, all_of_them = one_class(images, 5, seed=0, most=4), one_class(images, 5, seed=0)
     assert (len(few.training), len(few.held_out)) == (2, 2)
     assert few.scale == all_of_them.scale
     assert few.scale != Scale.of(torch.cat([few.training, few.held_out]))

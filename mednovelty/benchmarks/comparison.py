@@ -163,12 +163,13 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
         method = f"`{row.key[2]}`" + (f" ({row.variant})" if row.variant else "")
         score = f"`{row.key[3]}`" + (f", {row.name}" if row.name else "")
         lines.append(f"| {method} | {score} | " + " | ".join(cells) + " |")
-    absent = [f"{row.name} (`{row.method}`)" for row in plan.published if row.dataset == dataset and row.metric == metric
-              and all((row.method, row.score) != other.key[2:] for other in rows)]  # fmt: skip
-    return [
-        *lines,
-        *(["", f"In the paper and not run: {', '.join(dict.fromkeys(absent))}."] if absent else []),
+    there = {row.key[2:] for row in rows}
+    absent = [
+        f"{row.name} (`{row.method}`)"
+        for row in plan.published
+        if (row.dataset, row.metric) == (dataset, metric) and (row.method, row.score) not in there
     ]
+    return lines + (["", f"In the paper and not run: {', '.join(absent)}."] if absent else [])
 
 
 def _shortfalls(rows: Sequence[Row]) -> list[str]:
