@@ -170,6 +170,8 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
         for name in scores
         for variant, tree in settings[each, name].items()
     ]
+    if plan.train_once:  # What is trained is kept for the next cell.
+        tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
     return tasks, folders.notes
 
 

@@ -221,23 +221,26 @@ def scores_of(
     draws: int = 16,
     compared: int = 0,
     nln: NLNSettings | None = None,
+    test: Tensor | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return ``(m,)`` scores of a split's test images by name; higher is more novel.
+    """Return ``(m,)`` scores by name; higher is more novel.
 
     Args:
         trained: A model.
         names: Scores of samples.
+        test: ``(m, D)`` images; None: those that the split has to test on.
         draws: Of stochastic scores.
         compared: With so many normals scores compare that compare distributions of whole images; 0: all.
         nln: Of scores by nearest latent neighbours.
     """
     few = [name for name in names if GAUSSIANS in plugin("scorers", name).reference_parts]
     found: dict[str, np.ndarray] = {}
+    rows = trained.split.test if test is None else test
     for group, most in (([name for name in names if name not in few], 0), (few, compared)):
         if group:
             scoring = scoring_of(trained, group, draws=draws, most=most, nln=nln or NLNSettings())
             predict = scoring.predictor(group)
-            parts = [predict(x) for x in trained.split.test.split(BATCH)]
+            parts = [predict(x) for x in rows.split(BATCH)]
             found |= {name: torch.cat([part[name].cpu() for part in parts]).numpy() for name in group}
     return {name: found[name] for name in names}
 

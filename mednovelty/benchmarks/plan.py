@@ -10,6 +10,7 @@
     classes = ["0", "1"]               # in the order of the tables
     seeds = 1                          # the paper's
     any_method = true                  # methods that are installed and not named below run too
+    train_once = true                  # one training is for all classes
     peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
 
     [settings]                         # all there are
@@ -56,6 +57,8 @@ from mednovelty.plugins import PluginInfo, available
 from mednovelty.settings import overlaid, read_toml
 
 GROUP = "benchmarks"
+FREE = "method_settings"
+"""The setting that has settings of methods in it, of any name."""
 SHORT_NAMES = {"fashion": "fashion_mnist", "cifar": "cifar10"}
 """What data sets are called before a protocol's name: ``fashion-miso``."""
 
@@ -79,6 +82,7 @@ class Plan:
     methods: Mapping[str, Mapping[str, Any]]
     seeds: int = 1
     any_method: bool = False
+    train_once: bool = False
     peeking: tuple[str, ...] = ()
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -100,7 +104,7 @@ class Plan:
         Raises:
             SettingsError: There is no such setting.
         """
-        tree = dict(self.settings)
+        tree, free = dict(self.settings), dict(self.settings.get(FREE, {}))
         parts = (
             (self.dataset_settings.get(dataset, {}), f"[datasets.{dataset}]"),
             (self.methods.get(method, {}), f"[methods.{method}]"),
@@ -108,8 +112,11 @@ class Plan:
             (over, "--set"),
         )
         for part, where in parts:
-            tree = overlaid(tree, part, where if where == "--set" else f"{self.name}.toml: {where}")
-        return tree
+            # Its names are those of whatever method it is for.
+            free |= part.get(FREE, {})
+            rest = {key: value for key, value in part.items() if key != FREE or FREE not in tree}
+            tree = overlaid(tree, rest, where if where == "--set" else f"{self.name}.toml: {where}")
+        return tree | ({FREE: free} if FREE in tree else {})
 
     def methods_for(self, asked: Iterable[str], installed: Sequence[str], *, oracle: bool) -> list[str]:
         """Return the methods that were asked for, groups spelled out, each once.
@@ -244,7 +251,8 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
     file = f"{name}.toml"
     tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "published")
     tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
-    known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "peeking")
+    known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "train_once",
+             "peeking")  # fmt: skip
     head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
     for key in known[:5]:
         if not head[key]:
@@ -261,6 +269,7 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         methods=tree["methods"],
         seeds=head["seeds"] or 1,
         any_method=bool(head["any_method"]),
+        train_once=bool(head["train_once"]),
         peeking=tuple(head["peeking"] or ()),
         dataset_settings=tree["datasets"],
         groups=tree["groups"],
