@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from mednovelty.batch import Batch
 from mednovelty.benchmarks.benchmark import Measured
 from mednovelty.calibration import measured_constants
-from mednovelty.capabilities import asked_by, offered_by
+from mednovelty.capabilities import WORDS, asked_by, offered_by
 from mednovelty.curve import TrainingRecord
 from mednovelty.devices import chosen
 from mednovelty.errors import UnknownPluginError
@@ -156,7 +156,7 @@ def installed_method(
     Args:
         name: Of the plug-in.
         training: Of the protocol; what the method asks for replaces it.
-        settings: Of the method, replacing its own.
+        settings: Of the method, replacing its own; ``none`` is what TOML has no word for.
 
     Raises:
         SettingsError: A setting is unknown.
@@ -165,6 +165,7 @@ def installed_method(
     tree = kind.defaults(images=True) if hasattr(kind, "defaults") else {}
     base = tree_of(kind.Settings())
     own = overlaid(base, tree.get("method_settings", {}), name)
+    settings = {key: None if value == "none" else value for key, value in settings.items()}
     made = checked(kind.Settings, overlaid(own, settings, f"method_settings of {name}"), name)
     asked = {key: value for key, value in tree.get("train", {}).items() if key == "max_epochs" and not value}
     return kind(made), replace(training, **asked)
@@ -187,7 +188,8 @@ def sample_scores(method: Any, asked: Sequence[str], default: Sequence[str] = ()
         if name == "all" and default:
             found += default
             continue
-        found += resolve_names(["fast" if name == "all" else name], images=False, offers=offers)
+        # Of all there are: that a method can give none of a group is no mistake of the name.
+        found += resolve_names(["fast" if name == "all" else name], offers=tuple(WORDS))
     kinds = {name: plugin("scorers", name) for name in dict.fromkeys(found)}
     able = [
         name
