@@ -24,7 +24,7 @@ from mednovelty.benchmarks.cell_files import (
 )
 from mednovelty.benchmarks.comparison import markdown, rows_of
 from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
-from mednovelty.errors import ScanError, SettingsError
+from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import checked, parse_assignments
@@ -133,6 +133,8 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
         SettingsError: Something unknown is asked for.
         ScanError: A data set is not there, or damaged.
     """
+    from mednovelty.benchmarks.set_folders import SetFolders
+
     benchmark: Any = plugin("benchmarks", plan.name)()
     asked = _words(request.scores, "--scores")
     methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=request.oracle)
@@ -146,7 +148,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
         raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
     if request.oracle:
         plan.check_oracle(scores)
-    folders = _Folders(request.data)
+    folders = SetFolders(request.data)
     scores = {
         name: found for name, found in scores.items() if folders.has_beside(plan, name, request.methods)
     }
@@ -187,61 +189,6 @@ def _settings(
             checked(benchmark.Settings, tree, plan.name)
             found.setdefault((each, name), {})[variant_words(variant)] = tree
     return found
-
-
-class _Folders:
-    """Where data sets are, and whether they are what was published; each is looked at once.
-
-    Args:
-        data: As given; None: where manifests say.
-    """
-
-    def __init__(self, data: Path | None) -> None:
-        self._data = data
-        self._known: dict[str, tuple[Path, dict[str, str]]] = {}
-        self.notes: list[str] = []
-
-    def of(self, name: str) -> Path:
-        """Return the folder of a data set."""
-        return self._found(name)[0]
-
-    def has_beside(self, plan: Plan, method: str, asked: str) -> bool:
-        """Return whether the other data set that a method needs is there, if it needs one.
-
-        Raises:
-            ScanError: It is not, and the method was asked for by name.
-        """
-        if method not in plan.beside:
-            return True
-        try:
-            self.of(plan.beside[method])
-        except ScanError as error:
-            if asked != "all":
-                raise
-            log.warning("%s is left out: %s", method, error)
-            return False
-        return True
-
-    def hashes_of(self, name: str, other: str | None) -> dict[str, str]:
-        """Return hashes by file, of a data set and of that beside it."""
-        hashes = dict(self._found(name)[1])
-        if other:
-            hashes |= {f"{other}/{file}": sha256 for file, sha256 in self._found(other)[1].items()}
-        return hashes
-
-    def beside(self, name: str | None) -> tuple[str, ...]:
-        """Return name and folder of a data set beside another; nothing where there is none."""
-        return (name, str(self.of(name))) if name else ()
-
-    def _found(self, name: str) -> tuple[Path, dict[str, str]]:
-        from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
-
-        if name not in self._known:
-            folder = found_folder(name, self._data)
-            self._known[name] = folder, file_hashes(name, folder)
-            if not as_published(name, self._known[name][1]):
-                self.notes.append(f"**The images of {name} are not those that were published.**")
-        return self._known[name]
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
