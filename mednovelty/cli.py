@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mednovelty import console
+from mednovelty.cli_bench import bench
 from mednovelty.cli_decisions import calibrate, combine, explain, threshold
 from mednovelty.cli_looking import (
     demo,
@@ -338,6 +339,7 @@ app.command()(combine)
 app.command()(report)
 app.command("preview-anomalies")(preview_anomalies)
 app.command()(view)
+app.command()(bench)
 app.command()(demo)
 app.command("slicer-module")(slicer_module)
 app.command("list")(list_plugins)

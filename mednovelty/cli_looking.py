@@ -130,7 +130,8 @@ def list_plugins(
     group: Annotated[
         str,
         typer.Argument(
-            help="scorers, scan_scorers, methods, preprocessors, views, neighbours, readers, anomalies."
+            help="scorers, scan_scorers, methods, preprocessors, views, neighbours, readers, anomalies, "
+            "benchmarks."
         ),
     ],
     as_json: Json = False,

@@ -20,6 +20,7 @@ GROUPS = (
     "neighbours",
     "readers",
     "anomalies",
+    "benchmarks",
 )
 SINGULAR = {"anomalies": "family of anomalies"}
 

@@ -1,25 +1,19 @@
-"""FCDD with outliers: the files they come from, what a batch is made of, and the benchmark as a program."""
-
-import json
+"""FCDD with outliers: the files they come from, and what a batch is made of."""
 
 import numpy as np
 import pytest
 import torch
-from test_fashion_mnist import folder  # noqa: F401 - a fixture
+from image_folders import folder, write_cifar  # noqa: F401 - a fixture among them
 
 from mednovelty.benchmarks.cifar import RECORD_BYTES, TEST, TRAINING, grey_images
 from mednovelty.benchmarks.fcdd_images import (
-    NAMES,
-    PAPER,
     RATE_LEFT,
     ExposedFCDD,
-    Options,
-    main,
+    ExposureSettings,
     scores_of,
     shifted,
-    summary,
-    table,
 )
+from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.benchmarks.one_class_images import Scale, one_class
 from mednovelty.errors import ScanError
 from mednovelty.methods.fcdd import image_losses
@@ -35,15 +29,7 @@ def record(label, colours):
 @pytest.fixture
 def cifar(tmp_path):
     """Outliers: waves of any direction, four images a file."""
-    rng = np.random.default_rng(4)
-    i, j = np.indices((32, 32))
-    place = tmp_path / "cifar"
-    place.mkdir()
-    for name in (*TRAINING, *TEST):
-        waves = [np.sin(i * rng.uniform(0.1, 1) + j * rng.uniform(0.1, 1)) for _ in range(4)]
-        raw = b"".join(record(3, np.broadcast_to(127 * wave + 128, (3, 32, 32))) for wave in waves)
-        (place / name).write_bytes(raw)
-    return place
+    return write_cifar(tmp_path / "cifar", a_file=4)
 
 
 def test_grey_is_a_mixture_of_colours_in_their_place(tmp_path):
@@ -106,7 +92,7 @@ class Exposed:
         self.normals, strange = torch.zeros(300, 1, 28, 28), torch.zeros(outliers, 1, 28, 28)
         self.normals[..., 4:24, 4:10] = 0.25
         strange[:, :, 4:10, 4:24] = torch.linspace(0.1, 1, outliers).view(-1, 1, 1, 1)
-        settings = Options(filters=3, share=share).settings()
+        settings = ExposureSettings(filters=3, share=share).settings()
         self.method = ExposedFCDD(settings, Scale.of(self.normals.flatten(1)), strange.flatten(1))
         self.model = self.method.build((1, 28, 28))
         self.method.start(self.model, None, generator(0, "start"))
@@ -153,7 +139,7 @@ def test_held_out_images_are_neither_moved_nor_replaced():
 
 
 def test_the_network_and_the_rate():
-    options = Options(epochs=4, learning_rate=1e-2)
+    options = ExposureSettings(epochs=4, learning_rate=1e-2)
     model = ExposedFCDD(options.settings(), Scale(0, 1), torch.zeros(1, 784)).build((1, 28, 28))
     # Appendix B.2: 413,441 weights, a map of 7 x 7.
     assert sum(p.numel() for p in model.parameters()) == 413_441
@@ -163,45 +149,9 @@ def test_the_network_and_the_rate():
 
 
 def test_scores_know_no_company(folder):  # noqa: F811
-    images, exposed = one_class(folder, 5, seed=0), Exposed()
+    images, exposed = one_class(image_set("mnist", folder), 5, seed=0), Exposed()
     exposed.model.eval()
     together = scores_of(exposed.model, images.test[:7], images.scale)
     alone = [scores_of(exposed.model, images.test[i : i + 1], images.scale)[0] for i in range(7)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     assert np.ptp(together) > 0
-
-
-def test_means_stand_below_the_classes():
-    paper = {"paper_ae": 0.5, "paper_deep_svdd": 0.75, "paper_fcdd": 0.875}
-    runs = [{"name": "bag", "auroc": 0.6, **paper}, {"name": "boot", "auroc": 0.9, **paper}]
-    assert summary(runs)["auroc"] == pytest.approx(0.75)
-    assert table(runs).splitlines() == [
-        "| normal class | FCDD | thesis: FCDD | Deep SVDD | AE |",
-        "| --- | --- | --- | --- | --- |",
-        "| bag | 0.600 | 0.875 | 0.750 | 0.500 |",
-        "| boot | 0.900 | 0.875 | 0.750 | 0.500 |",
-        "| mean | 0.750 | 0.875 | 0.750 | 0.500 |",
-    ]
-
-
-def test_as_a_program(folder, cifar, capsys):  # noqa: F811
-    words = [str(folder), str(cifar), "--classes", "5", "--epochs", "20", "--batch", "7", "--filters", "10",
-             "--learning-rate", "1e-2"]  # fmt: skip
-    result = main(words)
-    printed = capsys.readouterr()
-    assert json.loads(printed.out) == json.loads(json.dumps(result))
-    (run,) = result["runs"]
-    assert (run["name"], run["images"], run["paper_fcdd"]) == ("sandal", 28, 0.90)
-    assert run["outliers_auroc"] > 0.9
-    assert run["validation"]["abnormal"] > run["validation"]["normal"]
-    assert "| sandal | " in printed.err
-    assert main(words)["runs"][0]["auroc"] == run["auroc"]
-
-
-def test_the_paper_has_all_classes():
-    assert len(NAMES) == 10
-    assert all(len(values) == 10 for values in PAPER.values())
-    # Table C.5's own last row.
-    assert {name: round(sum(values) / 10, 2) for name, values in PAPER.items()} == {
-        "ae": 0.82, "deep_svdd": 0.93, "fcdd": 0.89,
-    }  # fmt: skip

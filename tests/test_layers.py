@@ -29,9 +29,9 @@ LAYERS = [
     "benchmarks",
     "console live_training page_server discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
-    "preview_command report_command slicer_command view_command demo",
+    "preview_command report_command slicer_command view_command bench_command demo",
     "cli_options",
-    "cli_decisions cli_looking",
+    "cli_bench cli_decisions cli_looking",
     "cli",
     "__main__",
 ]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from test_fashion_mnist import folder  # noqa: F401 - a fixture
+from image_folders import folder  # noqa: F401 - a fixture
 
 from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.benchmarks.one_class_images import Scale, contrast_normalised, one_class, table_of
 
 
@@ -32,7 +33,7 @@ def test_brightness_and_contrast_change_nothing():
 
 
 def test_images_are_those_of_one_class(folder):  # noqa: F811
-    images = one_class(folder, 5, seed=0)
+    images = one_class(image_set("mnist", folder), 5, seed=0)
     assert (len(images.training), len(images.held_out)) == (30 - 2, 2)
     assert images.shape == (1, 28, 28)
     np.testing.assert_array_equal(images.novel, np.arange(100) % 10 != 5)
@@ -46,7 +47,8 @@ def test_images_are_those_of_one_class(folder):  # noqa: F811
 
 
 def test_fewer_images_have_the_same_scale(folder):  # noqa: F811
-    few, all_of_them = one_class(folder, 5, seed=0, most=4), one_class(folder, 5, seed=0)
+    images = image_set("mnist", folder)
+    few, all_of_them = one_class(images, 5, seed=0, most=4), one_class(images, 5, seed=0)
     assert (len(few.training), len(few.held_out)) == (2, 2)
     assert few.scale == all_of_them.scale
     assert few.scale != Scale.of(torch.cat([few.training, few.held_out]))
@@ -54,7 +56,7 @@ def test_fewer_images_have_the_same_scale(folder):  # noqa: F811
 
 
 def test_a_seed_decides_what_is_held_out(folder):  # noqa: F811
-    first, again, other = (one_class(folder, 5, seed=seed).held_out for seed in (3, 3, 4))
+    first, again, other = (one_class(image_set("mnist", folder), 5, seed=seed).held_out for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -31,19 +28,4 @@ def add_options(parser: argparse.ArgumentParser, default: Any, names: Iterable[s
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
 
 
-def add_classes(parser: argparse.ArgumentParser, default: Iterable[int]) -> None:
-    """Add ``--classes``, of ten."""
-    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=list(default))
-
-
-def runs_of(measure: Callable[..., dict[str, Any]], folder: Path, options: Any) -> list[dict[str, Any]]:
-    """Measure each of ``options.methods`` on each of ``options.classes``, telling each run on stderr."""
-    runs = []
-    for name in options.methods:
-        for label in options.classes:
-            runs.append(measure(folder, name, label, options))
-            print(json.dumps(runs[-1]), file=sys.stderr)
-    return runs
-
-
-__all__ = ["add_classes", "add_options", "parser_of", "runs_of"]
+__all__ = ["add_options", "parser_of"]

@@ -1,4 +1,4 @@
-"""The binary files of CIFAR-10, as grey images: outliers that have nothing to do with what is to be found.
+"""The binary files of CIFAR-10: in colour, or grey as outliers that have nothing to do with what is novel.
 
 1 byte label, 1024 bytes red, 1024 green, 1024 blue, row-major, image after image
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,8 +46,28 @@ def grey_images(folder: Path, names: Sequence[str], side: int) -> Tensor:
     return images.clamp(0, 1).flatten(1)
 
 
+def labelled_colours(folder: Path, split: Literal["training", "test"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``(n, 3, 32, 32)`` uint8 images and their ``(n,)`` uint8 labels.
+
+    Args:
+        folder: Of the binary version of CIFAR-10.
+        split: Of which files.
+
+    Raises:
+        ScanError: See ``grey_images``.
+    """
+    names = TRAINING if split == "training" else TEST
+    records = np.concatenate([_records(folder / name) for name in names])
+    return records[:, 1:].reshape(-1, 3, SIDE, SIDE), records[:, 0]
+
+
 def _planes(path: Path) -> np.ndarray:
     """Return the ``(n, 3, 1024)`` uint8 colours of a file."""
+    return _records(path)[:, 1:].reshape(-1, 3, SIDE**2)
+
+
+def _records(path: Path) -> np.ndarray:
+    """Return the ``(n, 3073)`` bytes of a file's labels and images."""
     try:
         with path.open("rb") as file:
             raw = np.frombuffer(file.read(MOST_BYTES), np.uint8)
@@ -58,7 +79,7 @@ def _planes(path: Path) -> np.ndarray:
             "version of CIFAR-10 again",
             code="cifar.size",
         )
-    return raw.reshape(-1, RECORD_BYTES)[:, 1:].reshape(-1, 3, SIDE**2)
+    return raw.reshape(-1, RECORD_BYTES)
 
 
-__all__ = ["TEST", "TRAINING", "grey_images"]
+__all__ = ["TEST", "TRAINING", "grey_images", "labelled_colours"]

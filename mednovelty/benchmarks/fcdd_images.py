@@ -1,6 +1,4 @@
-"""One class of Fashion-MNIST is normal, the others are novel: FCDD beside tables 3.1 and C.5 of the thesis.
-
-    python -m mednovelty.benchmarks.fcdd_images FASHION CIFAR10 --classes 0 3 9
+"""FCDD with outlier exposure, of images: one class is normal, another set has the outliers.
 
 Ruff 2021, section 3.1.2. The network has seen images of the normal class, and grey images of another set as
 outliers: each image of a batch is replaced by one of them with a probability of .5, anew in each epoch. The
@@ -12,19 +10,14 @@ The thesis trains by stochastic gradients with momentum at 1e-2, which falls by 
 and keeps the last. Here it is Adam, whose rate falls evenly on a logarithmic scale to a hundredth; the epoch
 is chosen by the loss of held-out normals and held-out outliers: no anomaly of the test is looked at.
 
-AUROC over all test images. ``outliers_auroc``: of held-out normals against CIFAR-10's test images, which says
-whether the network has learnt what it was taught. Prints JSON, and a table on stderr.
+``outliers_auroc``: of held-out normals against CIFAR-10's test images, which says whether the network has
+learnt what it was taught. ``one_vs_rest`` runs it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import sys
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +27,10 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from mednovelty.batch import Batch
-from mednovelty.benchmarks.arguments import add_classes, add_options, parser_of
 from mednovelty.benchmarks.cifar import TEST, TRAINING, grey_images
-from mednovelty.benchmarks.one_class_images import OneClass, Scale, one_class, table_of
+from mednovelty.benchmarks.one_class_images import OneClass, Scale, table_of
 from mednovelty.devices import chosen
+from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd import FCDDMethod, FCDDSettings
 from mednovelty.methods.fcdd_model import FCDDModel
 from mednovelty.methods.fcdd_scores import FCDDScore
@@ -47,13 +40,6 @@ from mednovelty.schedule import TrainSettings
 from mednovelty.seeds import numpy_generator
 from mednovelty.train import train
 
-PAPER = {
-    "ae": (0.85, 0.91, 0.78, 0.88, 0.88, 0.45, 0.70, 0.96, 0.87, 0.96),
-    "deep_svdd": (0.98, 0.90, 0.91, 0.94, 0.89, 0.92, 0.83, 0.99, 0.92, 0.99),
-    "fcdd": (0.82, 0.98, 0.84, 0.92, 0.87, 0.90, 0.75, 0.99, 0.86, 0.94),
-}
-"""Table C.5: AUROC by class, means over 5 seeds; those of FCDD have a mean of .89, table 3.1."""
-NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 MARGIN_PX = 2
 RATE_LEFT = 0.01
 """Share of the learning rate after the last epoch."""
@@ -61,28 +47,24 @@ BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is measured.
+class ExposureSettings:
+    """How FCDD is trained.
 
     Args:
-        classes: Which classes are normal, one after the other.
         seed: Of everything random.
         epochs: Passes over the training images.
         learning_rate: Adam's at the start.
         batch: Images a step, outliers among them.
         share: With which probability an image is replaced by an outlier.
-        images: At most as many training images; 0: all.
         filters: A filter's share of the thesis' network, in percent.
         device: Where, as torch names it.
     """
 
-    classes: tuple[int, ...] = tuple(range(10))
     seed: int = 0
     epochs: int = 30
     learning_rate: float = 1e-3
     batch: int = 128
     share: float = 0.5
-    images: int = 0
     filters: int = 100
     device: str = "cpu"
 
@@ -159,7 +141,9 @@ def shifted(images: Tensor, generator: Generator) -> Tensor:
     return wide[each, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
-def trained(images: OneClass, outliers: Tensor, options: Options) -> tuple[FCDDModel, dict[str, Any]]:
+def trained(
+    images: OneClass, outliers: Tensor, options: ExposureSettings
+) -> tuple[FCDDModel, dict[str, Any]]:
     """Return a trained network and what is to tell of its training.
 
     Args:
@@ -189,70 +173,31 @@ def scores_of(model: FCDDModel, images: Tensor, scale: Scale) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def measure(fashion: Path, cifar: Path, label: int, options: Options) -> dict[str, Any]:
-    """Train on one class, score the test images, and return the AUROC."""
-    started = time.perf_counter()
-    images = one_class(fashion, label, seed=options.seed, most=options.images)
+def exposed_scores(
+    images: OneClass, cifar: Path, options: ExposureSettings
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Train on one class, and return ``(m,)`` scores of the test images, and what else there is to tell.
+
+    Args:
+        images: Of the class; grey.
+        cifar: Folder of CIFAR-10.
+        options: How to train.
+
+    Raises:
+        SettingsError: The images are in colour: then outliers of CIFAR-10 are not another set.
+    """
+    if images.shape[0] != 1:
+        raise SettingsError(
+            "fcdd: outliers are grey images of cifar10, for sets of grey images; outliers in colour, of "
+            "another set than cifar10, are not at hand"
+        )
     side = images.shape[-1]
     model, told = trained(images, grey_images(cifar, TRAINING, side), options)
-    seconds = time.perf_counter() - started
     normals = scores_of(model, images.held_out, images.scale)
     strange = scores_of(model, grey_images(cifar, TEST, side)[:1000], images.scale)
     mixed = np.concatenate([normals, strange])
-    return {
-        "class": label,
-        "name": NAMES[label],
-        "images": len(images.training),
-        "auroc": auroc(Ranking.of(scores_of(model, images.test, images.scale), images.novel)),
-        "outliers_auroc": auroc(Ranking.of(mixed, np.arange(len(mixed)) >= len(normals))),
-        **{f"paper_{name}": values[label] for name, values in PAPER.items()},
-        **told,
-        "training_seconds": round(seconds, 1),
-    }
+    told["outliers_auroc"] = auroc(Ranking.of(mixed, np.arange(len(mixed)) >= len(normals)))
+    return scores_of(model, images.test, images.scale), told
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Return means over classes, ours and the paper's of the same classes."""
-    names = ("auroc", *(f"paper_{name}" for name in PAPER))
-    return {name: statistics.mean(run[name] for run in runs) for name in names}
-
-
-def table(runs: list[dict[str, Any]]) -> str:
-    """Return the runs and their means as Markdown."""
-    names = ("auroc", *(f"paper_{name}" for name in reversed(PAPER)))
-    lines = [
-        "| normal class | FCDD | thesis: FCDD | Deep SVDD | AE |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for run in [*runs, {"name": "mean", **summary(runs)}]:
-        lines.append(f"| {run['name']} | " + " | ".join(f"{run[name]:.3f}" for name in names) + " |")
-    return "\n".join(lines)
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print and return the numbers."""
-    given = vars(_parser().parse_args(argv))
-    fashion, cifar = given.pop("fashion"), given.pop("cifar")
-    options = Options(**{**given, "classes": tuple(given["classes"])})
-    runs = []
-    for label in options.classes:
-        runs.append(measure(fashion, cifar, label, options))
-        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
-    result = {"summary": summary(runs), "runs": runs}
-    print(json.dumps(result, indent=2))
-    print(table(runs), file=sys.stderr)
-    return result
-
-
-def _parser() -> argparse.ArgumentParser:
-    default = Options()
-    parser = parser_of(__doc__)
-    parser.add_argument("fashion", type=Path)
-    parser.add_argument("cifar", type=Path)
-    add_classes(parser, default.classes)
-    add_options(parser, default, (field.name for field in fields(Options) if field.name != "classes"))
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+__all__ = ["ExposedFCDD", "ExposureSettings", "exposed_scores", "scores_of", "shifted", "trained"]

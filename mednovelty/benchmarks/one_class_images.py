@@ -9,13 +9,13 @@ other classes may lie beyond.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mednovelty.benchmarks.idx import flat, labelled_images
+from mednovelty.benchmarks.idx import flat
+from mednovelty.benchmarks.image_sets import ImageSet
 from mednovelty.seeds import numpy_generator
 from mednovelty.voxel_cache import VoxelCache
 
@@ -47,7 +47,7 @@ class OneClass:
         held_out: Likewise; a twentieth, at least two.
         test: All test images.
         novel: ``(m,)`` bool: which test images are of other classes.
-        shape: ``(1, rows, columns)`` of an image.
+        shape: ``(C, rows, columns)`` of an image.
         scale: By all training images of the normal class, however few are used.
     """
 
@@ -59,29 +59,24 @@ class OneClass:
     scale: Scale
 
 
-def one_class(folder: Path, label: int, *, seed: int, most: int = 0) -> OneClass:
+def one_class(images: ImageSet, label: int, *, seed: int, most: int = 0) -> OneClass:
     """Return the images of one training.
 
     Args:
-        folder: Of the four IDX files.
+        images: Of all classes.
         label: The normal class.
         seed: Decides which images are held out, and which are left out if not all are used.
         most: Training images used, with those held out; 0: all.
-
-    Raises:
-        ScanError: See ``idx.labelled_images``.
     """
-    images, labels = labelled_images(folder, "train")
-    test, truth = labelled_images(folder, "t10k")
-    normal = torch.from_numpy(flat(images[labels == label]))
+    normal = torch.from_numpy(flat(images.training[images.labels == label]))
     order = torch.from_numpy(numpy_generator(seed, "images").permutation(len(normal))[: most or None])
     held = max(len(order) // 20, 2)
     return OneClass(
         normal[order[held:]],
         normal[order[:held]],
-        torch.from_numpy(flat(test)),
-        truth != label,
-        (1, *images.shape[1:]),
+        torch.from_numpy(flat(images.test)),
+        images.truth != label,
+        images.shape,
         Scale.of(normal),
     )
 

@@ -1,8 +1,8 @@
 """The shallow methods of Table 2.1 of Ruff 2021, section 2.2.4.
 
 All see the principal components that keep 95 % of the training images' variance, as in the thesis, of images
-with normalised contrast; ``--scaled``: brought to between 0 and 1 then, as for networks. The thesis does not
-tell. Of scaled images, gamma and bandwidth are the last that it has on offer.
+with normalised contrast; ``--set scaled=true``: brought to between 0 and 1 then, as for networks. The thesis
+does not tell. Of scaled images, gamma and bandwidth are the last that it has on offer.
 
     oc_svm                 gamma of 2^-10, ..., 2^-1 by the AUROC on a tenth of the test images, the better
                            nu of 0.01 and 0.1 by that on all of them: labels choose, as in the thesis

@@ -4,6 +4,7 @@ Zimmerer et al., "Unsupervised Anomaly Localization using Variational Auto-Encod
 
     q(z|x) = N(f_mean(x), diag f_sigma(x)^2)      p(z) = N(0, I)
     p(x|z) = N(g(z), c^2 I)                       c fixed, or learned as one number        Eq. (2)
+             or each value for itself 1 with probability g(z): for values between 0 and 1
     loss   = mean over the batch of KL(q(z|x) || p(z)) - log p(x|z), z ~ q(z|x)            Eq. (1)
     ceVAE  = (1 - f) loss + f mean of -log p(x | z = mean of q(z | x with holes))          f = 0.5
 
@@ -23,8 +24,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.nn.functional import binary_cross_entropy
 
+from mednovelty.errors import SettingsError
 from mednovelty.methods.image_vae_settings import FASHION_MNIST, PAPER_TRAINING, ImageVAESettings, presets
 from mednovelty.nn.augmentation import augmented, with_holes
 from mednovelty.nn.conv import ConvDecoder, ConvEncoder
@@ -32,6 +35,7 @@ from mednovelty.nn.dense import MLP
 from mednovelty.nn.lenet import LeNetDecoder, LeNetEncoder
 from mednovelty.nn.mlp import GaussianHeads, GaussianMLP
 from mednovelty.nn.patchnet import PatchDecoder, PatchEncoder
+from mednovelty.nn.pooled import PooledDecoder, PooledEncoder
 from mednovelty.papers import equation
 from mednovelty.types import Latents, Samples
 
@@ -66,9 +70,9 @@ class ImageVAE(nn.Module):
         self.shape = tuple(shape)
         self.channels = math.prod(self.shape)
         self.limits = (settings.log_sigma_floor, settings.log_sigma_ceiling)
-        self.output = settings.output
+        self.output, self.likelihood = settings.output, settings.likelihood
         self.encoder: GaussianMLP | ConvEncoder | GaussianHeads
-        self.decoder: MLP | ConvDecoder | LeNetDecoder | PatchDecoder
+        self.decoder: MLP | ConvDecoder | LeNetDecoder | PatchDecoder | PooledDecoder
         if settings.network == "conv":
             self.encoder = ConvEncoder(self.shape, settings.widths, settings.latent)
             self.decoder = ConvDecoder(self.shape, settings.widths, settings.latent)
@@ -80,6 +84,10 @@ class ImageVAE(nn.Module):
         elif settings.network == "patch":
             self.encoder = GaussianHeads(PatchEncoder(self.shape, 2 * settings.latent))
             self.decoder = PatchDecoder(self.shape, settings.latent)
+            self.latents = settings.latent
+        elif settings.network == "pooled":
+            self.encoder = GaussianHeads(PooledEncoder(self.shape, 2 * settings.latent))
+            self.decoder = PooledDecoder(self.shape, settings.latent)
             self.latents = settings.latent
         else:
             self.encoder = GaussianMLP(self.channels, settings.hidden, settings.latent)
@@ -110,6 +118,8 @@ class ImageVAE(nn.Module):
     def decode(self, z: Latents) -> Independent:
         """Return p(x|z), batch ``(B,)``, event ``(D,)``, for ``(B, Z * positions)`` latents."""
         mean = self.image(z)
+        if self.likelihood == "bernoulli":
+            return _independent(_Bernoulli(mean, math.exp(self.limits[0])))
         return _normal(mean, self.log_sigma.exp().expand_as(mean))
 
     def posterior(self, x: Samples) -> tuple[Tensor, Tensor]:
@@ -147,9 +157,15 @@ class ImageVAEMethod:
 
         Args:
             model: From ``build``.
-            normals: Not looked at: images are normalised before they get here.
+            normals: Images, normalised before they get here; looked at only where the likelihood is one of
+                values between 0 and 1.
             generator: On the CPU.
+
+        Raises:
+            SettingsError: The likelihood is for values between 0 and 1, and they are not.
         """
+        if self.settings.likelihood == "bernoulli":
+            _check_shares(normals)
         model.encoder.initialise(generator)
         model.decoder.initialise(generator)
 
@@ -239,15 +255,52 @@ def closed_forms(
 
 
 def misfits(model: ImageVAE, x: Samples, image: Tensor) -> Tensor:
-    """Return ``-log N(x; image, c^2 I)``, ``(B,)``, in nats, for ``(B, D)`` images and their means."""
+    """Return ``-log N(x; image, c^2 I)``, ``(B,)``, in nats, for ``(B, D)`` images and their means.
+
+    Of a model of values between 0 and 1 it is their cross-entropy, which is no density: nats of other models
+    do not compare with it.
+    """
+    if model.likelihood == "bernoulli":
+        return binary_cross_entropy(image.expand_as(x), x, reduction="none").sum(1)
     log_sigma = model.log_sigma
     constant = model.channels * (log_sigma + _HALF_LOG_2PI)
     return 0.5 * (x - image).square().sum(1) * (-2 * log_sigma).exp() + constant
 
 
+def _check_shares(normals: Any) -> None:
+    low = min(float(block.min()) for block in normals.blocks())
+    high = max(float(block.max()) for block in normals.blocks())
+    if low < 0 or high > 1:
+        raise SettingsError(
+            f"likelihood='bernoulli' is for values between 0 and 1, and the training images have {low:.4g} "
+            f"to {high:.4g}; scale them, or set likelihood='gaussian'"
+        )
+
+
 def _normal(mean: Tensor, sigma: Tensor) -> Independent:
     # Arguments are not validated: it costs a pass over each array, and sigma is an exponential.
-    return Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
+    return _independent(Normal(mean, sigma, validate_args=False))
+
+
+def _independent(each: Distribution) -> Independent:
+    return Independent(each, 1, validate_args=False)
+
+
+class _Bernoulli(Bernoulli):
+    """Of each value by itself; values between 0 and 1 have a cross-entropy for a log-likelihood.
+
+    Args:
+        mean: ``(B, D)`` probabilities.
+        least: Of the standard deviation: scores that divide by it see no more certainty than that.
+    """
+
+    def __init__(self, mean: Tensor, least: float) -> None:
+        super().__init__(probs=mean, validate_args=False)
+        self._least = least**2
+
+    @property
+    def variance(self) -> Tensor:
+        return super().variance.clamp_min(self._least)
 
 
 __all__ = [

@@ -42,7 +42,8 @@ class ImageVAESettings:
     Args:
         network: ``conv``: fully convolutional, for slices and windows; ``dense``: fully connected, for
             small images of any shape; ``lenet`` and ``patch``: those of Mesarcik et al. 2021, ``nn.lenet``
-            for small images and ``nn.patchnet`` for patches of 128 pixels.
+            for small images and ``nn.patchnet`` for patches of 128 pixels; ``pooled``: that of Vasilev et
+            al. 2018 for small images, ``nn.pooled``.
         widths: Channels after each convolution of stride 2 (``conv``); the decoder mirrors them.
         filters: Channels after each of the three convolutions (``lenet``).
         hidden: Widths of the encoder's hidden layers (``dense``); the decoder mirrors them.
@@ -50,6 +51,8 @@ class ImageVAESettings:
             each of its latent positions.
         output: What the decoder's mean passes through: ``linear``, nothing; ``sigmoid``, for images
             between 0 and 1.
+        likelihood: p(x|z): ``gaussian``, with standard deviation c; ``bernoulli``, of values between 0 and 1,
+            with ``sigmoid``: its mean m is all it has, its variance m (1 - m) at least the floor's square.
         c: Standard deviation of p(x|z) in units of x, the same for all values. The paper calls c that
             too, though it prints N(g(z), c I).
         log_c: The same as a natural logarithm; give one of the two. Neither: c = 1.
@@ -66,12 +69,13 @@ class ImageVAESettings:
         log_sigma_ceiling: Largest, at most 40; it keeps the scores of images far from any seen finite.
     """
 
-    network: Literal["conv", "dense", "lenet", "patch"] = "conv"
+    network: Literal["conv", "dense", "lenet", "patch", "pooled"] = "conv"
     widths: tuple[int, ...] = (16, 32, 64, 256)
     filters: tuple[int, ...] = (32, 64, 128)
     hidden: tuple[int, ...] = (400,)
     latent: int = 256
     output: Literal["linear", "sigmoid"] = "linear"
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     c: float | None = None
     log_c: float | None = None
     learn_c: bool = False
@@ -89,8 +93,9 @@ class ImageVAESettings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
             self._check_layers(name)
         for name, known in (
-            ("network", ("conv", "dense", "lenet", "patch")),
+            ("network", ("conv", "dense", "lenet", "patch", "pooled")),
             ("output", ("linear", "sigmoid")),
+            ("likelihood", ("gaussian", "bernoulli")),
             ("reduction", ("sum", "mean")),
         ):
             if getattr(self, name) not in known:
@@ -117,6 +122,8 @@ class ImageVAESettings:
             )
 
     def _check_numbers(self) -> None:
+        if self.likelihood == "bernoulli" and (self.output != "sigmoid" or self.learn_c):
+            raise SettingsError("likelihood='bernoulli' needs output='sigmoid', and has no c to learn")
         low, high = self.log_sigma_floor, self.log_sigma_ceiling
         if not -WIDEST_LOG_SIGMA <= low < high <= WIDEST_LOG_SIGMA:
             raise SettingsError(

@@ -1,0 +1,274 @@
+"""What ``mednovelty bench`` does, once its words are understood."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mednovelty import console
+from mednovelty.benchmarks.benchmark import Cell, Task
+from mednovelty.benchmarks.cell_files import (
+    Record,
+    begin,
+    done,
+    task_sha256,
+    versions,
+    write_failures,
+    write_results,
+)
+from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
+from mednovelty.errors import SettingsError
+from mednovelty.io.atomic import write_text_atomic
+from mednovelty.plugins import names, plugin
+from mednovelty.settings import checked, parse_assignments
+from mednovelty.text import printable
+
+log = logging.getLogger("mednovelty")
+SOME_FAILED = 6
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What ``bench`` was asked for."""
+
+    name: str
+    data: Path | None = None
+    output: Path | None = None
+    methods: str = "all"
+    scores: str = "all"
+    classes: str | None = None
+    datasets: str | None = None
+    seeds: int | None = None
+    first_seed: int = 0
+    assignments: Sequence[str] = ()
+    resume: bool = False
+    overwrite: bool = False
+    workers: int = 1
+    threads: int | None = None
+    device: str = "cpu"
+    oracle: bool = False
+    as_json: bool = False
+
+
+def list_benchmarks(as_json: bool) -> int:
+    """Print the benchmarks that are installed; none is imported."""
+    rows = [
+        {
+            "name": info.name,
+            "title": plan.title,
+            "paper": plan.paper,
+            "tables": plan.tables,
+            "datasets": list(plan.datasets),
+            "methods": list(plan.methods),
+            "groups": {name: list(members) for name, members in plan.groups.items()},
+            "any_method": plan.any_method,
+            "classes": list(plan.classes),
+            "seeds": plan.seeds,
+            "settings": dict(plan.settings),
+            "distribution": info.distribution,
+        }
+        for info, plan in plans()
+    ]
+    if as_json:
+        console.print_json(rows)
+        return 0
+    wide = max((len(str(row["name"])) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['name']:{wide}}  {row['title']}  ({row['paper']}, {row['tables']})")
+        print(f"{'':{wide}}  on {', '.join(row['datasets'])}; methods {', '.join(row['methods'])}"  # type: ignore[arg-type]
+              + ("; and any that is installed" if row["any_method"] else ""))  # fmt: skip
+    return 0
+
+
+def bench(request: BenchRequest) -> int:
+    """Run a benchmark's cells, those that are not done, and write tables of all.
+
+    Raises:
+        SettingsError: An unknown benchmark, method, score, class, data set or setting.
+        ScanError: A data set is not there, or damaged.
+        OutputError: The folder holds results already, or cannot be written.
+    """
+    plan, dataset = plan_named(request.name)
+    if request.resume and request.overwrite:
+        raise SettingsError("--resume keeps what is there and --overwrite does not; give one of the two")
+    if dataset is not None and request.datasets is not None:
+        raise SettingsError(f"--datasets: {request.name!r} names the data set already; give one of the two")
+    tasks, notes = tasks_of(plan, request, dataset)
+    out = request.output or Path("runs") / request.name
+    begin(out, resume=request.resume, overwrite=request.overwrite)
+    console.log_to_folder(out)
+    waiting = [task for task in tasks if done(out, task) is None]
+    log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
+             len(tasks) - len(waiting), out)  # fmt: skip
+    failures = _run(waiting, out, request.workers)
+    records = [record for task in tasks if (record := done(out, task)) is not None]
+    facts = _facts(plan, request, records, failures)
+    _write(out, plan, records, failures, facts, request.oracle, notes)
+    if request.as_json:
+        console.print_json(facts)
+    elif records:
+        print(printable(markdown(plan, records, oracle=request.oracle, notes=notes), keep="\n"))
+    for name, message in failures:
+        log.error("failed: %s: %s", name, message)
+    log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
+    return SOME_FAILED if failures else 0
+
+
+def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[list[Task], list[str]]:
+    """Return the tasks of a request, in order, and what is to be told beside their results.
+
+    Args:
+        plan: Of the benchmark.
+        request: As given.
+        dataset: The one that the name said; None: those that were asked for.
+
+    Raises:
+        SettingsError: Something unknown is asked for.
+        ScanError: A data set is not there, or damaged.
+    """
+    from mednovelty.benchmarks.set_folders import SetFolders
+
+    benchmark: Any = plugin("benchmarks", plan.name)()
+    asked = _words(request.scores, "--scores")
+    methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=request.oracle)
+    classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
+    wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
+    datasets = plan.datasets_for([dataset] if dataset else wanted)
+    scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
+    for name in [name for name in methods if name not in scores]:
+        log.info("%s: has none of the scores %s; left out", name, request.scores)
+    if not scores:
+        raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
+    if request.oracle:
+        plan.check_oracle(scores)
+    folders = SetFolders(request.data)
+    scores = {
+        name: found for name, found in scores.items() if folders.has_beside(plan, name, request.methods)
+    }
+    seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
+    settings = _settings(plan, benchmark, request, datasets, scores)
+    tasks = [
+        Task(
+            plan.name,
+            Cell(each, label, seed, name, variant),
+            tree,
+            scores[name],
+            folders.of(each),
+            request.device,
+            request.threads or 1,
+            folders.hashes_of(each, plan.beside.get(name)),
+            folders.beside(plan.beside.get(name)),
+        )
+        for each in datasets
+        for label in classes
+        for seed in seeds
+        for name in scores
+        for variant, tree in settings[each, name].items()
+    ]
+    if plan.train_once:  # What is trained is kept for the next cell.
+        tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
+    return tasks, folders.notes
+
+
+def _settings(
+    plan: Plan, benchmark: Any, request: BenchRequest, datasets: Sequence[str], methods: Iterable[str]
+) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Return, by data set and method, the settings of each variant; all wrong ones are told at once."""
+    over = parse_assignments(request.assignments)
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for each, name in itertools.product(datasets, methods):
+        for variant in plan.variants(name, oracle=request.oracle):
+            tree = plan.settings_for(each, name, over, variant)
+            checked(benchmark.Settings, tree, plan.name)
+            found.setdefault((each, name), {})[variant_words(variant)] = tree
+    return found
+
+
+def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
+    """Run tasks, telling each; return name and message of those that failed."""
+    from mednovelty.benchmarks.grid import Outcome, run_cells
+
+    if not tasks:
+        return []
+    started, count = time.monotonic(), 0
+
+    def told(outcome: Outcome) -> None:
+        nonlocal count
+        count += 1
+        left = (time.monotonic() - started) / count * (len(tasks) - count)
+        what = "failed" if outcome.failed else f"done in {outcome.seconds:.1f} s"
+        log.info("%d of %d, %s: %s; about %d:%02d left", count, len(tasks), outcome.cell.name, what,
+                 left // 60, left % 60)  # fmt: skip
+
+    outcomes = run_cells(tasks, out, workers=workers, told=told)
+    return [(outcome.cell.name, outcome.message) for outcome in outcomes if outcome.failed]
+
+
+def _facts(
+    plan: Plan, request: BenchRequest, records: Sequence[Record], failures: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return what ``run.json`` tells."""
+    rows = [
+        {
+            **dict(zip(("dataset", "metric", "method", "score"), row.key, strict=True)),
+            "paper_name": row.name,
+            "variant": row.variant,
+            "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
+                        for label, entry in row.entries.items()},
+        }
+        for row in rows_of(plan, records)
+    ]  # fmt: skip
+    return {
+        "benchmark": plan.name,
+        "paper": plan.paper,
+        "tables": plan.tables,
+        "oracle": request.oracle,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(),
+        "cells": {record.cell.name: _cell_facts(record) for record in records},
+        "failures": [{"cell": name, "message": message} for name, message in failures],
+        "rows": rows,
+        "exit_code": SOME_FAILED if failures else 0,
+    }
+
+
+def _cell_facts(record: Record) -> Mapping[str, Any]:
+    return {"seconds": record.seconds, "device": record.device, "settings_sha256": record.settings_sha256,
+            **record.told}  # fmt: skip
+
+
+def _write(  # noqa: PLR0913 - what is told, and where
+    out: Path,
+    plan: Plan,
+    records: Sequence[Record],
+    failures: Sequence[tuple[str, str]],
+    facts: Mapping[str, Any],
+    oracle: bool,
+    notes: Sequence[str],
+) -> None:
+    write_results(out, records)
+    write_failures(out, failures)
+    write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
+    write_text_atomic(out / "results.md", markdown(plan, records, oracle=oracle, notes=notes))
+
+
+def _words(text: str, option: str) -> list[str]:
+    """Return the names in ``"a,b"``.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise SettingsError(f"{option} {text!r} names nothing; leave it out, or give names such as a,b")
+    return found
+
+
+__all__ = ["BenchRequest", "bench", "list_benchmarks", "task_sha256", "tasks_of"]

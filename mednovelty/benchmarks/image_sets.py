@@ -1,0 +1,193 @@
+"""The image sets of the papers: where they come from, whether they are here and whole, and their pixels.
+
+A manifest a set, ``manifests/<name>.toml``:
+
+.. code-block:: toml
+
+    [dataset]
+    name = "mnist"
+    source = "..."
+    licence = "..."
+    citation = "..."
+    fetch = "what to do to have it"
+
+    [files]
+    root = "$MEDNOVELTY_DATA/images/mnist"   # where it is looked for when no folder is given
+    format = "idx"                           # or cifar
+
+    [checksums]                              # sha256 by file, of the content, whether it is gzipped or not
+    "train-images-idx3-ubyte" = "..."
+
+Nothing is downloaded. Files that are not what was published are read all the same, with a warning, and told
+in the results: made-up ones are what tests use.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from mednovelty.benchmarks.cifar import labelled_colours
+from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.errors import ScanError, SettingsError
+from mednovelty.settings import overlaid, read_toml
+
+log = logging.getLogger("mednovelty")
+MANIFESTS = Path(__file__).with_name("manifests")
+LARGEST_BYTES = 1 << 30
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ImageManifest:
+    """What is known of an image set; attributes as in its file."""
+
+    name: str
+    source: str
+    licence: str
+    citation: str
+    fetch: str
+    root: str
+    format: str
+    checksums: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of 8 bits, official training and test.
+
+    Attributes:
+        training: ``(n, C, rows, columns)`` uint8.
+        labels: ``(n,)`` uint8.
+        test: ``(m, C, rows, columns)`` uint8.
+        truth: ``(m,)`` uint8, the labels of the test.
+    """
+
+    training: np.ndarray
+    labels: np.ndarray
+    test: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, rows, columns)``."""
+        return self.training.shape[1:]
+
+
+def image_manifest(name: str) -> ImageManifest:
+    """Return the manifest of an image set.
+
+    Raises:
+        SettingsError: There is none, or it is not as it should be.
+    """
+    path = MANIFESTS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in MANIFESTS.glob("*.toml")))
+        raise SettingsError(f"no image set is called {name!r}; known: {known}")
+    head = dict.fromkeys(("name", "source", "licence", "citation", "fetch"), "")
+    base = {"dataset": head, "files": {"root": "", "format": ""}, "checksums": {}}
+    tree = overlaid(base, read_toml(path), path.name)
+    return ImageManifest(**tree["dataset"], **tree["files"], checksums=tree["checksums"])
+
+
+def found_folder(name: str, data: Path | None) -> Path:
+    """Return where an image set is.
+
+    Args:
+        name: Of the set.
+        data: A folder that holds it, or a folder of that name which does; None: where the manifest says.
+
+    Raises:
+        ScanError: It is not there: what to fetch, and where to put it; code ``images.missing``.
+    """
+    manifest = image_manifest(name)
+    places = [data / name, data / name.replace("_", "-"), data] if data is not None else _rooted(manifest)
+    for place in places:
+        if all(_file(place, file) is not None for file in manifest.checksums):
+            return place
+    looked = ", ".join(str(place) for place in places) or "nowhere: give --data, or set MEDNOVELTY_DATA"
+    raise ScanError(
+        f"{name}: {', '.join(manifest.checksums)} (or with .gz) are not all in one folder; "
+        f"looked in: {looked}. Nothing is downloaded: {manifest.fetch} Licence: {manifest.licence}. "
+        f"Source: {manifest.source}",
+        code="images.missing",
+    )
+
+
+def file_hashes(name: str, folder: Path) -> dict[str, str]:
+    """Return the sha256 of the content of each file of a set, and warn of those that are not as published.
+
+    Raises:
+        ScanError: One is damaged; code ``images.damaged``.
+    """
+    manifest = image_manifest(name)
+    found = {file: _content_sha256(cast(Path, _file(folder, file))) for file in manifest.checksums}
+    other = [file for file, sha256 in found.items() if sha256 != manifest.checksums[file]]
+    if other:
+        log.warning("%s: %s in %s: not what was published; results are told to be of other images",
+                    name, ", ".join(other), folder)  # fmt: skip
+    return found
+
+
+def as_published(name: str, hashes: Mapping[str, str]) -> bool:
+    """Return whether files with these hashes are those that were published."""
+    return dict(image_manifest(name).checksums) == dict(hashes)
+
+
+@lru_cache(maxsize=2)
+def image_set(name: str, folder: Path) -> ImageSet:
+    """Return the images of a set; the last two are kept, since one cell after the other asks for them.
+
+    Raises:
+        ScanError: A file is missing or damaged; see ``idx`` and ``cifar``.
+    """
+    if image_manifest(name).format == "cifar":
+        return ImageSet(*labelled_colours(folder, "training"), *labelled_colours(folder, "test"))
+    training, labels = labelled_images(folder, "train")
+    test, truth = labelled_images(folder, "t10k")
+    return ImageSet(training[:, None], labels, test[:, None], truth)
+
+
+def _rooted(manifest: ImageManifest) -> list[Path]:
+    text = os.path.expandvars(manifest.root)
+    return [] if "$" in text else [Path(text)]
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _content_sha256(path: Path) -> str:
+    digest, read = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as raw:
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+                read += len(block)
+                if read > LARGEST_BYTES:
+                    raise OSError(f"unpacks to more than {LARGEST_BYTES} bytes")
+    except (OSError, EOFError, zlib.error) as error:
+        raise ScanError(f"{path}: cannot be read ({error}); get it again", code="images.damaged") from error
+    return digest.hexdigest()
+
+
+__all__ = [
+    "ImageManifest",
+    "ImageSet",
+    "as_published",
+    "file_hashes",
+    "found_folder",
+    "image_manifest",
+    "image_set",
+]

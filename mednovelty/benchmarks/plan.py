@@ -1,0 +1,286 @@
+"""A protocol's TOML file: which cells there are, fixed hyperparameters, and the paper's numbers.
+
+.. code-block:: toml
+
+    [protocol]
+    title = "One digit is novel, nine are normal"
+    paper = "vasilev2018"
+    tables = "Table 3"
+    datasets = ["mnist"]               # the first is taken where none is asked for
+    classes = ["0", "1"]               # in the order of the tables
+    seeds = 1                          # the paper's
+    any_method = true                  # methods that are installed and not named below run too
+    train_once = true                  # one training is for all classes
+    peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
+
+    [settings]                         # all there are
+    epochs = 6
+
+    [datasets.cifar10]                 # of one data set
+    [methods.vae_z24]                  # of one method; all methods of the protocol have such a table
+    latent = 24
+
+    [beside]                           # other data sets that methods need, as for outliers
+    fcdd = "cifar10"
+
+    [groups]                           # names for several methods
+    vae = ["vae_z24"]
+
+    [oracle.vae_z24]                   # what --oracle tries, by method
+    latent = [24, 48]
+
+    [[published]]
+    dataset = "mnist"
+    method = "vae_z64"
+    score = "latent_euclidean"
+    name = "what the paper calls it"
+    values = [0.922, 0.528]            # by class, or {0 = 0.922}; or mean, where the paper prints no more
+    spread = [0.01, 0.02]
+    percent = true                     # values are in percent
+
+Settings of data sets replace those of all, those of a method these, and ``--set`` any of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mednovelty.benchmarks.published import Published, published_row
+from mednovelty.errors import SettingsError, UnknownPluginError
+from mednovelty.plugins import PluginInfo, available
+from mednovelty.settings import overlaid, read_toml
+
+GROUP = "benchmarks"
+FREE = "method_settings"
+"""The setting that has settings of methods in it, of any name."""
+SHORT_NAMES = {"fashion": "fashion_mnist", "cifar": "cifar10"}
+"""What data sets are called before a protocol's name: ``fashion-miso``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the TOML file says; names as there.
+
+    Attributes:
+        name: Of the benchmark.
+        methods: Own settings by method.
+    """
+
+    name: str
+    title: str
+    paper: str
+    tables: str
+    datasets: tuple[str, ...]
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    seeds: int = 1
+    any_method: bool = False
+    train_once: bool = False
+    peeking: tuple[str, ...] = ()
+    dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    oracle: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+
+    def settings_for(
+        self, dataset: str, method: str, over: Mapping[str, Any], variant: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the settings of a method on a data set.
+
+        Args:
+            dataset: Which.
+            method: Which.
+            over: A tree of those to replace.
+            variant: Of those that ``--oracle`` tries.
+
+        Raises:
+            SettingsError: There is no such setting.
+        """
+        tree, free = dict(self.settings), dict(self.settings.get(FREE, {}))
+        parts = (
+            (self.dataset_settings.get(dataset, {}), f"[datasets.{dataset}]"),
+            (self.methods.get(method, {}), f"[methods.{method}]"),
+            (variant or {}, "[oracle]"),
+            (over, "--set"),
+        )
+        for part, where in parts:
+            # Its names are those of whatever method it is for.
+            free |= part.get(FREE, {})
+            rest = {key: value for key, value in part.items() if key != FREE or FREE not in tree}
+            tree = overlaid(tree, rest, where if where == "--set" else f"{self.name}.toml: {where}")
+        return tree | ({FREE: free} if FREE in tree else {})
+
+    def methods_for(self, asked: Iterable[str], installed: Sequence[str], *, oracle: bool) -> list[str]:
+        """Return the methods that were asked for, groups spelled out, each once.
+
+        Args:
+            asked: Names, groups, or ``all``: those of the protocol.
+            installed: Methods that are installed.
+            oracle: Whether such may run that look at labels of the test.
+
+        Raises:
+            SettingsError: There is no such method, or it looks at labels.
+        """
+        known = [*self.methods, *(installed if self.any_method else ())]
+        whole = [name for name in self.methods if oracle or name not in self.peeking]
+        found: list[str] = []
+        for entry in asked:
+            name = entry.replace("-", "_")
+            if name not in known and name not in self.groups and name != "all":
+                near = get_close_matches(name, [*self.methods, *self.groups, *known], n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(['all', *known])}"
+                raise SettingsError(f"--methods: {self.name} has no method {entry!r}; {hint}")
+            found += whole if name == "all" else self.groups.get(name, [name])
+        peeking = [name for name in found if name in self.peeking]
+        if peeking and not oracle:
+            raise SettingsError(
+                f"--methods: {peeking[0]} is chosen by labels of the test; ask with --oracle, which says so "
+                "in the table"
+            )
+        return list(dict.fromkeys(found))
+
+    def classes_for(self, asked: Iterable[str] | None) -> list[str]:
+        """Return the classes that were asked for, in the order of the protocol; None: all.
+
+        Raises:
+            SettingsError: There is no such class.
+        """
+        if asked is None:
+            return list(self.classes)
+        wanted = [_spelled(name) for name in asked]
+        by_name = {_spelled(name): name for name in self.classes}
+        for name in wanted:
+            if name not in by_name:
+                near = get_close_matches(name, by_name, n=1)
+                hint = f"did you mean {by_name[near[0]]!r}?" if near else f"known: {', '.join(self.classes)}"
+                raise SettingsError(f"--classes: {self.name} has no class {name!r}; {hint}")
+        return [name for name in self.classes if _spelled(name) in wanted]
+
+    def datasets_for(self, asked: Iterable[str] | None) -> list[str]:
+        """Return the data sets that were asked for; None: the first.
+
+        Raises:
+            SettingsError: The protocol is not for such.
+        """
+        if asked is None:
+            return list(self.datasets[:1])
+        found = [SHORT_NAMES.get(_spelled(name), _spelled(name)) for name in asked]
+        for name in found:
+            if name not in self.datasets:
+                near = get_close_matches(name, self.datasets, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.datasets)}"
+                raise SettingsError(f"--datasets: {self.name} is not for {name!r}; {hint}")
+        return list(dict.fromkeys(found))
+
+    def variants(self, method: str, *, oracle: bool) -> list[dict[str, Any]]:
+        """Return the settings that are tried: one that replaces nothing, or all that the oracle may take."""
+        grid = self.oracle.get(method, {}) if oracle else {}
+        return [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
+
+    def check_oracle(self, methods: Iterable[str]) -> None:
+        """Refuse to choose by labels where there is nothing to choose from.
+
+        Raises:
+            SettingsError: None of the methods has anything.
+        """
+        known = list(dict.fromkeys((*self.oracle, *self.peeking)))
+        if not set(known) & set(methods):
+            hint = f"only for {', '.join(known)}" if known else "for no method of this protocol"
+            raise SettingsError(f"--oracle: there is something to choose {hint}")
+
+
+def plans() -> list[tuple[PluginInfo, Plan]]:
+    """Return the plans of all benchmarks that are installed, importing none of them."""
+    return [(info, _plan_of(info)) for info in available(GROUP)]
+
+
+def plan_named(name: str) -> tuple[Plan, str | None]:
+    """Return a benchmark's plan, and the data set that the name says, if it says one.
+
+    Args:
+        name: ``miso``, or with a data set before it, ``fashion-miso``.
+
+    Raises:
+        UnknownPluginError: There is no such benchmark.
+    """
+    by_name = {info.name: info for info in available(GROUP)}
+    if name in by_name:
+        return _plan_of(by_name[name]), None
+    first, _, rest = name.partition("-")
+    if rest in by_name:
+        plan = _plan_of(by_name[rest])
+        dataset = SHORT_NAMES.get(first, first)
+        if dataset in plan.datasets:
+            return plan, dataset
+    near = get_close_matches(name, by_name, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(by_name)}"
+    raise UnknownPluginError(f"no benchmark is called {name!r}; {hint}")
+
+
+def variant_words(variant: Mapping[str, Any]) -> str:
+    """Return settings that are tried as words.
+
+    Examples:
+        >>> variant_words({"latent": 24, "k": 2})
+        'latent=24,k=2'
+    """
+    return ",".join(f"{name}={value}" for name, value in variant.items())
+
+
+def _plan_of(info: PluginInfo) -> Plan:
+    spec = importlib.util.find_spec(info.address.partition(":")[0])
+    if spec is None or spec.origin is None:
+        raise SettingsError(f"{info.name}: its module {info.address} is not there; install it again")
+    return plan_from(read_toml(Path(spec.origin).with_name(f"{info.name}.toml")), info.name)
+
+
+def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
+    """Return a plan from the tree of a TOML file.
+
+    Raises:
+        SettingsError: A table or key is unknown or missing.
+    """
+    file = f"{name}.toml"
+    tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "published")
+    tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
+    known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "train_once",
+             "peeking")  # fmt: skip
+    head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
+    for key in known[:5]:
+        if not head[key]:
+            raise SettingsError(f"{file}: protocol.{key} is missing")
+    classes = tuple(map(str, head["classes"]))
+    return Plan(
+        name=name,
+        title=head["title"],
+        paper=head["paper"],
+        tables=head["tables"],
+        datasets=tuple(head["datasets"]),
+        classes=classes,
+        settings=tree["settings"],
+        methods=tree["methods"],
+        seeds=head["seeds"] or 1,
+        any_method=bool(head["any_method"]),
+        train_once=bool(head["train_once"]),
+        peeking=tuple(head["peeking"] or ()),
+        dataset_settings=tree["datasets"],
+        groups=tree["groups"],
+        oracle=tree["oracle"],
+        beside=tree["beside"],
+        published=tuple(published_row(row, classes, f"{file}: [[published]]") for row in tree["published"]),
+    )
+
+
+def _spelled(name: str) -> str:
+    return name.strip().replace("-", "_").replace(" ", "_")
+
+
+__all__ = ["GROUP", "Plan", "plan_from", "plan_named", "plans", "variant_words"]

@@ -1,0 +1,77 @@
+"""The numbers of a paper's table, as a protocol's TOML file has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mednovelty.errors import SettingsError
+from mednovelty.settings import overlaid
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A row of the paper's table, as shares.
+
+    Attributes:
+        dataset: Which.
+        method: As here.
+        score: As here.
+        metric: As here.
+        name: As in the paper.
+        values: By class.
+        spreads: Standard deviations over seeds, by class, where the paper has them.
+        mean: Over all classes; None where the paper has but some of them.
+    """
+
+    dataset: str
+    method: str
+    score: str
+    metric: str
+    name: str
+    values: Mapping[str, float]
+    spreads: Mapping[str, float]
+    mean: float | None
+
+
+def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) -> Published:
+    """Return a row from the tree of a TOML file.
+
+    Args:
+        row: ``values`` and ``spread`` are lists in the order of the classes, or tables by class.
+        classes: Of the protocol.
+        where: What messages call the place.
+
+    Raises:
+        SettingsError: A key is unknown, or there is no number, or not one a class.
+    """
+    known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean"))
+    row = overlaid(known | {"metric": "auroc", "percent": False}, row, where)
+    factor = 0.01 if row["percent"] else 1.0
+    values, spreads = (
+        {name: factor * float(value) for name, value in _by_class(row, key, classes, where).items()}
+        for key in ("values", "spread")
+    )
+    if row["mean"] is None and not values:
+        raise SettingsError(f"{where}: {row['name']!r} has neither values nor mean")
+    mean = None if row["mean"] is None else factor * float(row["mean"])
+    if mean is None and len(values) == len(classes):
+        mean = math.fsum(values.values()) / len(values)
+    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name")}
+    return Published(**names, values=values, spreads=spreads, mean=mean)
+
+
+def _by_class(row: Mapping[str, Any], key: str, classes: Sequence[str], where: str) -> Mapping[str, Any]:
+    given = row[key] or {}
+    if isinstance(given, Mapping):
+        return overlaid(dict.fromkeys(classes), given, where) and given
+    if len(given) != len(classes):
+        raise SettingsError(
+            f"{where}: {key} of {row['name']!r} are {len(given)} numbers for {len(classes)} classes"
+        )
+    return dict(zip(classes, given, strict=True))
+
+
+__all__ = ["Published", "published_row"]

@@ -1,0 +1,130 @@
+"""MNIST-C made here: what each corruption changes, that a seed decides, and what a cell finds."""
+
+import numpy as np
+import pytest
+from image_folders import folder, run, task_of  # noqa: F401 - a fixture among them
+
+from mednovelty.benchmarks import mnist_c
+from mednovelty.benchmarks.corruptions import CORRUPTIONS, corrupted
+from mednovelty.benchmarks.plan import plan_named
+
+SMALL = {"images": 60, "explained": 6, "epochs": 2, "batch": 20}
+
+
+def digits():
+    """An L, off the middle, and a ring."""
+    images = np.zeros((2, 28, 28), np.float32)
+    images[0, 5:22, 9:12] = images[0, 19:22, 9:20] = 1
+    i, j = np.indices((28, 28))
+    images[1] = (np.abs(np.hypot(i - 13.5, j - 13.5) - 7) < 1.5).astype(np.float32)
+    return images
+
+
+def moments(image):
+    """Return middle row, middle column, and the root of the mean square distance from there."""
+    i, j = np.indices(image.shape)
+    total = image.sum()
+    row, column = (i * image).sum() / total, (j * image).sum() / total
+    return row, column, np.sqrt((((i - row) ** 2 + (j - column) ** 2) * image).sum() / total)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_every_corruption(name):
+    images = digits()
+    before = images.copy()
+    made = corrupted(images, name, 3)
+    np.testing.assert_array_equal(images, before)
+    assert (made.shape, made.dtype) == (images.shape, np.float32)
+    assert 0 <= made.min() <= made.max() <= 1
+    assert (np.abs(made - images).sum((1, 2)) > 5).all()
+    np.testing.assert_array_equal(corrupted(images, name, 3), made)
+    # An image's corruption does not depend on what comes after it.
+    np.testing.assert_array_equal(corrupted(images[:1], name, 3), made[:1])
+    fixed = ("brightness", "canny_edges", "stripe")
+    assert np.array_equal(corrupted(images, name, 4), made) == (name in fixed)
+
+
+def test_the_fifteen_are_those_of_the_table():
+    assert plan_named("mnist-c")[0].classes == tuple(sorted(CORRUPTIONS))
+
+
+def test_what_they_change():
+    images = np.repeat(digits()[:1], 40, 0)
+    made = {name: corrupted(images, name, 0) for name in CORRUPTIONS}
+    np.testing.assert_allclose(made["brightness"], np.clip(images + 0.5, 0, 1))
+    # A quarter on either side is inverted, the middle is as it was.
+    np.testing.assert_array_equal(made["stripe"][..., :7], 1 - images[..., :7])
+    np.testing.assert_array_equal(made["stripe"][..., 21:], 1 - images[..., 21:])
+    np.testing.assert_array_equal(made["stripe"][..., 7:21], images[..., 7:21])
+    # A dot in every other column, and nothing is taken away.
+    dots = made["dotted_line"] != images
+    assert not dots[..., 1::2].any()
+    assert (made["dotted_line"] >= images).all()
+    assert (made["zigzag"] >= images).all()
+    assert ((made["zigzag"] > images).any(1).sum(1) > 20).all()
+    share = (made["impulse_noise"] != images).mean()
+    assert share == pytest.approx(1 / 12, abs=0.02)  # Of a black and white image every other one shows.
+    row, column, size = moments(images[0])
+    for image in made["translate"]:
+        moved = np.subtract(moments(image)[:2], (row, column))
+        assert (np.abs(moved) > 3.5).all()
+        assert (np.abs(moved) < 6.1).all()
+    ways = [np.sign(np.subtract(moments(image)[:2], (row, column))) for image in made["translate"]]
+    assert set(map(tuple, ways)) == {
+        (-1, -1), (-1, 1), (1, -1), (1, 1),
+    }  # fmt: skip
+    sizes = np.array([moments(image)[2] for image in made["scale"]]) / size
+    assert 0.45 < sizes.min() < 0.55 < 0.65 < sizes.max() < 0.75
+    turned = np.array([moments(image)[2] for image in made["rotate"]]) / size
+    np.testing.assert_allclose(turned, 1, atol=0.02)
+
+
+def test_turned_about_the_middle():
+    ring = digits()[1:]
+    # A ring about the middle is the same when it is turned, but for interpolation.
+    turned = corrupted(ring, "rotate", 0)
+    assert moments(turned[0])[:2] == pytest.approx((13.5, 13.5), abs=0.05)
+    assert (turned * ring).sum() / np.linalg.norm(turned) / np.linalg.norm(ring) > 0.9
+    assert moments(corrupted(ring, "scale", 0)[0])[:2] == pytest.approx((13.5, 13.5), abs=0.05)
+
+
+@pytest.mark.parametrize("name", mnist_c.SCORES)
+def test_every_method_is_trained_and_scored(folder, name):  # noqa: F811
+    found = run("mnist-c", folder, name, "stripe", **SMALL)
+    by_metric = {row.metric: row.value for row in found.measured}
+    assert {row.score for row in found.measured} == {"score"}
+    assert by_metric["auroc"] > 0.85
+    assert by_metric["ap"] > 0.7
+    if name in mnist_c.EXPLAINED:
+        assert by_metric["clever_hans"] == pytest.approx(by_metric["auroc"] - by_metric["cosine"])
+        # Half of the columns are inverted, most of them from dark to bright.
+        assert by_metric["cosine_of_even_relevance"] == pytest.approx(np.sqrt(0.5), abs=0.1)
+        assert by_metric["cosine"] > by_metric["cosine_of_even_relevance"]
+
+
+def test_one_training_is_for_all_corruptions(folder, monkeypatch):  # noqa: F811
+    mnist_c._trained.cache_clear()
+    count, train = [], mnist_c.trained
+    monkeypatch.setattr(mnist_c, "trained", lambda *a, **k: count.append(1) or train(*a, **k))
+    first, second = (run("mnist-c", folder, "pca", name, **SMALL).measured for name in ("stripe", "scale"))
+    assert len(count) == 1
+    assert first != second
+    run("mnist-c", folder, "pca", "scale", seed=1, **SMALL)
+    assert len(count) == 2
+
+
+def test_any_method_that_is_installed(folder):  # noqa: F811
+    found = run("mnist-c", folder, "isolation_forest", "brightness", scores=("outlier_score",), **SMALL)
+    assert [row.score for row in found.measured] == ["outlier_score", "outlier_score"]
+    _, settings = task_of("mnist-c", folder, "kde", method_settings={"bandwidth": 2.0})
+    assert settings.method_settings["bandwidth"] == 2.0
+    assert settings.method_settings["samples"] == 5000
+
+
+def test_numbers_are_the_thesis():
+    rows = {(row.method, row.metric): row for row in plan_named("mnist-c")[0].published}
+    assert rows["svdd", "auroc"].values["glass_blur"] == pytest.approx(0.491)
+    assert rows["ae", "auroc"].values["zigzag"] == pytest.approx(1.0)
+    assert rows["mve", "auroc"].values["scale"] == pytest.approx(0.207)
+    assert rows["kde", "clever_hans"].values["zigzag"] == pytest.approx(0.314)
+    assert rows["ae", "clever_hans"].values["shear"] == pytest.approx(0.442)
