@@ -283,6 +283,19 @@ def test_what_is_no_folder_of_maps_is_refused_before_anything_is_written(tmp_pat
     assert "no such folder" in run("report", tmp_path / "absent", code=3).output
 
 
+def test_what_several_scores_warn_of_stands_once(tmp_path):
+    facts = {"Calibration": {"Warnings": ["too few scans"]}, "UnscoredVoxels": 3, "Warnings": ["odd header"]}
+    folder = write_scan(tmp_path / "out", scores={"a": np.ones(SHAPE), "b": np.ones(SHAPE)}, facts=facts)
+    report_folder(tmp_path / "out")
+    page = (folder / "sub-01.html").read_text()
+    warned = re.findall("<li>(.*?)</li>", page[page.index('class="warnings"') : page.index("<main>")])
+    assert warned == [
+        "odd header",
+        "a, b: too few scans",
+        "a, b: 3 voxels of the mask were not scored; the map is 0 there",
+    ]
+
+
 def test_many_scores_stay_below_the_limit(tmp_path):
     shape = (60, 70, 60)
     generator = np.random.default_rng(0)

@@ -179,16 +179,19 @@ class ScanFacts:
     @property
     def warnings(self) -> list[str]:
         """What its sidecars warn of, each once."""
-        found = []
+        found: list[str] = []
+        by_text: dict[str, list[str]] = {}
         for one in self.maps:
             found += [str(text) for text in as_list(one.sidecar.get("Warnings"))]
-            calibration = as_dict(one.sidecar.get("Calibration"))
-            found += [f"{one.name}: {text}" for text in as_list(calibration.get("Warnings"))]
-            found += [f"{one.name}: {text}" for text in as_list(one.sidecar.get("Fallbacks"))]
+            own = as_list(as_dict(one.sidecar.get("Calibration")).get("Warnings"))
+            own = [str(text) for text in (*own, *as_list(one.sidecar.get("Fallbacks")))]
             if unscored := one.sidecar.get("UnscoredVoxels"):
-                found.append(f"{one.name}: {unscored} voxels of the mask were not scored; the map is 0 there")
+                own.append(f"{unscored} voxels of the mask were not scored; the map is 0 there")
             if annotated := one.sidecar.get("AnnotatedInTraining"):
                 found.append(f"the detector was shown this scan in training, annotated: {annotated}")
+            for text in own:
+                by_text.setdefault(text, []).append(one.name)
+        found += [f"{', '.join(names)}: {text}" for text, names in by_text.items()]
         return list(dict.fromkeys([*found, *self.scored.mixtures()]))
 
     @property
