@@ -81,7 +81,11 @@ def test_what_is_alike_and_what_is_not():
 
 def test_a_long_scan_says_how_far_it_is(monkeypatch):
     told = []
-    monkeypatch.setattr(console.log, "info", lambda words, *values: told.append(words % values))
+
+    def heard(level, words, *values):
+        told.extend([words % values] if level == logging.INFO else [])
+
+    monkeypatch.setattr(console.log, "log", heard)
     seconds = iter([0.0, 20.0, 61.0, 62.0, 130.0])
     with console.scoring_progress(2, lambda: next(seconds)) as advance:
         for scan, done in (("sub-01", 500), ("sub-01", 700), ("sub-01", 100), ("sub-02", 50)):

@@ -101,6 +101,7 @@ def survivors(folder, what_it_does):
     return wrong, refused
 
 
+@pytest.mark.slow  # The record of scans, below, has the same places but for a few.
 def test_whatever_is_damaged_in_the_record_of_arrays(arrays_model, copy_of):
     x = voxels()[:7]
 

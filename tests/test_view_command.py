@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 
 import pytest
 
@@ -80,7 +81,11 @@ def test_what_is_not_ours_is_not_served(tmp_path, out):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_its_code(out, number, code):
     command = [sys.executable, "-m", "mednovelty", "view", out / "sub-01", "--no-browser", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Jobs in the background of a shell may ignore interrupts, and so would what they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     try:
         lines = [process.stdout.readline()]
         while not lines[-1].startswith("}"):

@@ -117,7 +117,7 @@ def _through(even: list[int], wanted: Sequence[int]) -> tuple[int, ...]:
 
     Examples:
         >>> _through([10, 20, 30], [19, 18]), _through([10, 20], [20])
-        ((10, 18, 19), (10, 20))
+        ((18, 19, 30), (10, 20))
     """
     kept, free = [], list(even)
     for index in dict.fromkeys(wanted):
