@@ -86,10 +86,18 @@ class Pages:
         if any(bad_name(name) for name in names):
             return None
         real = Path(os.path.realpath(self.root.joinpath(*names)))
-        inside = real.is_relative_to(self.root) and not any(
+        return real if self._may_be_seen(real) else None
+
+    def leads_to(self) -> Path | None:
+        """Return where the page leads that is not served for it: outside, or to what is hidden; else None."""
+        real = Path(os.path.realpath(self.root / self.page))
+        return None if self._may_be_seen(real) else real
+
+    def _may_be_seen(self, real: Path) -> bool:
+        """Return whether a file, links followed, is inside, and nothing on the way to it is hidden."""
+        return real.is_relative_to(self.root) and not any(
             name.startswith(".") for name in real.relative_to(self.root).parts
         )
-        return real if inside else None
 
 
 def bad_name(name: str) -> bool:

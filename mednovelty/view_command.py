@@ -79,9 +79,9 @@ def pages_at(path: Path) -> Pages:
     if path.is_file():
         if path.suffix.lower() != ".html":
             raise ScanError(f"{path}: is no page; name a folder, or a page (*.html)", code="view.no_page")
-        return Pages.of(root, path)
+        return _served(root, path)
     if path.resolve() == root.resolve():
-        return Pages.of(root, _existing(root / PAGE))
+        return _served(root, _existing(root / PAGE))
     found = sorted(page for page in path.rglob("*.html") if _is_of_a_scan(page))
     if len(found) > 1:
         names = ", ".join(str(page) for page in found[:4]) + (", ..." if len(found) > 4 else "")
@@ -89,7 +89,24 @@ def pages_at(path: Path) -> Pages:
     if not found:
         raise ScanError(f"{path}: no page of a scan is here; make it with: mednovelty report {root}",
                         code="view.no_page")  # fmt: skip
-    return Pages.of(root, found[0])
+    return _served(root, found[0])
+
+
+def _served(root: Path, page: Path) -> Pages:
+    """Return a page of a folder.
+
+    Raises:
+        ScanError: It is kept elsewhere, as where git-annex has made a link of it: it would not be found.
+    """
+    pages = Pages.of(root, page)
+    elsewhere = pages.leads_to()
+    if elsewhere is not None:
+        raise ScanError(
+            f"{page}: is kept at {elsewhere}, and nothing hidden nor outside of {root} is served; where "
+            f"DataLad or git-annex keeps the folder, unlock its pages first: datalad unlock {page}",
+            code="view.elsewhere",
+        )
+    return pages
 
 
 def _root_of(path: Path) -> Path:

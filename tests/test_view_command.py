@@ -118,6 +118,19 @@ def test_a_folder_whose_record_is_damaged_is_still_ours(out):
     assert pages_at(out / "sub-01").root == out.resolve()
 
 
+@pytest.mark.parametrize("annex", ["out/.git", ".git"])
+@pytest.mark.parametrize("asked", ["", "sub-01", "sub-01/dwi/sub-01.html"])
+def test_pages_that_git_annex_keeps_are_refused_before_a_browser_finds_nothing(out, annex, asked):
+    objects = out.parent / annex / "annex/objects"
+    objects.mkdir(parents=True)
+    for page in (out / "index.html", out / "sub-01/dwi/sub-01.html"):
+        page.symlink_to(page.rename(objects / f"MD5E-s6--{page.name}"))
+    with pytest.raises(ScanError, match=r"is kept at .*MD5E.*unlock its pages first: datalad unlock .*html$"):
+        pages_at(out / asked)
+    page = out / "sub-02/ses-1/dwi/sub-02_ses-1.html"
+    assert pages_at(page).page == page.relative_to(out)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_its_code(out, number, code):
     command = [sys.executable, "-m", "mednovelty", "view", out / "sub-01", "--no-browser", "--json"]
