@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
-from mednovelty.errors import OutputError, SettingsError
+from mednovelty.errors import OutputError, SettingsError, StoppedError
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")
@@ -149,7 +150,14 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{ADDRESS}:{self.port}/{self.pages.token}/{way}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that close a connection in the middle."""
+        """Say nothing of browsers that close a connection in the middle; a signal then still ends all.
+
+        Raises:
+            StoppedError: It came while a connection was taken.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, StoppedError):
+            raise error
 
 
 class _Handler(BaseHTTPRequestHandler):
