@@ -49,7 +49,7 @@ def refuse_traps(out: Path, scans: ScanList) -> None:
     if os.path.lexists(out / RECORD):
         raise OutputError(f"{out}: is a detector's folder, it holds {RECORD}; choose another for the maps")
     described = os.path.lexists(out / DESCRIPTION)
-    if described and not _described_by_us(out / DESCRIPTION):
+    if described and not described_by_us(out / DESCRIPTION):
         raise OutputError(
             f"{out / DESCRIPTION}: was not written by mednovelty; choose a folder of its own for the maps"
         )
@@ -112,7 +112,8 @@ def _folders_of(files: ScanFiles, root: Path) -> Iterator[str]:
         yield from (os.path.realpath(above) for above in folder.parents if above.is_relative_to(root))
 
 
-def _described_by_us(path: Path) -> bool:
+def described_by_us(path: Path) -> bool:
+    """Return whether a ``dataset_description.json`` says that all of its folder is ours."""
     try:
         told = json.loads(_text(path) or "")
         return told["DatasetType"] == "derivative" and {by["Name"] for by in told["GeneratedBy"]} == {

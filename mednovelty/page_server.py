@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
-from mednovelty.errors import OutputError, SettingsError
+from mednovelty.errors import OutputError, SettingsError, StoppedError
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")
@@ -86,10 +87,18 @@ class Pages:
         if any(bad_name(name) for name in names):
             return None
         real = Path(os.path.realpath(self.root.joinpath(*names)))
-        inside = real.is_relative_to(self.root) and not any(
+        return real if self._may_be_seen(real) else None
+
+    def leads_to(self) -> Path | None:
+        """Return where the page leads that is not served for it: outside, or to what is hidden; else None."""
+        real = Path(os.path.realpath(self.root / self.page))
+        return None if self._may_be_seen(real) else real
+
+    def _may_be_seen(self, real: Path) -> bool:
+        """Return whether a file, links followed, is inside, and nothing on the way to it is hidden."""
+        return real.is_relative_to(self.root) and not any(
             name.startswith(".") for name in real.relative_to(self.root).parts
         )
-        return real if inside else None
 
 
 def bad_name(name: str) -> bool:
@@ -141,7 +150,14 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{ADDRESS}:{self.port}/{self.pages.token}/{way}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that close a connection in the middle."""
+        """Say nothing of browsers that close a connection in the middle; a signal then still ends all.
+
+        Raises:
+            StoppedError: It came while a connection was taken.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, StoppedError):
+            raise error
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -31,6 +31,9 @@ class ReportRequest:
 def report(request: ReportRequest) -> int:
     """Make all pages of a folder of maps again, or that of a detector; return the exit code.
 
+    Scenes that are missing or outdated are made too, as each other command that writes maps does: a folder
+    that an earlier release has scored gets all that one scored today has.
+
     Raises:
         DetectorError: It is a detector's folder, and damaged.
         OutputError: A page cannot be written.
@@ -39,6 +42,7 @@ def report(request: ReportRequest) -> int:
     from mednovelty.evaluation.files import find_maps
     from mednovelty.output_folder import sole_writer, write_folder_facts
     from mednovelty.report.folder import report_folder
+    from mednovelty.slicer_command import show_scored
 
     out = request.output
     if not out.is_dir():
@@ -49,12 +53,15 @@ def report(request: ReportRequest) -> int:
     given = None if request.scans is None else _scans_in(request.scans)
     with sole_writer(out):
         write_folder_facts(out)
+    shown = show_scored(out)
+    with sole_writer(out):
         made = report_folder(out, again=True, scans=given, look_up=True)
+    code = exit_code_of(made) or shown
     if request.as_json:
         pages = [{**vars(page), "path": str(page.path)} for page in made]
-        console.print_json({"exit_code": exit_code_of(made), "pages": pages})
+        console.print_json({"exit_code": code, "pages": pages})
     say(made, out)
-    return exit_code_of(made)
+    return code
 
 
 def _detector(request: ReportRequest) -> int:

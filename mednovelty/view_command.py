@@ -16,8 +16,12 @@ log = logging.getLogger("mednovelty")
 
 PAGE = "index.html"
 RUN = "run.json"
-MARKS = (RUN, "detector.json")
-"""One of these lies in each folder that ``score`` or ``fit`` has written."""
+DETECTOR = "detector.json"
+MARKS = {RUN: ("Command", "DetectorSha256", "Scans"), DETECTOR: ("schema_version", "recipe", "method")}
+"""One of these lies in each folder that ``score`` or ``fit`` has written, and tells these things. Others call
+files so too: what some other tool has left in somebody's home must not have all of that served."""
+LEVELS = 3
+"""So far above a scan's page is the folder of its cohort at most: ``OUT/sub-01/ses-1/dwi``."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,9 @@ def pages_at(path: Path) -> Pages:
     if path.is_file():
         if path.suffix.lower() != ".html":
             raise ScanError(f"{path}: is no page; name a folder, or a page (*.html)", code="view.no_page")
-        return Pages.of(root, path)
+        return _served(root, path)
     if path.resolve() == root.resolve():
-        return Pages.of(root, _existing(root / PAGE))
+        return _served(root, _existing(root / PAGE))
     found = sorted(page for page in path.rglob("*.html") if _is_of_a_scan(page))
     if len(found) > 1:
         names = ", ".join(str(page) for page in found[:4]) + (", ..." if len(found) > 4 else "")
@@ -85,7 +89,24 @@ def pages_at(path: Path) -> Pages:
     if not found:
         raise ScanError(f"{path}: no page of a scan is here; make it with: mednovelty report {root}",
                         code="view.no_page")  # fmt: skip
-    return Pages.of(root, found[0])
+    return _served(root, found[0])
+
+
+def _served(root: Path, page: Path) -> Pages:
+    """Return a page of a folder.
+
+    Raises:
+        ScanError: It is kept elsewhere, as where git-annex has made a link of it: it would not be found.
+    """
+    pages = Pages.of(root, page)
+    elsewhere = pages.leads_to()
+    if elsewhere is not None:
+        raise ScanError(
+            f"{page}: is kept at {elsewhere}, and nothing hidden nor outside of {root} is served; where "
+            f"DataLad or git-annex keeps the folder, unlock its pages first: datalad unlock {page}",
+            code="view.elsewhere",
+        )
+    return pages
 
 
 def _root_of(path: Path) -> Path:
@@ -94,14 +115,26 @@ def _root_of(path: Path) -> Path:
     Raises:
         SettingsError: There is none: nothing else is served.
     """
+    from mednovelty.output_folder import DESCRIPTION, described_by_us
+
     start = path if path.is_dir() else path.parent
-    for folder in (start, *start.absolute().parents):
-        if any((folder / mark).is_file() for mark in MARKS):
+    # A ".." is followed as the system does, for its parents by name are not the folders above.
+    whole = start.resolve() if ".." in start.parts else start.absolute()
+    for folder in (start, *list(whole.parents)[:LEVELS]):
+        if described_by_us(folder / DESCRIPTION) or any(_tells(folder / mark, MARKS[mark]) for mark in MARKS):
             return folder
     raise SettingsError(
-        f"{path}: is in no folder that score or fit has written ({' or '.join(MARKS)}); "
-        "nothing else is served"
+        f"{path}: is in no folder that score or fit has written ({' or '.join(MARKS)} of mednovelty, there "
+        f"or at most {LEVELS} folders above); nothing else is served"
     )
+
+
+def _tells(file: Path, keys: tuple[str, ...]) -> bool:
+    """Return whether a file is there, and holds an object of JSON with these keys."""
+    from mednovelty.outputs import told
+
+    facts = told(file) if file.is_file() else None
+    return facts is not None and all(key in facts for key in keys)
 
 
 def _existing(page: Path) -> Path:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mednovelty.errors import OutputError, SettingsError
+from mednovelty.errors import OutputError, SettingsError, StoppedError
 from mednovelty.page_server import ADDRESS, Pages, PageServer
 
 
@@ -76,6 +76,16 @@ def test_the_address_to_open_is_on_this_machine_and_works(server):
     assert server.server_address[0] == "127.0.0.1"
     assert ask(server, server.url.removeprefix(start))[2] == b"<p>cohort</p>"
     assert told(server, "index.html", host=f"localhost:{server.port}")[0] == 200
+
+
+def test_a_signal_ends_it_even_while_a_connection_is_taken(folder, monkeypatch):
+    def stopped(*_):
+        raise StoppedError("now")
+
+    with PageServer(Pages.of(folder, folder / "index.html")) as server:
+        monkeypatch.setattr(server, "process_request", stopped)
+        with socket.create_connection((ADDRESS, server.port)), pytest.raises(StoppedError):
+            server.handle_request()
 
 
 def test_head_sends_no_body(server):

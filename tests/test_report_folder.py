@@ -276,6 +276,19 @@ def test_another_scan_of_the_same_name_is_not_taken_for_it(out, tmp_path):
     assert "is not the image that sub-p01 was scored from" in result.output
 
 
+def test_report_makes_missing_scenes_too_and_tells_where_that_fails(tmp_path, monkeypatch):
+    write_scan(tmp_path, "sub-01")
+    scene = tmp_path / "sub-01/dwi/sub-01_scene.mrml"
+    run("report", tmp_path)
+    assert scene.is_file()
+    written = scene.stat().st_mtime_ns
+    run("report", tmp_path)
+    assert scene.stat().st_mtime_ns == written
+    monkeypatch.setattr("mednovelty.slicer_command.show_scored", lambda out: 6)
+    told = json.loads(run("report", tmp_path, "--json", code=6).stdout)
+    assert (told["exit_code"], len(told["pages"])) == (6, 2)
+
+
 def test_what_is_no_folder_of_maps_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no finished novelty map" in run("report", tmp_path / "empty", code=3).output

@@ -6,11 +6,16 @@ import subprocess
 import sys
 import urllib.request
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from mednovelty.errors import ScanError, SettingsError
+from mednovelty.output_folder import write_folder_facts
 from mednovelty.view_command import pages_at
+
+RUN = json.dumps({"Command": "mednovelty score", "DetectorSha256": "d" * 64, "Scans": []})
+DETECTOR = json.dumps({"schema_version": 2, "recipe": "qspace", "method": "vae"})
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def out(tmp_path):
         (out / folder / f"{stem}.html").write_text(stem)
         (out / folder / f"{stem}_desc-vae_regularizer_novelty.json").write_text("{}")
     (out / "sub-01/dwi/sub-01_voxel-1.html").write_text("why")
-    (out / "run.json").write_text("{}")
+    (out / "run.json").write_text(RUN)
     (out / "index.html").write_text("cohort")
     return out
 
@@ -42,14 +47,12 @@ def test_a_path_stands_for_a_page(out, asked, page):
 
 def test_a_way_without_its_beginning_is_understood(out, monkeypatch):
     monkeypatch.chdir(out / "sub-01")
-    from pathlib import Path
-
     assert str(pages_at(Path(".")).page) == "sub-01/dwi/sub-01.html"
     assert pages_at(Path("dwi")).root == out.resolve()
 
 
 def test_a_detector_has_a_page_too(tmp_path):
-    (tmp_path / "detector.json").write_text("{}")
+    (tmp_path / "detector.json").write_text(DETECTOR)
     with pytest.raises(ScanError, match=r"index\.html: is not there; make it with: mednovelty report .*"):
         pages_at(tmp_path)
     (tmp_path / "index.html").write_text("detector")
@@ -76,6 +79,57 @@ def test_what_is_not_ours_is_not_served(tmp_path, out):
         ScanError, match=r"sub-01: no page of a scan is here; make it with: mednovelty report"
     ):
         pages_at(out / "sub-01")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run.json", "{}"), ("run.json", '{"tool": "another", "Command": "x"}'), ("run.json", "{broken"),
+     ("run.json", "[]"), ("detector.json", "{}"), ("detector.json", '{"method": "lidar"}'),
+     ("dataset_description.json", '{"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}')],
+)  # fmt: skip
+def test_what_another_tool_has_left_above_does_not_have_all_of_it_served(tmp_path, name, content):
+    home, folder = tmp_path / "home", tmp_path / "home" / "pages"
+    folder.mkdir(parents=True)
+    (folder / "page.html").write_text("x")
+    (home / name).write_text(content)
+    for path in (folder / "page.html", folder, home):
+        with pytest.raises(
+            SettingsError, match=r"or detector\.json of mednovelty, there or at most 3 folders"
+        ):
+            pages_at(path)
+
+
+def test_only_so_far_above_as_a_cohort_lies_above_its_scans(out, monkeypatch):
+    session = out / "sub-02/ses-2/dwi"
+    assert pages_at(session).root == out.resolve()
+    monkeypatch.chdir(session)
+    assert pages_at(Path("../dwi")).root == out.resolve()
+    deeper = session / "deeper"
+    deeper.mkdir()
+    (deeper / "page.html").write_text("x")
+    with pytest.raises(SettingsError, match="nothing else is served"):
+        pages_at(deeper / "page.html")
+
+
+def test_a_folder_whose_record_is_damaged_is_still_ours(out):
+    (out / "run.json").write_text("{broken")
+    with pytest.raises(SettingsError):
+        pages_at(out)
+    write_folder_facts(out)
+    assert pages_at(out / "sub-01").root == out.resolve()
+
+
+@pytest.mark.parametrize("annex", ["out/.git", ".git"])
+@pytest.mark.parametrize("asked", ["", "sub-01", "sub-01/dwi/sub-01.html"])
+def test_pages_that_git_annex_keeps_are_refused_before_a_browser_finds_nothing(out, annex, asked):
+    objects = out.parent / annex / "annex/objects"
+    objects.mkdir(parents=True)
+    for page in (out / "index.html", out / "sub-01/dwi/sub-01.html"):
+        page.symlink_to(page.rename(objects / f"MD5E-s6--{page.name}"))
+    with pytest.raises(ScanError, match=r"is kept at .*MD5E.*unlock its pages first: datalad unlock .*html$"):
+        pages_at(out / asked)
+    page = out / "sub-02/ses-1/dwi/sub-02_ses-1.html"
+    assert pages_at(page).page == page.relative_to(out)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

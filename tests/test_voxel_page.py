@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohorts import tiny_cohort, tiny_detector
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from small_images import detector_of, scan_of
 
@@ -15,7 +17,7 @@ from mednovelty.explaining.told import lines_of
 from mednovelty.explaining.voxel import explain_voxel
 from mednovelty.explaining.voxel_parts import Driver, Group, Scored, ScoreWhy
 from mednovelty.io.read_scan import read_scan
-from mednovelty.report.cuts import Slices, cuts_through
+from mednovelty.report.cuts import Slices, cuts_through, draw_cut
 from mednovelty.report.relevance import on_disc
 from mednovelty.report.voxel import draw_voxel, shares_of, voxel_figure
 from mednovelty.report.voxel_samples import place_in, plane
@@ -63,6 +65,23 @@ def test_right_is_on_the_left_and_the_front_or_the_top_above(affine):
         assert all(np.ptp(step) < 1e-6 for step in steps)
         assert all(width in (2.0, 1.5, 3.0) for width in widths)
         assert cut.aspect == pytest.approx(widths[1] / widths[0])
+
+
+def test_the_colours_of_a_slice_are_told_apart_in_any_kind_of_sight():
+    at = (4, 5, 3)
+    cut = cuts_through(slices_of(AFFINES["LAS"], at), tuple((AFFINES["LAS"] @ [*at, 1])[:3]))[0]
+    axes = Figure().subplots()
+    shown = draw_cut(axes, cut, (0, 1), (0, 5))
+    # The higher, the lighter, throughout: so it is told without any hue.
+    luminance = shown.cmap(np.linspace(0, 1, 100))[:, :3] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all()
+    assert luminance[-1] > 0.9 > 3 * luminance[0]
+    assert len(axes.lines) == 4
+    for line in axes.lines:
+        assert to_rgb(line.get_color()) == (1, 1, 1)
+        edge = line.get_path_effects()[0]._gc
+        assert to_rgb(edge["foreground"]) == (0, 0, 0)
+        assert edge["linewidth"] > line.get_linewidth()
 
 
 @pytest.mark.parametrize("space", [(5, 7), (5, 7, 4)])

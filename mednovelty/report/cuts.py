@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.explaining.places import Place
-from mednovelty.report.mosaic import plain
+from mednovelty.report.mosaic import novelty_colours, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,11 +92,11 @@ def draw_cut(axes: Axes, cut: Cut, grey: tuple[float, float], ends: tuple[float,
     how: dict[str, Any] = {"aspect": cut.aspect, "interpolation": "nearest"}
     axes.imshow(cut.background, cmap="gray", vmin=grey[0], vmax=grey[1], **how)
     high = np.ma.masked_where(~cut.mask | (cut.score < ends[0]), cut.score)
-    shown = axes.imshow(high, cmap="autumn", vmin=ends[0], vmax=ends[1], alpha=0.75, **how)
+    shown = axes.imshow(high, cmap=novelty_colours(), vmin=ends[0], vmax=ends[1], alpha=0.75, **how)
     row, column = cut.cross
     height, width = cut.background.shape
     gap = max(2.0, 0.04 * max(height, width))
-    line: dict[str, Any] = {"color": "#39ff88", "linewidth": 1.0}
+    line: dict[str, Any] = {"color": "white", "linewidth": 1.0, "path_effects": dark_edge(1.0)}
     for start, stop in ((-0.5, column - gap), (column + gap, width - 0.5)):
         axes.plot([start, max(start, stop)], [row, row], **line)
     for start, stop in ((-0.5, row - gap), (row + gap, height - 0.5)):
@@ -112,6 +112,13 @@ def draw_cut(axes: Axes, cut: Cut, grey: tuple[float, float], ends: tuple[float,
     return shown
 
 
+def dark_edge(width: float) -> list[Any]:
+    """Return what gives a white line of some points a dark edge: seen on any ground, in any kind of sight."""
+    from matplotlib import patheffects
+
+    return [patheffects.Stroke(linewidth=width + 1.2, foreground="black"), patheffects.Normal()]
+
+
 def ends_of(slices: Slices, value: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the ends of the greys, and of the scores that are drawn, whose upper is not below a value."""
     inside = slices.mask
@@ -122,4 +129,4 @@ def ends_of(slices: Slices, value: float) -> tuple[tuple[float, float], tuple[fl
     return (float(grey[0]), float(max(grey[1], grey[0] + 1e-6))), (float(low), float(max(high, low + apart)))
 
 
-__all__ = ["Cut", "Slices", "cuts_through", "draw_cut", "ends_of"]
+__all__ = ["Cut", "Slices", "cuts_through", "dark_edge", "draw_cut", "ends_of"]

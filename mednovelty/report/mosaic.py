@@ -167,8 +167,8 @@ def mosaic_figure(layers: MapLayers, settings: MosaicSettings, kind: type[Figure
     axes = figure.subplots()
     how: dict[str, Any] = {"aspect": mosaic.spacing_mm[0] / mosaic.spacing_mm[1], "interpolation": "nearest"}
     axes.imshow(np.nan_to_num(mosaic.background, nan=grey[0]), cmap="gray", vmin=grey[0], vmax=grey[1], **how)
-    shown = axes.imshow(mosaic.score, cmap=_colours(), vmin=low, vmax=high, alpha=_opacity(mosaic, low, high),
-                        **how)  # fmt: skip
+    shown = axes.imshow(mosaic.score, cmap=novelty_colours(), vmin=low, vmax=high,
+                        alpha=_opacity(mosaic, low, high), **how)  # fmt: skip
     outline(axes, mosaic.lesion)
     _annotate(axes, mosaic, settings)
     bar = figure.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, shrink=0.8, extend="max")
@@ -254,7 +254,8 @@ def _size_inches(mosaic: Mosaic) -> tuple[float, float]:
     return 12.0, float(np.clip(11.0 * height_mm / width_mm, 2.0, 24.0)) + 0.5
 
 
-def _colours() -> Any:
+def novelty_colours() -> Any:
+    """Return the colours of scores over a grey background: even steps look even, in any kind of sight."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mednovelty.explaining.voxel_parts import Group, VoxelWhy, drawn_flat
+from mednovelty.report.cuts import dark_edge
 from mednovelty.report.mosaic import plain
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ FEW_PICTURES = 4
 """With fewer there is room for the surroundings of the voxel, larger."""
 CLOSER = "around the voxel"
 CROSS: dict[str, Any] = {"marker": "s", "markersize": 7, "markerfacecolor": "none",
-                         "markeredgecolor": "#39ff88", "markeredgewidth": 1.3}  # fmt: skip
+                         "markeredgecolor": "white", "markeredgewidth": 1.3}  # fmt: skip
 
 
 def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
@@ -45,7 +46,7 @@ def draw_samples(part: SubFigure, why: VoxelWhy) -> None:
             title = f"{kind}normal {number}, {group.name}\n{normal.scan}{where}"
             _draw(axes, picture(values, why, group), why.pixel, title, "gray", grey)
     part.suptitle(
-        "What the detector saw: the voxel is in the green square; the patient's right is on the left where "
+        "What the detector saw: the voxel is in the white square; the patient's right is on the left where "
         "samples are turned to anatomical axes",
         fontsize=10,
     )
@@ -118,7 +119,7 @@ def _draw(
     elif colours != "gray":
         low, high = 0.0, float(max(np.percentile(values, 99.8), 1e-12))
     axes.imshow(values, cmap=colours, vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
-    axes.plot(*place_in(values.T.shape, pixel), **CROSS)
+    axes.plot(*place_in(values.T.shape, pixel), **CROSS, path_effects=dark_edge(1.3))
     axes.set_title(plain(name), fontsize=8)
     axes.set_axis_off()
 
