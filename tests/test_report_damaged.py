@@ -3,9 +3,12 @@
 import re
 
 import numpy as np
+import pytest
 from scored_folders import SHAPE, write_clusters, write_scan
 
+from mednovelty.errors import ScanError
 from mednovelty.report.folder import report_folder
+from mednovelty.viewers.slicer import write_scenes
 
 
 def statuses(made):
@@ -22,3 +25,23 @@ def test_every_scan_is_in_the_table_before_a_score_is_chosen(tmp_path):
     assert re.findall('<option value="(.*?)"', chooser) == ["", "elbo", "other"]
     assert "selected" not in chooser  # so that the first one, all, is
     assert re.findall('<tr data-mark="(.*?)"', index) == ["elbo", "other"]
+
+
+@pytest.mark.parametrize("content", ["{broken", '{"ScanId": "sub-01", "Score": []}'])
+def test_a_sidecar_that_cannot_be_used_stops_no_other_scan(tmp_path, content):
+    for id in ("sub-01", "sub-02"):
+        write_scan(tmp_path, id)
+    name = "sub-01_desc-elbo_novelty.json"
+    (tmp_path / "sub-01" / "dwi" / name).write_text(content)
+    made = report_folder(tmp_path)
+    assert statuses(made) == [(name, "failed"), ("sub-02", "done"), ("", "done")]
+    assert "no usable sidecar" in made[0].message
+    index = (tmp_path / "index.html").read_text()
+    assert f"<dt>{name}</dt>" in index[index.index('id="failures"') :]
+    assert [(one.id, one.status) for one in write_scenes(tmp_path)] == [(name, "failed"), ("sub-02", "done")]
+
+
+def test_a_folder_where_no_sidecar_can_be_used_is_refused_with_why(tmp_path):
+    (write_scan(tmp_path) / "sub-01_desc-elbo_novelty.json").write_text("{broken")
+    with pytest.raises(ScanError, match="no usable sidecar"):
+        report_folder(tmp_path)

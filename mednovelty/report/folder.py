@@ -74,12 +74,14 @@ def report_folder(
 
     Raises:
         OutputError: A page cannot be written, or somebody else's file stands in its place.
-        ScanError: There are no maps.
+        ScanError: There are no maps, or none can be used.
     """
-    found, warnings = find_maps(out)
+    unusable: dict[Path, ScanError] = {}
+    found, warnings = find_maps(out, unusable)
     for warning in warnings:
         log.warning("%s", warning)
-    made: list[MadePage] = []
+    # By the name of the sidecar: the scan may have other maps, and a page.
+    made = [MadePage(path.name, path, "failed", str(error)) for path, error in unusable.items()]
     facts: list[ScanFacts] = []
     for id, scored in found.items():
         try:
