@@ -1,9 +1,11 @@
 """Pages of folders that hold more, less or other things than ``score`` left there."""
 
+import json
 import re
 
 import numpy as np
 import pytest
+from calibrated_models import run
 from scored_folders import SHAPE, write_clusters, write_scan
 
 from mednovelty.errors import ScanError
@@ -45,3 +47,18 @@ def test_a_folder_where_no_sidecar_can_be_used_is_refused_with_why(tmp_path):
     (write_scan(tmp_path) / "sub-01_desc-elbo_novelty.json").write_text("{broken")
     with pytest.raises(ScanError, match="no usable sidecar"):
         report_folder(tmp_path)
+
+
+@pytest.mark.parametrize("foreign", ["index.html", "sub-01/dwi/sub-01.html"])
+def test_a_file_of_somebody_else_stays_and_stops_no_other_page(tmp_path, foreign):
+    for id in ("sub-01", "sub-02"):
+        write_scan(tmp_path, id)
+    (tmp_path / foreign).write_text("mine")
+    result = run("report", tmp_path, "--json", code=6, pages=True)
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == 6
+    failed = [page for page in told["pages"] if page["status"] == "failed"]
+    assert [page["path"] for page in failed] == [str(tmp_path / foreign)]
+    assert "was not written by mednovelty; move it away and run mednovelty report" in failed[0]["message"]
+    assert (tmp_path / foreign).read_text() == "mine"
+    assert len(list(tmp_path.rglob("*.html"))) == 3

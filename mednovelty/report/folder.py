@@ -73,7 +73,6 @@ def report_folder(
         advance: Told each scan's id before its page is made.
 
     Raises:
-        OutputError: A page cannot be written, or somebody else's file stands in its place.
         ScanError: There are no maps, or none can be used.
     """
     unusable: dict[Path, ScanError] = {}
@@ -113,13 +112,10 @@ def _one(scan: ScanFacts, out: Path, again: bool) -> MadePage:
         if not again and _made_of(scan.page) == scan.made_of():
             return MadePage(scan.id, scan.page, "up to date")
         write_page(scan.page, scan_page(scan, out))
-    except (OutputError, StoppedError):
+    except StoppedError:
         raise
     except Exception as error:  # Whatever is wrong with one page must not stop the others.
-        if not isinstance(error, MedNoveltyError):
-            log.debug("page of %s", scan.id, exc_info=error)
-        _remove_outdated(scan.page)
-        return MadePage(scan.id, scan.page, "failed", failure_message(error, scan.id))
+        return _failed(scan.id, scan.page, error)
     return MadePage(scan.id, scan.page, "done")
 
 
@@ -127,14 +123,23 @@ def _index(out: Path, facts: Sequence[ScanFacts], failures: Mapping[str, str]) -
     path = out / INDEX
     try:
         write_page(path, cohort_page(out, facts, failures))
-    except (OutputError, StoppedError):
+    except StoppedError:
         raise
     except Exception as error:
-        if not isinstance(error, MedNoveltyError):
-            log.debug("page of the cohort", exc_info=error)
-        _remove_outdated(path)
-        return MadePage("", path, "failed", failure_message(error, path.name))
+        return _failed("", path, error)
     return MadePage("", path, "done")
+
+
+def _failed(id: str, path: Path, error: Exception) -> MadePage:
+    """Return what is told of a page that could not be made; what stands of it from before is removed."""
+    if not isinstance(error, MedNoveltyError):
+        log.debug("page of %s", id or "the cohort", exc_info=error)
+    message = failure_message(error, id or path.name)
+    try:
+        _remove_outdated(path)
+    except OutputError as left:
+        message += f"; {left}"
+    return MadePage(id, path, "failed", message)
 
 
 def _remove_outdated(path: Path) -> None:
