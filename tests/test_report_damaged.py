@@ -62,3 +62,13 @@ def test_a_file_of_somebody_else_stays_and_stops_no_other_page(tmp_path, foreign
     assert "was not written by mednovelty; move it away and run mednovelty report" in failed[0]["message"]
     assert (tmp_path / foreign).read_text() == "mine"
     assert len(list(tmp_path.rglob("*.html"))) == 3
+
+
+def test_of_very_many_clusters_the_first_are_shown_and_where_the_others_are(tmp_path):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [(0, 0, 0)] * 250)
+    report_folder(tmp_path)
+    page = (folder / "sub-01.html").read_text()
+    assert page.count('<tr data-mark="elbo;') == 100
+    assert "elbo: 250 clusters." in page
+    assert "The first 100 are shown; the other 150 stand in sub-01_desc-elbo_clusters.tsv." in page

@@ -27,6 +27,8 @@ THROUGH = 3
 MANY_SCORES, SMALL_TILE = 8, 96
 """From so many scores on mosaics are smaller, so that the page is not larger than it may be."""
 MOST_VIEWED = 12
+MOST_ROWS = 100
+"""Of a table of clusters: thousands, as without a least size, would make the page too large and too slow."""
 MEANINGS = {
     "cluster": "number in the image of clusters, _dseg.nii.gz",
     "peak_x_mm": "of the highest voxel, RAS+: to the right",
@@ -181,14 +183,15 @@ def _float(value: Any) -> float:
 
 
 def _cluster_table(one: MapFacts, label: str) -> Table:
-    columns = list(one.clusters[0].cells)
+    columns, shown, n = list(one.clusters[0].cells), one.clusters[:MOST_ROWS], len(one.clusters)
     rows = [[number(cell, 5) if _is_number(cell) else Cell(cell) for cell in cluster.cells.values()]
-            for cluster in one.clusters]  # fmt: skip
-    marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm)]) for cluster in one.clusters]
+            for cluster in shown]  # fmt: skip
+    marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm)]) for cluster in shown]
     names = [(column.replace("_", " "), MEANINGS.get(column, "")) for column in columns]
-    caption = (
-        f"{label}: {len(rows)} cluster{'s' * (len(rows) != 1)}. A row moves the viewer to the cluster's peak."
-    )
+    caption = f"{label}: {n} cluster{'s' * (n != 1)}. A row moves the viewer to the cluster's peak."
+    if n > len(shown):
+        rest = f"the other {n - len(shown)} stand in {one.names.clusters.name}"
+        caption += f" The first {len(shown)} are shown; {rest}."
     return Table(names, rows, caption, marks)
 
 
