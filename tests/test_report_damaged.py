@@ -72,3 +72,17 @@ def test_of_very_many_clusters_the_first_are_shown_and_where_the_others_are(tmp_
     assert page.count('<tr data-mark="elbo;') == 100
     assert "elbo: 250 clusters." in page
     assert "The first 100 are shown; the other 150 stand in sub-01_desc-elbo_clusters.tsv." in page
+
+
+def test_a_quotation_mark_in_a_region_hides_no_cluster(tmp_path):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [(0, 0, 0)] * 3)
+    table = folder / "sub-01_desc-elbo_clusters.tsv"
+    header, first, *others = table.read_text().splitlines()
+    regions = ["region", '"left thalamus', "right thalamus", "n/a"]
+    lines = [f"{line}\t{region}" for line, region in zip([header, first, *others], regions, strict=True)]
+    table.write_text("\n".join(lines) + "\n")
+    report_folder(tmp_path)
+    page = (folder / "sub-01.html").read_text()
+    assert page.count('<tr data-mark="elbo;') == 3
+    assert "&#34;left thalamus" in page

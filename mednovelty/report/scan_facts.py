@@ -252,7 +252,9 @@ def _map_facts(name: str, path: Path) -> MapFacts:
 
 def _clusters(path: Path) -> tuple[Cluster, ...]:
     found = []
-    rows = csv.DictReader(io.StringIO(read_text(path, LARGEST_TABLE_BYTES)), delimiter="\t")
+    text = read_text(path, LARGEST_TABLE_BYTES)
+    # A quotation mark in a region's name is one, and hides no row.
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     for row in rows:
         try:
             x, y, z = (float(row[column]) for column in PEAK_COLUMNS)
