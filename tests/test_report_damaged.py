@@ -86,3 +86,14 @@ def test_a_quotation_mark_in_a_region_hides_no_cluster(tmp_path):
     page = (folder / "sub-01.html").read_text()
     assert page.count('<tr data-mark="elbo;') == 3
     assert "&#34;left thalamus" in page
+
+
+@pytest.mark.parametrize("wrong", [(np.nan, 0, 0), (0, np.inf, 0)])
+def test_a_cluster_without_a_place_is_shown_and_moves_nothing(tmp_path, wrong):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [wrong, (2, 4, 6)])
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert "elbo: 2 clusters." in page
+    assert re.findall('<tr data-mark="(.*?)"', page) == ["elbo", "elbo;2.0000;4.0000;6.0000"]
+    assert json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["at_mm"] == [2, 4, 6]
