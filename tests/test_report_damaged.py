@@ -97,3 +97,12 @@ def test_a_cluster_without_a_place_is_shown_and_moves_nothing(tmp_path, wrong):
     assert "elbo: 2 clusters." in page
     assert re.findall('<tr data-mark="(.*?)"', page) == ["elbo", "elbo;2.0000;4.0000;6.0000"]
     assert json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["at_mm"] == [2, 4, 6]
+
+
+def test_a_damaged_picture_of_an_explained_voxel_is_named_on_the_page(tmp_path):
+    folder = write_scan(tmp_path)
+    (folder / "sub-01_desc-R1P2S3_explained.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert "sub-01_desc-R1P2S3_explained.png cannot be shown" in page
+    assert "is no picture; remove it, and make it again" in page
