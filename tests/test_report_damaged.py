@@ -106,3 +106,18 @@ def test_a_damaged_picture_of_an_explained_voxel_is_named_on_the_page(tmp_path):
     page = (folder / "sub-01.html").read_text()
     assert "sub-01_desc-R1P2S3_explained.png cannot be shown" in page
     assert "is no picture; remove it, and make it again" in page
+
+
+def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
+    for id in ("sub-01", "sub-02"):
+        folder = write_scan(tmp_path, id)
+    report_folder(tmp_path)
+    (folder / "notes.html").write_text('<meta name="made-of" content="' + "0" * 64 + '">mine')
+    for path in folder.glob("*_novelty.*"):
+        path.unlink()
+    report_folder(tmp_path, only=())
+    assert [path.name for path in sorted(tmp_path.rglob("*.html"))] == [
+        "index.html",
+        "sub-01.html",
+        "notes.html",
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def report_folder(
             if look_up and scan.quality is None:
                 facts[-1] = scan = _looked_up(scan, scans)
             made.append(_one(scan, out, again))
+    _remove_pages_without_maps(out, {scan.page for scan in facts})
     failures = {page.id: page.message for page in made if page.status == "failed"}
     made.append(_index(out, facts, failures))
     return made
@@ -140,6 +141,18 @@ def _failed(id: str, path: Path, error: Exception) -> MadePage:
     except OutputError as left:
         message += f"; {left}"
     return MadePage(id, path, "failed", message)
+
+
+def _remove_pages_without_maps(out: Path, current: Set[Path]) -> None:
+    """Remove pages of scans that have no maps any more; what was not written here is left alone."""
+    for path in sorted(out.rglob("*.html")):
+        if path in current or _made_of(path) is None:
+            continue
+        try:
+            _remove_outdated(path)
+            log.info("removed %s: there are no maps any more that it tells of", path)
+        except OutputError as error:
+            log.warning("%s", error)
 
 
 def _remove_outdated(path: Path) -> None:
