@@ -121,3 +121,13 @@ def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
         "sub-01.html",
         "notes.html",
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"), [({"Kind": "signal"}, "signal"), ({"Kind": "a", "Message": "b"}, "a: b")]
+)
+def test_a_run_record_without_its_message_loses_no_page(tmp_path, told, shown):
+    write_scan(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"EndedBy": told, "Scans": [3], "Skipped": [None]}))
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    assert f"The last run ended early: {shown}</li>" in (tmp_path / "index.html").read_text()
