@@ -82,7 +82,7 @@ def report_scored(out: Path, only: Sequence[str] | None = None) -> int:
         The exit code; 0 where there are no maps to tell of.
 
     Raises:
-        OutputError: A page cannot be written.
+        OutputError: Another run is writing there, or nothing can be written.
     """
     from mednovelty.output_folder import sole_writer
     from mednovelty.report.folder import report_folder

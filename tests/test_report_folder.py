@@ -12,7 +12,6 @@ from calibrated_models import run as run_command
 from cohorts import tiny_cohort
 from scored_folders import AFFINES, SHAPE, ball, write_clusters, write_scan
 
-from mednovelty.errors import OutputError
 from mednovelty.quality import Quality
 from mednovelty.report.folder import report_folder
 
@@ -179,14 +178,6 @@ def test_a_map_that_is_damaged_stops_no_other_page(out):
     index = (out / "index.html").read_text()
     assert "Pages that could not be made" in index
     assert 'href="sub-p01' not in index
-
-
-def test_a_file_of_somebody_else_is_not_written_over(model, tmp_path):
-    write_scan(tmp_path / "out")
-    (tmp_path / "out" / "index.html").write_text("mine")
-    with pytest.raises(OutputError, match="was not written by mednovelty"):
-        report_folder(tmp_path / "out")
-    assert (tmp_path / "out" / "index.html").read_text() == "mine"
 
 
 def test_hostile_texts_of_sidecars_and_tables_are_shown_not_run(tmp_path):

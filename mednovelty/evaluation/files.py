@@ -34,11 +34,15 @@ def patient_of(scan_id: str) -> str:
     return f"sub-{named['sub']}" if "sub" in named else scan_id
 
 
-def find_maps(out: Path) -> tuple[dict[str, ScoredScan], list[str]]:
+def find_maps(
+    out: Path, unusable: dict[Path, ScanError] | None = None
+) -> tuple[dict[str, ScoredScan], list[str]]:
     """Find the finished maps of a score run: those with a sidecar, which is written last.
 
     Args:
         out: The folder that ``score`` wrote to.
+        unusable: Filled with why a map cannot be used, by its sidecar, so that one stops no other; None: the
+            first is raised.
 
     Returns:
         Scan id to its files, sorted by id; and warnings about unfinished maps.
@@ -49,7 +53,14 @@ def find_maps(out: Path) -> tuple[dict[str, ScoredScan], list[str]]:
     """
     scans: dict[str, ScoredScan] = {}
     for sidecar in sorted(out.rglob("*_novelty.json")):
-        _add(scans, sidecar)
+        try:
+            _add(scans, sidecar)
+        except ScanError as error:
+            if unusable is None:
+                raise
+            unusable[sidecar] = error
+    if not scans and unusable:
+        raise next(iter(unusable.values()))
     if not scans:
         raise ScanError(f"{out}: no finished novelty map; run `mednovelty score` first", code="maps.none")
     warnings = [

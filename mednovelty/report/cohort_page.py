@@ -58,7 +58,7 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         failed=_failed(run),
         pages_failed=list((failures or {}).items()),
         not_reached=[str(id) for id in as_list(run.get("NotReached"))],
-        ended_by=as_dict(run.get("EndedBy")),
+        ended_by=_ended_by(run),
         skipped=_skipped(run),
         warnings=_warnings(scans),
         run=_run_rows(run),
@@ -118,6 +118,11 @@ def _failed(run: Mapping[str, Any]) -> Table | None:
         if facts.get("status") == "failed":
             rows.append([Cell(str(facts.get(key) or "")) for key in ("id", "code", "message")])
     return Table([("scan", ""), ("code", ""), ("why", "")], rows) if rows else None
+
+
+def _ended_by(run: Mapping[str, Any]) -> str:
+    told_of = as_dict(run.get("EndedBy"))
+    return ": ".join(str(told_of[key]) for key in ("Kind", "Message") if told_of.get(key))
 
 
 def _skipped(run: Mapping[str, Any]) -> Table | None:

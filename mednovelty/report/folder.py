@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,13 +73,14 @@ def report_folder(
         advance: Told each scan's id before its page is made.
 
     Raises:
-        OutputError: A page cannot be written, or somebody else's file stands in its place.
-        ScanError: There are no maps.
+        ScanError: There are no maps, or none can be used.
     """
-    found, warnings = find_maps(out)
+    unusable: dict[Path, ScanError] = {}
+    found, warnings = find_maps(out, unusable)
     for warning in warnings:
         log.warning("%s", warning)
-    made: list[MadePage] = []
+    # By the name of the sidecar: the scan may have other maps, and a page.
+    made = [MadePage(path.name, path, "failed", str(error)) for path, error in unusable.items()]
     facts: list[ScanFacts] = []
     for id, scored in found.items():
         try:
@@ -93,6 +94,7 @@ def report_folder(
             if look_up and scan.quality is None:
                 facts[-1] = scan = _looked_up(scan, scans)
             made.append(_one(scan, out, again))
+    _remove_pages_without_maps(out, {scan.page for scan in facts})
     failures = {page.id: page.message for page in made if page.status == "failed"}
     made.append(_index(out, facts, failures))
     return made
@@ -111,13 +113,10 @@ def _one(scan: ScanFacts, out: Path, again: bool) -> MadePage:
         if not again and _made_of(scan.page) == scan.made_of():
             return MadePage(scan.id, scan.page, "up to date")
         write_page(scan.page, scan_page(scan, out))
-    except (OutputError, StoppedError):
+    except StoppedError:
         raise
     except Exception as error:  # Whatever is wrong with one page must not stop the others.
-        if not isinstance(error, MedNoveltyError):
-            log.debug("page of %s", scan.id, exc_info=error)
-        _remove_outdated(scan.page)
-        return MadePage(scan.id, scan.page, "failed", failure_message(error, scan.id))
+        return _failed(scan.id, scan.page, error)
     return MadePage(scan.id, scan.page, "done")
 
 
@@ -125,14 +124,35 @@ def _index(out: Path, facts: Sequence[ScanFacts], failures: Mapping[str, str]) -
     path = out / INDEX
     try:
         write_page(path, cohort_page(out, facts, failures))
-    except (OutputError, StoppedError):
+    except StoppedError:
         raise
     except Exception as error:
-        if not isinstance(error, MedNoveltyError):
-            log.debug("page of the cohort", exc_info=error)
-        _remove_outdated(path)
-        return MadePage("", path, "failed", failure_message(error, path.name))
+        return _failed("", path, error)
     return MadePage("", path, "done")
+
+
+def _failed(id: str, path: Path, error: Exception) -> MadePage:
+    """Return what is told of a page that could not be made; what stands of it from before is removed."""
+    if not isinstance(error, MedNoveltyError):
+        log.debug("page of %s", id or "the cohort", exc_info=error)
+    message = failure_message(error, id or path.name)
+    try:
+        _remove_outdated(path)
+    except OutputError as left:
+        message += f"; {left}"
+    return MadePage(id, path, "failed", message)
+
+
+def _remove_pages_without_maps(out: Path, current: Set[Path]) -> None:
+    """Remove pages of scans that have no maps any more; what was not written here is left alone."""
+    for path in sorted(out.rglob("*.html")):
+        if path in current or _made_of(path) is None:
+            continue
+        try:
+            _remove_outdated(path)
+            log.info("removed %s: there are no maps any more that it tells of", path)
+        except OutputError as error:
+            log.warning("%s", error)
 
 
 def _remove_outdated(path: Path) -> None:

@@ -146,7 +146,7 @@ def write_page(path: Path, text: str) -> Path:
         OutputError: It cannot be written, or what stands there is no page of ours.
     """
     if path.exists() and not is_ours(path):
-        raise OutputError(f"{path}: was not written by mednovelty; move it away, or choose --no-report")
+        raise OutputError(f"{path}: was not written by mednovelty; move it away and run mednovelty report")
     write_text_atomic(path, text)
     return path
 

@@ -38,11 +38,16 @@ class Cluster:
 
     Attributes:
         cells: By column, as they stand there.
-        peak_mm: RAS+.
+        peak_mm: RAS+; not finite where the table has none.
     """
 
     cells: Mapping[str, str]
     peak_mm: tuple[float, float, float]
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where its peak is."""
+        return bool(np.isfinite(self.peak_mm).all())
 
     @property
     def volume_mm3(self) -> float:
@@ -70,6 +75,11 @@ class MapFacts:
     sidecar: Mapping[str, Any]
     segmentation: Mapping[str, Any]
     clusters: tuple[Cluster, ...]
+
+    @property
+    def placed(self) -> list[Cluster]:
+        """Its clusters that can be looked at."""
+        return [cluster for cluster in self.clusters if cluster.is_placed]
 
     @property
     def novelty(self) -> Path:
@@ -252,7 +262,9 @@ def _map_facts(name: str, path: Path) -> MapFacts:
 
 def _clusters(path: Path) -> tuple[Cluster, ...]:
     found = []
-    rows = csv.DictReader(io.StringIO(read_text(path, LARGEST_TABLE_BYTES)), delimiter="\t")
+    text = read_text(path, LARGEST_TABLE_BYTES)
+    # A quotation mark in a region's name is one, and hides no row.
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
     for row in rows:
         try:
             x, y, z = (float(row[column]) for column in PEAK_COLUMNS)

@@ -27,6 +27,8 @@ THROUGH = 3
 MANY_SCORES, SMALL_TILE = 8, 96
 """From so many scores on mosaics are smaller, so that the page is not larger than it may be."""
 MOST_VIEWED = 12
+MOST_ROWS = 100
+"""Of a table of clusters: thousands, as without a least size, would make the page too large and too slow."""
 MEANINGS = {
     "cluster": "number in the image of clusters, _dseg.nii.gz",
     "peak_x_mm": "of the highest voxel, RAS+: to the right",
@@ -93,8 +95,8 @@ def _viewer(read: ReadScan, labels: Mapping[str, str]) -> Any:
 def _start_mm(read: ReadScan) -> tuple[float, float, float]:
     """Return where to look first: the largest cluster of the first score, else its highest voxel."""
     first = read.scores[0]
-    if first.facts.clusters:
-        return first.facts.clusters[0].peak_mm
+    if first.facts.placed:
+        return first.facts.placed[0].peak_mm
     voxel = np.unravel_index(np.argmax(np.where(read.mask, first.values, -np.inf)), read.mask.shape)
     x, y, z = (float(value) for value in (read.affine @ [*voxel, 1.0])[:3])
     return x, y, z
@@ -110,7 +112,7 @@ def _score_parts(read: ReadScan, labels: Mapping[str, str]) -> list[dict[str, An
         outlined = empty if one.segmented is None else one.segmented
         turned = Upright.of(read.affine, read.background, read.mask, one.values, outlined)
         background, mask, values, found = turned.volumes
-        through = [turned.index_of(cluster.peak_mm) for cluster in one.facts.clusters[:THROUGH]]
+        through = [turned.index_of(cluster.peak_mm) for cluster in one.facts.placed[:THROUGH]]
         sheet = Sheet.of(mask, [np.clip(at, 0, np.array(mask.shape) - 1) for at in through])
         ends = ends_of(one.inside, SHOWN_FROM, SHOWN_TO)
         overlay = Overlay(values, mask & (values >= ends[0]), ends)
@@ -147,7 +149,7 @@ def _mosaic_alt(one: ReadScore, sheet: Sheet, turned: Upright, ends: tuple[float
 
 
 def _mosaic_caption(one: ReadScore, sheet: Sheet, turned: Upright) -> str:
-    through = min(THROUGH, len(one.facts.clusters))
+    through = min(THROUGH, len(one.facts.placed))
     cut = f" Slices go through the peaks of the {through} largest clusters." if through > 1 else (
         " One slice of each plane goes through the peak of the cluster." if through else "")  # fmt: skip
     outlined = " Clusters are outlined in green." if one.facts.clusters else ""
@@ -181,14 +183,17 @@ def _float(value: Any) -> float:
 
 
 def _cluster_table(one: MapFacts, label: str) -> Table:
-    columns = list(one.clusters[0].cells)
+    columns, shown, n = list(one.clusters[0].cells), one.clusters[:MOST_ROWS], len(one.clusters)
     rows = [[number(cell, 5) if _is_number(cell) else Cell(cell) for cell in cluster.cells.values()]
-            for cluster in one.clusters]  # fmt: skip
-    marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm)]) for cluster in one.clusters]
+            for cluster in shown]  # fmt: skip
+    # Without a place in its mark a row moves nothing.
+    marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm if cluster.is_placed)])
+             for cluster in shown]  # fmt: skip
     names = [(column.replace("_", " "), MEANINGS.get(column, "")) for column in columns]
-    caption = (
-        f"{label}: {len(rows)} cluster{'s' * (len(rows) != 1)}. A row moves the viewer to the cluster's peak."
-    )
+    caption = f"{label}: {n} cluster{'s' * (n != 1)}. A row moves the viewer to the cluster's peak."
+    if n > len(shown):
+        rest = f"the other {n - len(shown)} stand in {one.names.clusters.name}"
+        caption += f" The first {len(shown)} are shown; {rest}."
     return Table(names, rows, caption, marks)
 
 

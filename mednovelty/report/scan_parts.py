@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mednovelty.errors import ScanError
 from mednovelty.io.guard import read_text
 from mednovelty.report.charts import chart_svg
 from mednovelty.report.evaluation_part import shrunk
@@ -21,16 +23,21 @@ MOST_EXPLAINED, EXPLAINED_WIDTH = 6, 1000
 
 def explained(facts: ScanFacts) -> list[dict[str, Any]]:
     """Return what ``explain`` has left of voxels of the scan; beyond some, only what they are called."""
-    parts: list[dict[str, Any]] = []
-    for path in facts.explained[:MOST_EXPLAINED]:
-        text = path.with_suffix(".txt")
+    parts = [_explained(path) for path in facts.explained[:MOST_EXPLAINED]]
+    others = facts.explained[MOST_EXPLAINED:]
+    return parts + [{"name": path.name, "picture": None, "words": "", "damaged": ""} for path in others]
+
+
+def _explained(path: Path) -> dict[str, Any]:
+    """Return one explained voxel; of a damaged file, what is wrong with it, as the page has more to tell."""
+    part: dict[str, Any] = {"name": path.name, "picture": None, "words": "", "damaged": ""}
+    text = path.with_suffix(".txt")
+    try:
         words = read_text(text) if text.is_file() else ""
         alt = f"Why one voxel scores as it does: {' '.join(words.split())[:400]}"
-        parts.append(
-            {"name": path.name, "picture": Picture(shrunk(path, EXPLAINED_WIDTH), alt), "words": words}
-        )
-    parts += [{"name": path.name, "picture": None, "words": ""} for path in facts.explained[MOST_EXPLAINED:]]
-    return parts
+        return part | {"picture": Picture(shrunk(path, EXPLAINED_WIDTH), alt), "words": words}
+    except ScanError as error:
+        return part | {"damaged": str(error)}
 
 
 def quality_part(read: ReadScan) -> dict[str, Any]:

@@ -275,8 +275,9 @@ def _digits(span: float) -> int:
 
 def _cut_mm(scan: ScanToShow, one: ScoredMap, background: Volume) -> Point:
     """Return the peak of the largest cluster; without any, the middle of the mask."""
-    if one.clusters and (rows := _rows(one)):
-        return rows[0].peak_mm
+    for row in _rows(one) if one.clusters else ():
+        if np.isfinite(row.peak_mm).all():
+            return row.peak_mm
     inside = np.argwhere(scan.mask)
     middle = inside.mean(axis=0) if len(inside) else (np.array(scan.mask.shape) - 1) / 2
     return _in_mm(middle, background.affine)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mednovelty.errors import OutputError, StoppedError, failure_message
+from mednovelty.errors import OutputError, ScanError, StoppedError, failure_message
 from mednovelty.evaluation.files import find_maps
 from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.io.atomic import write_text_atomic
@@ -63,12 +63,14 @@ def write_scenes(out: Path) -> list[SceneOutcome]:
 
     Raises:
         OutputError: Something cannot be written.
-        ScanError: There are no maps, or files are not what they should be.
+        ScanError: There are no maps, or none can be used.
     """
-    scans, _ = find_maps(out)
+    unusable: dict[Path, ScanError] = {}
+    scans, _ = find_maps(out, unusable)
     order = (told(out / "run.json") or {}).get("Scores")
     first = [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
-    return [_write(id, one) for id, scan in scans.items() for one in scans_to_show(scan, first)]
+    failed = [SceneOutcome(path.name, path, "failed", str(error)) for path, error in unusable.items()]
+    return failed + [_write(id, one) for id, scan in scans.items() for one in scans_to_show(scan, first)]
 
 
 def scans_to_show(scan: ScoredScan, first: list[str]) -> list[ScanToShow]:

@@ -1,0 +1,133 @@
+"""Pages of folders that hold more, less or other things than ``score`` left there."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from calibrated_models import run
+from scored_folders import SHAPE, write_clusters, write_scan
+
+from mednovelty.errors import ScanError
+from mednovelty.report.folder import report_folder
+from mednovelty.viewers.slicer import write_scenes
+
+
+def statuses(made):
+    return [(page.id, page.status) for page in made]
+
+
+def test_every_scan_is_in_the_table_before_a_score_is_chosen(tmp_path):
+    for id, score in (("sub-01", "elbo"), ("sub-02", "other")):
+        folder = write_scan(tmp_path, id, scores={score: np.ones(SHAPE)})
+        write_clusters(folder, id, score, [(0, 0, 0)])
+    report_folder(tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    chooser = re.search(r'<select id="score-filter".*?</select>', index, re.DOTALL)[0]
+    assert re.findall('<option value="(.*?)"', chooser) == ["", "elbo", "other"]
+    assert "selected" not in chooser  # so that the first one, all, is
+    assert re.findall('<tr data-mark="(.*?)"', index) == ["elbo", "other"]
+
+
+@pytest.mark.parametrize("content", ["{broken", '{"ScanId": "sub-01", "Score": []}'])
+def test_a_sidecar_that_cannot_be_used_stops_no_other_scan(tmp_path, content):
+    for id in ("sub-01", "sub-02"):
+        write_scan(tmp_path, id)
+    name = "sub-01_desc-elbo_novelty.json"
+    (tmp_path / "sub-01" / "dwi" / name).write_text(content)
+    made = report_folder(tmp_path)
+    assert statuses(made) == [(name, "failed"), ("sub-02", "done"), ("", "done")]
+    assert "no usable sidecar" in made[0].message
+    index = (tmp_path / "index.html").read_text()
+    assert f"<dt>{name}</dt>" in index[index.index('id="failures"') :]
+    assert [(one.id, one.status) for one in write_scenes(tmp_path)] == [(name, "failed"), ("sub-02", "done")]
+
+
+def test_a_folder_where_no_sidecar_can_be_used_is_refused_with_why(tmp_path):
+    (write_scan(tmp_path) / "sub-01_desc-elbo_novelty.json").write_text("{broken")
+    with pytest.raises(ScanError, match="no usable sidecar"):
+        report_folder(tmp_path)
+
+
+@pytest.mark.parametrize("foreign", ["index.html", "sub-01/dwi/sub-01.html"])
+def test_a_file_of_somebody_else_stays_and_stops_no_other_page(tmp_path, foreign):
+    for id in ("sub-01", "sub-02"):
+        write_scan(tmp_path, id)
+    (tmp_path / foreign).write_text("mine")
+    result = run("report", tmp_path, "--json", code=6, pages=True)
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == 6
+    failed = [page for page in told["pages"] if page["status"] == "failed"]
+    assert [page["path"] for page in failed] == [str(tmp_path / foreign)]
+    assert "was not written by mednovelty; move it away and run mednovelty report" in failed[0]["message"]
+    assert (tmp_path / foreign).read_text() == "mine"
+    assert len(list(tmp_path.rglob("*.html"))) == 3
+
+
+def test_of_very_many_clusters_the_first_are_shown_and_where_the_others_are(tmp_path):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [(0, 0, 0)] * 250)
+    report_folder(tmp_path)
+    page = (folder / "sub-01.html").read_text()
+    assert page.count('<tr data-mark="elbo;') == 100
+    assert "elbo: 250 clusters." in page
+    assert "The first 100 are shown; the other 150 stand in sub-01_desc-elbo_clusters.tsv." in page
+
+
+def test_a_quotation_mark_in_a_region_hides_no_cluster(tmp_path):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [(0, 0, 0)] * 3)
+    table = folder / "sub-01_desc-elbo_clusters.tsv"
+    header, first, *others = table.read_text().splitlines()
+    regions = ["region", '"left thalamus', "right thalamus", "n/a"]
+    lines = [f"{line}\t{region}" for line, region in zip([header, first, *others], regions, strict=True)]
+    table.write_text("\n".join(lines) + "\n")
+    report_folder(tmp_path)
+    page = (folder / "sub-01.html").read_text()
+    assert page.count('<tr data-mark="elbo;') == 3
+    assert "&#34;left thalamus" in page
+
+
+@pytest.mark.parametrize("wrong", [(np.nan, 0, 0), (0, np.inf, 0)])
+def test_a_cluster_without_a_place_is_shown_and_moves_nothing(tmp_path, wrong):
+    folder = write_scan(tmp_path)
+    write_clusters(folder, "sub-01", "elbo", [wrong, (2, 4, 6)])
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert "elbo: 2 clusters." in page
+    assert re.findall('<tr data-mark="(.*?)"', page) == ["elbo", "elbo;2.0000;4.0000;6.0000"]
+    assert json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["at_mm"] == [2, 4, 6]
+
+
+def test_a_damaged_picture_of_an_explained_voxel_is_named_on_the_page(tmp_path):
+    folder = write_scan(tmp_path)
+    (folder / "sub-01_desc-R1P2S3_explained.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert "sub-01_desc-R1P2S3_explained.png cannot be shown" in page
+    assert "is no picture; remove it, and make it again" in page
+
+
+def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
+    for id in ("sub-01", "sub-02"):
+        folder = write_scan(tmp_path, id)
+    report_folder(tmp_path)
+    (folder / "notes.html").write_text('<meta name="made-of" content="' + "0" * 64 + '">mine')
+    for path in folder.glob("*_novelty.*"):
+        path.unlink()
+    report_folder(tmp_path, only=())
+    assert [path.name for path in sorted(tmp_path.rglob("*.html"))] == [
+        "index.html",
+        "sub-01.html",
+        "notes.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"), [({"Kind": "signal"}, "signal"), ({"Kind": "a", "Message": "b"}, "a: b")]
+)
+def test_a_run_record_without_its_message_loses_no_page(tmp_path, told, shown):
+    write_scan(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"EndedBy": told, "Scans": [3], "Skipped": [None]}))
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    assert f"The last run ended early: {shown}</li>" in (tmp_path / "index.html").read_text()
