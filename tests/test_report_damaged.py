@@ -3,6 +3,7 @@
 import json
 import re
 
+import nibabel as nib
 import numpy as np
 import pytest
 from calibrated_models import run
@@ -131,3 +132,37 @@ def test_a_run_record_without_its_message_loses_no_page(tmp_path, told, shown):
     (tmp_path / "run.json").write_text(json.dumps({"EndedBy": told, "Scans": [3], "Skipped": [None]}))
     assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
     assert f"The last run ended early: {shown}</li>" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("changed", ["a_novelty", "background", "brain_mask"])
+def test_a_page_is_made_again_where_an_image_has_changed(tmp_path, changed):
+    folder = write_scan(tmp_path, scores={"a": np.indices(SHAPE)[0] + 1.0})
+    report_folder(tmp_path)
+    assert statuses(report_folder(tmp_path))[0] == ("sub-01", "up to date")
+    path = folder / f"sub-01_desc-{changed}.nii.gz"
+    image = nib.load(path)
+    values = image.get_fdata(dtype=np.float32).astype(image.get_data_dtype())
+    values[tuple(np.argwhere(values)[0])] = 0
+    nib.save(nib.Nifti1Image(values, image.affine, image.header), path)
+    assert statuses(report_folder(tmp_path))[0] == ("sub-01", "done")
+
+
+def test_a_page_is_made_again_where_the_background_has_gone(tmp_path):
+    folder = write_scan(tmp_path)
+    report_folder(tmp_path)
+    (folder / "sub-01_desc-background.nii.gz").unlink()
+    assert statuses(report_folder(tmp_path))[0] == ("sub-01", "done")
+
+
+def test_a_page_of_very_many_scores_shows_the_first_and_names_the_files_of_others(tmp_path, monkeypatch):
+    write_scan(tmp_path, scores={f"score{n}": np.indices(SHAPE)[0] + n for n in range(6)})
+    [page, _] = report_folder(tmp_path)
+    whole = page.path.read_text()
+    assert "No picture, for the size of the page" not in whole
+    one = whole.count("data:image/png;base64,")
+    monkeypatch.setattr("mednovelty.report.score_parts.MOST_MOSAIC_BYTES", 1)
+    report_folder(tmp_path, again=True)
+    short = page.path.read_text()
+    assert short.count("data:image/png;base64,") == one - 5
+    assert short.count("No picture, for the size of the page; the map is sub-01_desc-score") == 5
+    assert len(short) < len(whole)

@@ -263,7 +263,7 @@ def novelty_colours() -> Any:
     return ListedColormap(colormaps["inferno"](np.linspace(0.3, 1, 256)))
 
 
-def outline(axes: Axes, lesion: np.ndarray | None, colour: str = "#39ff88") -> None:
+def outline(axes: Axes, lesion: np.ndarray | None, colour: str = "#56b4e9") -> None:
     """Draw the outline of ``(H, W)`` bool along the edges of its pixels."""
     if lesion is None or not lesion.any():
         return
@@ -299,7 +299,7 @@ def _annotate(axes: Axes, mosaic: Mosaic, settings: MosaicSettings) -> None:
     sides = {"R": "right", "L": "left"}
     axes.text(columns * width - 1, height / 2, other, va="center", ha="right", **small)
     tilt = f"; slices tilted by {mosaic.tilt_degrees:.0f}°" if mosaic.tilt_degrees > _OBLIQUE_DEGREES else ""
-    outline = "; lesion outlined in green" if mosaic.lesion is not None else ""
+    outline = "; lesion outlined in light blue" if mosaic.lesion is not None else ""
     told = f"{settings.convention}: the patient's {sides[mosaic.left]} is on the left{tilt}{outline}"
     axes.set_title(plain(f"{settings.title}\n{told}".lstrip()), color="white", fontsize=10, loc="left")
     axes.set_axis_off()

@@ -23,8 +23,8 @@ COLUMNS = 7
 """Slices of each plane."""
 TILE_PIXELS = 148
 """Width of an axial slice."""
-OUTLINE = (57, 255, 136)
-"""Of masks and clusters; on no colour map that is used here."""
+OUTLINE = (86, 180, 233)
+"""Of masks and clusters: a light blue that any kind of sight tells from greys and from ``colours``."""
 _MARGIN_VOXELS = 2
 _PALETTE = 96
 PNG_LEVEL = 6

@@ -28,7 +28,7 @@ from mednovelty.segment_files import SegmentNames
 PEAK_COLUMNS = ("peak_x_mm", "peak_y_mm", "peak_z_mm")
 LARGEST_TABLE_BYTES = 16 << 20
 EXPLAINED = "_explained.png"
-LAYOUT = 1
+LAYOUT = 2
 """Counted up where pages look otherwise, so that those that stand are made again."""
 
 
@@ -228,19 +228,28 @@ class ScanFacts:
         return background.data[0], mask, first.affine
 
     def made_of(self) -> str:
-        """Return a hash of all that the page is made of, without reading an image."""
+        """Return a hash of all that the page is made of; images count by their bytes, and are not decoded."""
         parts: list[Any] = [self.id, version("mednovelty"), LAYOUT]
         for one in self.maps:
             parts += [one.name, dict(one.sidecar), dict(one.segmentation),
                       [dict(cluster.cells) for cluster in one.clusters]]  # fmt: skip
         parts.append(None if self.quality is None else self.quality.told())
-        parts += [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.explained]
+        images = [self.scored.brain, self.background_path]
+        for one in self.maps:
+            images += [one.novelty, one.names.pvalue, one.names.mask]
+        # Links of git-annex whose content was dropped are as good as gone.
+        parts += [(path.name, _sha256_of(path)) for path in (*images, *self.explained) if path.is_file()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stem_of(scored: ScoredScan) -> str:
     """Return how the names of a scan's files begin."""
     return scored.brain.name.rpartition("_desc-brain_mask")[0]
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_dict(value: Any) -> Mapping[str, Any]:

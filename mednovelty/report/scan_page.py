@@ -10,22 +10,15 @@ from typing import Any
 import numpy as np
 
 from mednovelty.evaluation.scored import named
-from mednovelty.report.charts import chart_svg
 from mednovelty.report.methods_words import methods, references, settings_rows, versions
-from mednovelty.report.null_chart import null_of, score_chart
-from mednovelty.report.page import Cell, Picture, Table, link, number, render
-from mednovelty.report.planes import Canvas, Overlay, Sheet, Upright, css_gradient, ends_of
+from mednovelty.report.page import Cell, Table, link, number, render
+from mednovelty.report.planes import css_gradient
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict
-from mednovelty.report.scan_images import ReadScan, ReadScore, read_scan_images
+from mednovelty.report.scan_images import ReadScan, read_scan_images
 from mednovelty.report.scan_parts import explained, quality_part
+from mednovelty.report.score_parts import SHOWN_FROM, score_parts
 from mednovelty.report.viewer import ViewedScore, build_viewer
 
-SHOWN_FROM, SHOWN_TO = 0.97, 0.9995
-"""Quantiles of the mask: scores that a mosaic shows over the background, and the last colour."""
-THROUGH = 3
-"""As many of the strongest clusters have slices of their own in each plane."""
-MANY_SCORES, SMALL_TILE = 8, 96
-"""From so many scores on mosaics are smaller, so that the page is not larger than it may be."""
 MOST_VIEWED = 12
 MOST_ROWS = 100
 """Of a table of clusters: thousands, as without a least size, would make the page too large and too slow."""
@@ -68,7 +61,7 @@ def scan_page(facts: ScanFacts, out: Path, kinds: Mapping[str, Sequence[str]] | 
         left_out=[one.name for one in facts.maps[MOST_VIEWED:]],
         clusters=[_cluster_table(one, labels[one.name]) for one in facts.maps if one.clusters],
         segmented=[(labels[one.name], one.threshold_words) for one in facts.maps if one.segmentation],
-        scores=_score_parts(read, labels),
+        scores=score_parts(read, labels),
         gradient=css_gradient(),
         explained=explained(facts),
         explain_with=f"mednovelty explain {out.name or 'OUT'}/{_relative(folder, out)}",
@@ -100,63 +93,6 @@ def _start_mm(read: ReadScan) -> tuple[float, float, float]:
     voxel = np.unravel_index(np.argmax(np.where(read.mask, first.values, -np.inf)), read.mask.shape)
     x, y, z = (float(value) for value in (read.affine @ [*voxel, 1.0])[:3])
     return x, y, z
-
-
-def _score_parts(read: ReadScan, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return of each score its mosaic and its histogram."""
-    tile = {"tile": SMALL_TILE} if len(read.scores) >= MANY_SCORES else {}
-    grey = ends_of(read.background[read.mask], 0.01, 0.995)
-    parts = []
-    for one in read.scores:
-        empty = np.zeros(read.mask.shape, bool)
-        outlined = empty if one.segmented is None else one.segmented
-        turned = Upright.of(read.affine, read.background, read.mask, one.values, outlined)
-        background, mask, values, found = turned.volumes
-        through = [turned.index_of(cluster.peak_mm) for cluster in one.facts.placed[:THROUGH]]
-        sheet = Sheet.of(mask, [np.clip(at, 0, np.array(mask.shape) - 1) for at in through])
-        ends = ends_of(one.inside, SHOWN_FROM, SHOWN_TO)
-        overlay = Overlay(values, mask & (values >= ends[0]), ends)
-        canvas = Canvas(background, turned.affine, sheet, grey, **tile)
-        png = canvas.png(overlay, found if found.any() else None)
-        null = null_of(one.facts, one.inside, one.minus_log10_p)
-        parts.append(
-            {
-                "label": labels[one.facts.name],
-                "trivial": one.facts.is_trivial,
-                "picture": Picture(
-                    png, _mosaic_alt(one, sheet, turned, ends), _mosaic_caption(one, sheet, turned)
-                ),
-                "low": f"{ends[0]:.4g}",
-                "high": f"{ends[1]:.4g}",
-                "unit": one.facts.unit,
-                "chart": chart_svg(score_chart(one.facts, one.inside, null, one.threshold)),
-                "calibrated": one.facts.is_calibrated,
-                "against": null is not None,
-            }
-        )
-    return parts
-
-
-def _mosaic_alt(one: ReadScore, sheet: Sheet, turned: Upright, ends: tuple[float, float]) -> str:
-    found = "nothing was segmented" if one.segmented is None else "no cluster is there"
-    if one.facts.clusters:
-        found = f"{len(one.facts.clusters)} clusters are outlined"
-    return (
-        f"{one.facts.name} over the background, {sum(map(len, sheet.chosen))} slices: "
-        f"{'; '.join(sheet.places_mm(turned.affine))}. Scores from {ends[0]:.4g} to {ends[1]:.4g} are "
-        f"coloured from dark purple to pale yellow; {found}."
-    )
-
-
-def _mosaic_caption(one: ReadScore, sheet: Sheet, turned: Upright) -> str:
-    through = min(THROUGH, len(one.facts.placed))
-    cut = f" Slices go through the peaks of the {through} largest clusters." if through > 1 else (
-        " One slice of each plane goes through the peak of the cluster." if through else "")  # fmt: skip
-    outlined = " Clusters are outlined in green." if one.facts.clusters else ""
-    return (
-        f"Rows: axial, coronal, sagittal. Right is on the left (R), in sagittal slices the front (A). "
-        f"The highest {100 * (1 - SHOWN_FROM):.0f} % of the mask's scores are coloured.{outlined}{cut}"
-    )
 
 
 def _numbers(facts: ScanFacts) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def quality_part(read: ReadScan) -> dict[str, Any]:
         f"{'; '.join(sheet.places_mm(turned.affine))}."
     )
     outline = Picture(
-        canvas.png(outlined=mask), alt, "The mask, in which the scan was scored, outlined in green."
+        canvas.png(outlined=mask), alt, "The mask, in which the scan was scored, outlined in light blue."
     )
     found: dict[str, Any] = {
         "outline": outline,
