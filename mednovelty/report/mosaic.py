@@ -276,7 +276,7 @@ def outline(axes: Axes, lesion: np.ndarray | None, colour: str = "#56b4e9") -> N
         (np.arange(size) + 0.5) / fine - 1.5 + start
         for size, (start, _) in zip(shown.shape, box, strict=True)
     )
-    axes.contour(right, down, shown, levels=[0.5], colors=colour, linewidths=0.8)
+    axes.contour(right, down, shown, levels=[0.5], colors=colour, linewidths=1.3)
 
 
 def _opacity(mosaic: Mosaic, low: float, high: float) -> np.ndarray:
