@@ -133,6 +133,16 @@ def test_the_views_meet_in_the_peak(written):
         np.testing.assert_array_equal(turn @ turn.T, np.eye(3))
 
 
+def test_each_view_shows_the_whole_scan(written):
+    write_scenes(written.out)
+    corners = [[-0.5 if low else size - 0.5 for low, size in zip(lows, written.mask.shape, strict=True)]
+               for lows in np.ndindex(2, 2, 2)]  # fmt: skip
+    longest = np.ptp(nib.affines.apply_affine(written.affine, corners), axis=0).max()
+    for view in ("Red", "Green", "Yellow"):
+        shown = nodes(written.scene)[f"vtkMRMLSliceNode{view}"].get("fieldOfView").split()
+        assert [float(side) for side in shown[:2]] == pytest.approx([longest, longest])
+
+
 def test_without_a_segmentation_a_p_is_shown_that_is_no_decision(tmp_path):
     written = write_scored(tmp_path / "out", GRIDS["RAS"], segmented=False)
     write_scenes(written.out)
