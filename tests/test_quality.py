@@ -78,6 +78,13 @@ def test_outliers_are_far_in_deviations_and_in_signal():
     assert not outlying(np.array([50, 50.001, 49.999, 50, 52.0]), np.full(5, 1000.0)).any()
 
 
+@pytest.mark.parametrize(("away", "expected"), [(74.0, []), (74.3, [7, 8])])
+def test_five_standard_deviations_are_those_of_a_normal_distribution(away, expected):
+    # The median absolute deviation is 10: a standard deviation of 14.826, and five are 74.13.
+    signal = np.array([90.0, 90, 90, 100, 110, 110, 110, 100 - away, 100 + away])
+    assert np.flatnonzero(outlying(signal, np.full(9, 1000.0))).tolist() == expected
+
+
 def test_an_outlier_is_marked_and_named():
     signal = np.array([900.0, 50, 51, 49, 50.5, 49.5, 30])
     b = np.array([0.0] + [1000.0] * 6)
