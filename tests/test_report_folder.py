@@ -240,8 +240,11 @@ def test_a_cluster_is_where_the_scan_says_in_table_viewer_and_mosaic(tmp_path, n
     page = (folder / "sub-01.html").read_text()
     assert f'data-mark="elbo;{mm[0]:.4f};{mm[1]:.4f};{mm[2]:.4f}"' in page
     assert facts_of(page)["at_mm"] == pytest.approx(mm)
-    # The sagittal slice through the peak is named by where it lies, in the middle of the mask.
     assert "One slice of each plane goes through the peak" in page
+    if name != "oblique":  # There slices are named by where they lie in their middle.
+        drawn = re.search(r"axial at z = (.*?) mm; coronal at y = (.*?) mm; sagittal at x = (.*?) mm", page)
+        for places, at in zip(drawn.groups(), mm[::-1], strict=True):
+            assert f"{at:+.0f}" in places.split(", ")
 
 
 def test_the_quality_of_older_maps_is_looked_up_where_the_scans_are(out, tmp_path):
