@@ -232,8 +232,8 @@ def test_explained_voxels_are_in_the_page_and_else_how_to_have_them(tmp_path):
 def test_a_cluster_is_where_the_scan_says_in_table_viewer_and_mosaic(tmp_path, name):
     affine, out = AFFINES[name], tmp_path / "out"
     values = np.zeros(SHAPE)
-    values[4, 15, 8] = 50.0
-    mm = (affine @ [4, 15, 8, 1.0])[:3]
+    values[5, 15, 8] = 50.0  # In no slice of those that are spread evenly.
+    mm = (affine @ [5, 15, 8, 1.0])[:3]
     folder = write_scan(out, affine=affine, scores={"elbo": values})
     write_clusters(folder, "sub-01", "elbo", [mm])
     report_folder(out)
