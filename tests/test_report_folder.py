@@ -1,5 +1,6 @@
 """All pages of a folder: one a scan and the cohort's, from maps that nibabel wrote, and from ``score``."""
 
+import html
 import json
 import re
 import shutil
@@ -226,6 +227,27 @@ def test_explained_voxels_are_in_the_page_and_else_how_to_have_them(tmp_path):
     page = (folder / "sub-01.html").read_text()
     assert "It is far from normal." in page
     assert "mednovelty explain out" not in page
+
+
+def test_the_cohorts_charts_say_what_maps_and_calibration_hold(scored):
+    index = html.unescape((scored / "index.html").read_text())
+    told = json.loads((scored / "calibration.json").read_text())
+    [controls] = told["Calibrations"].values()
+    for name in SCORES:
+        table = controls["Scores"][name]
+        masks = {path: nib.load(path).get_fdata() > 0 for path in scored.rglob("*_desc-brain_mask.nii.gz")}
+        highest, shares = [], []
+        grid = np.array(controls["ThresholdsP"])
+        p = grid[np.abs(np.log10(grid) + 3).argmin()]
+        for path, mask in masks.items():
+            start = str(path).replace("brain_mask", name).replace(".nii.gz", "")
+            highest.append(nib.load(f"{start}_novelty.nii.gz").get_fdata()[mask].max())
+            surprise = nib.load(f"{start}_pvalue.nii.gz").get_fdata()[mask]
+            shares.append((surprise >= -np.log10(p) - 1e-6).mean())
+        above = sum(value > max(table["MaxScore"]) for value in highest)
+        assert re.search(rf"Highest {name} of each scan: 2 scans .*?; {above} scans lie above all", index)
+        said = rf"each p of {name}\. At p = .*?, scans {min(shares):.2g} to {max(shares):.2g}\."
+        assert re.search(said, index), said
 
 
 @pytest.mark.parametrize("name", AFFINES)
