@@ -1,12 +1,16 @@
 """Charts of scores beside held-out normals, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mednovelty.calibrate.null import Null
 from mednovelty.explaining.null_curve import NullCurve
+from mednovelty.report.cohort_charts import highest_chart
 from mednovelty.report.null_chart import score_chart
 from mednovelty.report.scan_facts import MapFacts
+from mednovelty.segment.controls import Controls
 from mednovelty.segment_files import SegmentNames
 
 
@@ -37,3 +41,18 @@ def test_without_a_null_there_are_the_scans_own_scores_alone(facts):
     chart = score_chart(facts, np.arange(100.0), None, None)
     assert [one.label for one in chart.series] == ["this scan, 100 voxels"]
     assert "held-out" not in chart.alt
+
+
+def test_scans_above_all_calibration_scans_are_counted(facts):
+    grid, table = np.array([0.1, 0.01]), np.zeros((3, 2))
+    controls = Controls(("a", "b", "c"), grid, {}, table, table, np.array([2.0, 5.0, 3.0]))
+    highest = (1.0, 4.0, 5.5, 9.0, float("nan"), None)
+    of = [(None, replace(facts, segmentation={"Numbers": {"maximum": one}})) for one in highest]
+    chart = highest_chart("elbo", of, controls)
+    assert chart.alt == (
+        "Highest elbo of each scan: 4 scans from 1 to 9, 3 calibration scans from 2 to 5; 2 scans lie above "
+        "all calibration scans."
+    )
+    calibration, scans = chart.series
+    assert list(calibration.x) == [2, 5, 3]
+    assert list(scans.x) == [1, 4, 5.5, 9]

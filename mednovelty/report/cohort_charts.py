@@ -47,12 +47,13 @@ def charts_of(out: Path, scans: Sequence[ScanFacts]) -> list[dict[str, Any]]:
             continue
         curves = _curves_chart(name, of, controls) if number < MOST_SCORES else None
         parts.append(
-            {"score": name, "highest": chart_svg(_highest_chart(name, of, controls)), "curves": curves}
+            {"score": name, "highest": chart_svg(highest_chart(name, of, controls)), "curves": curves}
         )
     return parts
 
 
-def _highest_chart(name: str, of: Sequence[tuple[ScanFacts, MapFacts]], controls: Controls) -> Chart:
+def highest_chart(name: str, of: Sequence[tuple[ScanFacts, MapFacts]], controls: Controls) -> Chart:
+    """Return each scan's highest score beside those of calibration scans."""
     own = np.array([float(one.numbers["maximum"]) for _, one in of if _is_number(one.numbers.get("maximum"))])
     above = int((own > controls.maximum.max()).sum())
     low, high = controls.maximum.min(), controls.maximum.max()
@@ -112,4 +113,4 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and np.isfinite(value)
 
 
-__all__ = ["charts_of"]
+__all__ = ["charts_of", "highest_chart"]
