@@ -16,39 +16,30 @@ import numpy as np
 from mednovelty.candidates import remove_checkpoints
 from mednovelty.detector import Detector
 from mednovelty.fitting import FitSettings
-from mednovelty.io.manifest import Manifest
+from mednovelty.io.beside import mask_by_id
 from mednovelty.io.nifti import write_map
 from mednovelty.io.read_scan import ReadOptions, read_scan
 from mednovelty.io.scan_files import ScanList
-from mednovelty.io.scan_folder import scan_folder
 from mednovelty.lesion_masks import lesions_in
 from mednovelty.scan import Volume
 
 
-def masked_scans(
-    manifest: Manifest | Path,
-    contrasts: Sequence[str] | None,
-    brain_masks: Path | None,
-    options: ReadOptions,
-) -> ScanList:
-    """Return the structural scans of a manifest; brain masks that are missing are made, once for all folds.
+def masked_scans(scans: ScanList, folder: Path, options: ReadOptions) -> ScanList:
+    """Return structural scans with brain masks from a folder; those that are missing are made there, once.
 
     Args:
-        manifest: A data manifest.
-        contrasts: Channels, in order; None: all that the manifest has.
-        brain_masks: Folder of brain masks, made if absent; None: each scan is masked when it is read.
-        options: How the masks are made.
+        scans: Those that come with a mask of their own keep it, unless the folder has one for them.
+        folder: Made if absent.
+        options: How masks are made.
 
     Raises:
-        ScanError: There is no scan, or one cannot be masked.
-        SettingsError: The manifest is wrong.
+        ScanError: A scan cannot be read.
+        OutputError: The folder cannot be written.
     """
-    scans = scan_folder(manifest, kind="structural", contrasts=contrasts)
-    if brain_masks is None:
-        return scans
-    brain_masks.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
     for files in scans:
-        path = brain_masks / f"{files.id}_mask.nii.gz"
+        path = mask_by_id(folder, files.id)
         if files.mask is None and not path.exists():
             # Of the first contrast: the others change nothing about the mask, but where they are unusable.
             scan = read_scan(
@@ -56,7 +47,8 @@ def masked_scans(
             )
             mask = Volume(scan.mask[None].astype(np.uint8), scan.grid.affine, f"mask of {files.id}")
             write_map(path, mask, dtype=np.uint8)
-    return scan_folder(manifest, kind="structural", contrasts=contrasts, brain_masks=brain_masks)
+        found.append(replace(files, mask=path) if path.exists() else files)
+    return replace(scans, scans=tuple(found))
 
 
 def fold_detector(  # noqa: PLR0913 - all but the first three are by keyword

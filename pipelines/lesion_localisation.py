@@ -72,10 +72,12 @@ def study(asked: argparse.Namespace) -> int:
 
 def find_scans(asked: argparse.Namespace) -> ScanList:
     """Return the scans; their brain masks, where a folder for them is named, are made there once for all."""
+    scans = mn.scan_folder(asked.manifest, kind="structural", contrasts=asked.contrasts)
+    if asked.brain_masks is None:
+        return scans
     given = read_toml(asked.settings)
     settings = fit_settings(given["fit"], asked.overrides, where="settings", recipe=given["recipe"])
-    reading = ReadOptions(structural_mask=settings.structural_mask)
-    return masked_scans(read_manifest(asked.manifest), asked.contrasts, asked.brain_masks, reading)
+    return masked_scans(scans, asked.brain_masks, ReadOptions(structural_mask=settings.structural_mask))
 
 
 def fold(k: int, scans: ScanList, asked: argparse.Namespace) -> int:

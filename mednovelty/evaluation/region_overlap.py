@@ -1,7 +1,8 @@
-"""Per-region overlap (PRO): how much of each region is found, whatever its size, and the area under its curve.
+"""Per-region overlap (PRO): how much of each region is found, whatever its size; the area under its curve.
 
-Bergmann et al. 2021, "The MVTec Anomaly Detection Dataset", section 5.1.1. Regions R_1 ... R_J are the connected
-components of what is marked, in all images or scans together; a voxel is flagged where ``score >= t``:
+Bergmann et al. 2021, "The MVTec Anomaly Detection Dataset", section 5.1.1. Regions R_1 ... R_J are the
+connected components of what is marked, in all images or scans together; a voxel is flagged where ``score >=
+t``:
 
     PRO(t)    1/J sum_j |flagged at t, in R_j| / |R_j|
     FPR(t)    share of unmarked voxels that are flagged
