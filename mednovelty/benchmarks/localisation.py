@@ -189,7 +189,7 @@ class Localisation:
                 "left_out": [*unread, *failed],
                 "thresholds_from": found.fifth["drawn_from"],
             }
-            return Findings(tuple(measured(found)), told)
+            return Findings(tuple(measured(found, task.scores)), told)
 
 
 def split(scans: ScanList, task: Task, settings: LocalisationSettings) -> ScanList:
@@ -235,13 +235,19 @@ def healthy(beside: Sequence[str], contrasts: Sequence[str]) -> ScanList:
     return scan_folder(manifest, kind="structural", contrasts=contrasts)
 
 
-def measured(found: Evaluation) -> Iterator[Measured]:
+def measured(found: Evaluation, asked: Sequence[str] = ()) -> Iterator[Measured]:
     """Yield the numbers of an evaluation, and how far each score is ahead of the best raw intensity.
 
     What is undefined, as of patients without a lesion, is left out.
+
+    Args:
+        found: Of all maps.
+        asked: Scores in the order of tables; those that are not named, and raw intensities, come last.
     """
-    rows = {score: dict(_numbers(found, score)) for score in found.rated}
-    trivial = [score for score in rows if found.is_trivial(score)]
+    trivial = [score for score in found.rated if found.is_trivial(score)]
+    order = [*(score for score in asked if score in found.rated), *found.rated]
+    order = [*(score for score in order if score not in trivial), *trivial]
+    rows = {score: dict(_numbers(found, score)) for score in dict.fromkeys(order)}
     for score, numbers in rows.items():
         ahead = {} if score in trivial else {
             f"{metric}_over_raw": numbers[metric] - max(rows[other][metric] for other in trivial)

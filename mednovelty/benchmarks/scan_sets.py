@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def unchecked(name: str) -> str:
     return f"There are no checksums of {name}: that its files are those that were published was not checked."
 
 
-def _files(manifest: Manifest) -> Iterable[Path]:
+def _files(manifest: Manifest) -> Iterator[Path]:
     patterns = [*manifest.dwi, *sum(manifest.contrasts.values(), ())]
     return (path for pattern in patterns for path in manifest.matches(pattern, required=False))
 

@@ -197,7 +197,8 @@ def read_manifest(path: str | Path, root: Path | None = None) -> Manifest:
     dwi, contrasts = _images(files, name)
     for pattern in (*dwi, *sum(contrasts.values(), ()), text["masks"], text["brain_masks"]):
         _check_inside(pattern, name)
-    root = _root(text.pop("root"), path) if root is None else _root(str(root.absolute()), path)
+    told = text.pop("root")
+    root = _root(told if root is None else str(root.absolute()), path)
     roles = {role: _texts(tables["roles"], role, name) for role in tables["roles"]}
     folds = _folds(tables["folds"], name) if "folds" in content else None
     if roles and folds:
