@@ -1,4 +1,4 @@
-"""Made-up sets of scans and pictures in the folders of the published ones, written by nibabel and PIL alone."""
+"""Made-up sets of scans and pictures as the published ones lie, written by nibabel and PIL alone."""
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +11,7 @@ RAS = np.diag([2.0, 1.5, 3.0, 1.0])
 
 
 def person(seed, *, ill=True):
-    """Return a contrast, 0 outside of the brain, and a lesion of two parts that is brighter; ``SHAPE`` both."""
+    """Return a contrast, 0 outside of the brain, and a brighter lesion of two parts; ``SHAPE`` both."""
     rng = np.random.default_rng(seed)
     i, j, k = np.indices(SHAPE)
     brain = ((i - 9.5) / 8) ** 2 + ((j - 11.5) / 10) ** 2 + ((k - 6.5) / 6) ** 2 < 1
@@ -76,7 +76,7 @@ def write_isles(root, affine=OBLIQUE):
 
 
 def write_hcp(root, count=3, affine=RAS):
-    """Healthy subjects as the structural package is unpacked, with files that are none of ours beside them."""
+    """Healthy subjects as the structural package is unpacked, with files that are not ours beside them."""
     for number in range(count):
         values, _ = person(number + 20, ill=False)
         folder = root / f"10030{number}" / "T1w"

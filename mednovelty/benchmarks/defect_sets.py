@@ -94,14 +94,14 @@ def defect_class(root: Path, name: str, side: int, most: int = 0) -> DefectClass
         ScanError: The class, a mask or a picture is not there or damaged; codes ``images.missing``,
             ``masks.missing``, ``masks.size``.
     """
-    training = _pictures(root / name / "train" / GOOD)[: most or None]
     kinds = sorted(path.name for path in (root / name / "test").glob("*") if path.is_dir())
     if GOOD not in kinds or len(kinds) < 2:
         raise ScanError(
-            f"{shown(root / name)}: test has {', '.join(kinds) or 'nothing'}; needed are {GOOD} and at "
+            f"{root / name}: test has {', '.join(kinds) or 'nothing'}; needed are {GOOD} and at "
             "least one kind of defect",
             code="images.missing",
         )
+    training = _pictures(root / name / "train" / GOOD)[: most or None]
     tested = [
         (kind, path) for kind in kinds for path in _pictures(root / name / "test" / kind)[: most or None]
     ]
@@ -126,7 +126,7 @@ def resized(colours: np.ndarray, side: int) -> np.ndarray:
 def _pictures(folder: Path) -> list[Path]:
     found = picture_files(folder)
     if not found:
-        raise ScanError(f"{shown(folder)}: holds no pictures, or is not there", code="images.missing")
+        raise ScanError(f"{folder}: holds no pictures, or is not there", code="images.missing")
     return found
 
 
