@@ -15,11 +15,12 @@ import numpy as np
 
 from mednovelty.candidates import remove_checkpoints
 from mednovelty.detector import Detector
+from mednovelty.errors import ScanError
 from mednovelty.fitting import FitSettings
 from mednovelty.io.beside import mask_by_id
 from mednovelty.io.nifti import write_map
 from mednovelty.io.read_scan import ReadOptions, read_scan
-from mednovelty.io.scan_files import ScanList
+from mednovelty.io.scan_files import ScanFiles, ScanList
 from mednovelty.lesion_masks import lesions_in
 from mednovelty.scan import Volume
 
@@ -27,28 +28,36 @@ from mednovelty.scan import Volume
 def masked_scans(scans: ScanList, folder: Path, options: ReadOptions) -> ScanList:
     """Return structural scans with brain masks from a folder; those that are missing are made there, once.
 
+    A scan that cannot be read stays as it is: whoever reads it next says what is wrong with it, and the
+    others go on.
+
     Args:
         scans: Those that come with a mask of their own keep it, unless the folder has one for them.
         folder: Made if absent.
         options: How masks are made.
 
     Raises:
-        ScanError: A scan cannot be read.
         OutputError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for files in scans:
-        path = mask_by_id(folder, files.id)
-        if files.mask is None and not path.exists():
-            # Of the first contrast: the others change nothing about the mask, but where they are unusable.
-            scan = read_scan(
-                replace(files, contrasts=files.contrasts[:1], contrast_sha256=()), options=options
-            )
-            mask = Volume(scan.mask[None].astype(np.uint8), scan.grid.affine, f"mask of {files.id}")
-            write_map(path, mask, dtype=np.uint8)
-        found.append(replace(files, mask=path) if path.exists() else files)
-    return replace(scans, scans=tuple(found))
+    return replace(scans, scans=tuple(_masked(files, folder, options) for files in scans))
+
+
+def _masked(files: ScanFiles, folder: Path, options: ReadOptions) -> ScanFiles:
+    path = mask_by_id(folder, files.id)
+    if files.mask is None and not path.exists():
+        # Of the first contrast: the others change nothing about the mask, but where they are unusable.
+        alone = replace(files, contrasts=files.contrasts[:1], contrast_sha256=())
+        try:
+            scan = read_scan(alone, options=options)
+        except ScanError:
+            return files
+        write_map(
+            path,
+            Volume(scan.mask[None].astype(np.uint8), scan.grid.affine, f"mask of {files.id}"),
+            dtype=np.uint8,
+        )
+    return replace(files, mask=path) if path.exists() else files
 
 
 def fold_detector(  # noqa: PLR0913 - all but the first three are by keyword

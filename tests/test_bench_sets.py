@@ -1,4 +1,4 @@
-"""Protocols on sets of scans and of pictures in a cut-down form, by the command line; on real scans where they are."""
+"""Protocols on sets of scans and pictures, cut down, by the command line; on real scans where they are."""
 
 import csv
 import json
@@ -34,8 +34,14 @@ SETS = {
         "bottle,grid",
     ),
 }
-WRITERS = {"brats": write_brats, "isles": write_isles, "lgg": write_lgg, "open_ms": write_open_ms, "hcp": write_hcp,
-           "mvtec": write_mvtec}  # fmt: skip
+WRITERS = {
+    "brats": write_brats,
+    "isles": write_isles,
+    "lgg": write_lgg,
+    "open_ms": write_open_ms,
+    "hcp": write_hcp,
+    "mvtec": write_mvtec,
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,11 @@ By metric, all voxels of the tested patients pooled, inside their brain masks: `
 threshold of a fifth of the patients, the paper's), ``slice_max_auroc`` (slices with a lesion, by their
 highest voxel); ``mean_auroc`` and ``mean_ap`` are means over patients; ``auroc_over_raw`` and
 ``ap_over_raw`` are how far a score is ahead of the best raw intensity.
+
+Where this departs from the paper: maps are rated on the scans' own voxels and in the mask, where the paper
+pools all pixels of all slices, background included, at 64 x 64. ``lgg`` and ``open-ms`` train ten times as
+fast, with c = 0.3 and a median over maps, as ``pipelines/lesion_localisation.py`` does. Training images are
+not augmented.
 """
 
 from __future__ import annotations
@@ -24,34 +29,34 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from mednovelty.benchmarks.benchmark import Findings, Measured, Task
+from mednovelty.benchmarks.localisation_settings import PLUGINS, LocalisationSettings
 from mednovelty.benchmarks.map_scores import scores_given
 from mednovelty.benchmarks.scan_sets import scan_manifest
 from mednovelty.cohort import CohortSettings, score_cohort
 from mednovelty.cross_validation import fold_detector, masked_scans
+from mednovelty.detector import Detector
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.evaluation import EvaluateSettings, Evaluation, evaluate
 from mednovelty.evaluation.region_overlap import RegionScores, area_under_pro, iou_of
 from mednovelty.evaluation.truth import read_truth
 from mednovelty.fitting import FitSettings
 from mednovelty.io.folds import with_fold
+from mednovelty.io.manifest import Manifest
 from mednovelty.io.read_scan import ReadOptions
 from mednovelty.io.scan_files import ScanList
 from mednovelty.io.scan_folder import scan_folder
-from mednovelty.model_folder import fit_settings
 from mednovelty.plugins import plugin
 
 log = logging.getLogger("mednovelty")
 EVERYONE = "all"
 """The class that is all patients of a set."""
-PLUGINS = {"vae": "image_vae", "vae_c03": "image_vae"}
-"""What the plug-ins are called that a protocol calls otherwise."""
 RAW_SIGNED = "raw_signed"
 VAE_SCORES = (
     "kl_gradient",
@@ -78,70 +83,6 @@ POOLED = ("auroc", "ap", "dice_best", "dice_fifth", "slice_max_auroc")
 OVER_RAW = ("auroc", "ap")
 
 
-@dataclass(frozen=True)
-class LocalisationSettings:
-    """What the TOML file sets.
-
-    Args:
-        contrasts: Which images of a scan are its channels; as the manifest calls them.
-        signs: By contrast in which direction a lesion changes it, for the ``_signed`` scores; none: 1 for
-            each.
-        recipe: ``slices`` or ``patches``.
-        size: Pixels along each side of a slice or window.
-        mask: What a scan's mask is made of where there is none: ``head``, right for what is skull-stripped;
-            ``brain``.
-        preprocessors: What is done to scans; none: as the recipe has it.
-        median_px: Side of the median over finished maps, in voxels; 0: none.
-        epochs: At most; 0: as many as the method's own defaults.
-        learning_rate: 0: the method's own.
-        batch: Slices or windows a step; 0: the method's own.
-        patience: Epochs without improvement until training ends; 0: the method's own.
-        patients: At most as many of each role, the first by name; 0: all.
-        method_settings: Of the method, replacing its own.
-    """
-
-    contrasts: tuple[str, ...]
-    signs: dict[str, float]
-    recipe: Literal["slices", "patches"]
-    size: int
-    mask: Literal["head", "brain"]
-    preprocessors: tuple[str, ...]
-    median_px: int
-    epochs: int
-    learning_rate: float
-    batch: int
-    patience: int
-    patients: int
-    method_settings: dict[str, Any] = field(default_factory=dict)
-
-    def fit(self, method: str, scores: Sequence[str], name: str) -> FitSettings:
-        """Return the settings of a fit.
-
-        Args:
-            method: Of the protocol.
-            scores: That its detector is to have.
-            name: Of the protocol, for messages.
-        """
-        training = {
-            "max_epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch,
-            "patience": self.patience,
-        }
-        tree = {
-            "method": PLUGINS.get(method, method),
-            "scores": list(scores),
-            "structural_mask": self.mask,
-            "annotations": {"lesions": "leave_out"},
-            "maps": {"median_px": self.median_px, "signs": self.signs},
-            "train": {key: value for key, value in training.items() if value},
-            "view_settings": {"size": [self.size] * (3 if self.recipe == "patches" else 2)},
-        }
-        tree |= {"preprocessors": list(self.preprocessors)} if self.preprocessors else {}
-        tree |= {"method_settings": self.method_settings} if self.method_settings else {}
-        return fit_settings(tree, where=name, recipe=self.recipe)
-
-
 class Localisation:
     """Lesions in brain scans, voxel by voxel, beside the raw intensity."""
 
@@ -155,32 +96,16 @@ class Localisation:
 
     def run(self, task: Task, settings: LocalisationSettings) -> Findings:
         """Train a detector, score the patients that are tested, and return what its maps are worth."""
-        manifest = scan_manifest(task.cell.dataset, task.folder)
         fit = settings.fit(task.cell.method, task.scores, task.benchmark)
         with tempfile.TemporaryDirectory(prefix="mednovelty-bench-") as scratch:
-            out = Path(scratch)
-            everyone = scan_folder(manifest, kind="structural", contrasts=settings.contrasts)
-            mine = split(everyone, task, settings)
-            if settings.mask == "brain":
-                mine = masked_scans(mine, out / "brains", ReadOptions(structural_mask=settings.mask))
-            test, training = mine.with_roles("test"), mine
-            if task.beside:
-                training = first(healthy(task.beside, settings.contrasts), settings.patients)
-            unread: list[str] = []
-            detector = fold_detector(
-                training, fit, out / "model", recipe=settings.recipe, seed=task.cell.seed,
-                ids=[files.id for files in everyone], lesions=not task.beside, device=task.device,
-                on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
-            )  # fmt: skip
-            result = score_cohort(detector, test, out / "maps", settings=CohortSettings(scores=task.scores))
-            failed = [f"{one.id}: {one.message}" for one in result.failures]
-            if len(failed) == len(test):
-                raise ScanError(f"no patient could be scored: {'; '.join(failed[:3])}", code="cohort.failed")
+            chosen = Chosen.of(task, settings, Path(scratch))
+            detector, unread = fitted(chosen, fit, task, settings.recipe, Path(scratch) / "model")
+            scored = Path(scratch) / "maps"
+            failed = _scored(detector, chosen.test, task.scores, scored)
             for message in (*unread, *failed):
                 log.warning("%s: left out: %s", task.cell.name, message)
-            found = evaluate(
-                out / "maps", manifest, settings=EvaluateSettings(seed=task.cell.seed, resamples=1)
-            )
+            # The same fifth of the patients whatever the seed, which is that of the training.
+            found = evaluate(scored, chosen.manifest, settings=EvaluateSettings(resamples=1))
             told = {
                 "patients_tested": len(found.scans),
                 "scans_trained_on": sum(seen.role == "training" for seen in detector.scans),
@@ -190,6 +115,69 @@ class Localisation:
                 "thresholds_from": found.fifth["drawn_from"],
             }
             return Findings(tuple(measured(found, task.scores)), told)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The scans of a cell.
+
+    Attributes:
+        manifest: Of the patients.
+        ids: Of all of them, also of those that are not used.
+        test: Patients.
+        training: Scans with roles, the tested ones perhaps among them.
+    """
+
+    manifest: Manifest
+    ids: tuple[str, ...]
+    test: ScanList
+    training: ScanList
+
+    @classmethod
+    def of(cls, task: Task, settings: LocalisationSettings, scratch: Path) -> Chosen:
+        """Choose who trains and who is tested, and make brain masks where they are asked for."""
+        manifest = scan_manifest(task.cell.dataset, task.folder)
+        everyone = scan_folder(manifest, kind="structural", contrasts=settings.contrasts)
+        mine = split(everyone, task, settings)
+        others = first(healthy(task.beside, settings.contrasts), settings.patients) if task.beside else None
+        if settings.mask == "brain":
+            options = ReadOptions(structural_mask=settings.mask)
+            mine = masked_scans(mine, scratch / "brains", options)
+            others = None if others is None else masked_scans(others, scratch / "healthy", options)
+        ids = tuple(files.id for files in everyone)
+        return cls(manifest, ids, mine.with_roles("test"), mine if others is None else others)
+
+
+def fitted(
+    chosen: Chosen, settings: FitSettings, task: Task, recipe: str, folder: Path
+) -> tuple[Detector, list[str]]:
+    """Return the detector of a cell, and in words which scans it could not be trained on."""
+    unread: list[str] = []
+    detector = fold_detector(
+        chosen.training,
+        settings,
+        folder,
+        recipe=recipe,
+        seed=task.cell.seed,
+        ids=chosen.ids,
+        lesions=not task.beside,
+        device=task.device,
+        on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
+    )
+    return detector, unread
+
+
+def _scored(detector: Detector, test: ScanList, scores: tuple[str, ...], folder: Path) -> list[str]:
+    """Score patients into a folder; return in words who could not be.
+
+    Raises:
+        ScanError: Nobody could.
+    """
+    result = score_cohort(detector, test, folder, settings=CohortSettings(scores=scores))
+    failed = [f"{one.id}: {one.message}" for one in result.failures]
+    if len(failed) == len(test):
+        raise ScanError(f"no patient could be scored: {'; '.join(failed[:3])}", code="cohort.failed")
+    return failed
 
 
 def split(scans: ScanList, task: Task, settings: LocalisationSettings) -> ScanList:
