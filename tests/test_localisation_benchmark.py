@@ -170,7 +170,10 @@ def test_folds_of_patients(tmp_path):
         roles = {files.id: files.role for files in mine}
         assert sorted(roles.values()).count("test") in (1, 2)
         assert set(roles.values()) == {"test", "validation", "normal"}
-        tested += [id for id, role in roles.items() if role == "test"]
+        own = [id for id, role in roles.items() if role == "test"]
+        # The folds are those of the manifest, the first called 1.
+        assert own == [files.id for files in scans if files.fold == int(label) - 1]
+        tested += own
     assert sorted(tested) == [f"sub-00{k}" for k in range(1, 8)]
     task, settings = task_of("lgg", root, "vae", "1", dataset="lgg", patients=1)
     assert sorted(files.role for files in split(scans, task, settings)) == ["normal", "test", "validation"]
