@@ -59,7 +59,8 @@ class CalibrateRequest:
 def calibrate(request: CalibrateRequest) -> int:
     """Calibrate a detector, or tell of its calibration; return the exit code."""
     from mednovelty.detector import Detector
-    from mednovelty.fit_command import lesions_in, names_of
+    from mednovelty.fit_command import names_of
+    from mednovelty.lesion_masks import lesions_in
     from mednovelty.report.detector_page import try_detector_page
 
     if request.folder is None:

@@ -18,7 +18,9 @@ def bench(
     ],
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder of image sets; default: $MEDNOVELTY_DATA/images."),
+        typer.Option(
+            "--data", help="Folder of data sets; default: where their manifests say, below $MEDNOVELTY_DATA."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where results go; default: runs/NAME.")

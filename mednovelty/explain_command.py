@@ -195,7 +195,7 @@ def explain(request: ExplainRequest) -> int:
 
 def _regions(masks: Path, ids: list[str], besides: Path) -> dict[str, Path]:
     """Return masks by scan id; scans without one are told of in all their voxels."""
-    from mednovelty.fit_command import masks_by_id
+    from mednovelty.lesion_masks import masks_by_id
 
     found = masks_by_id(masks, ids, besides)
     without = [id for id in ids if id not in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mednovelty import console
-from mednovelty.errors import DetectorError, OutputError, ScanError, SettingsError
+from mednovelty.errors import DetectorError, OutputError, SettingsError
 from mednovelty.fit_knowledge import labels_of, outliers_of
 from mednovelty.io.folds import of_fold
 from mednovelty.settings import parse_assignments, read_toml
 
 if TYPE_CHECKING:
     from mednovelty.io.scan_folder import Kind, ScanList
-    from mednovelty.scan import Scan
 
 log = logging.getLogger("mednovelty")
 
@@ -150,6 +149,7 @@ def _fit_scans(request: FitRequest) -> int:  # noqa: PLR0915 - read from top to 
     from mednovelty.candidates import remove_checkpoints
     from mednovelty.detector import Detector
     from mednovelty.devices import chosen
+    from mednovelty.lesion_masks import lesions_in
     from mednovelty.live_training import both, training_shown
     from mednovelty.model_folder import fit_settings
     from mednovelty.plugins import plugin
@@ -257,66 +257,6 @@ def contrasts_in(text: str | Sequence[str] | None) -> list[str] | None:
     """
     names = text.split(",") if isinstance(text, str) else text or ()
     return [name.strip() for name in names if name.strip()] or None
-
-
-def lesions_in(masks: Path, ids: Sequence[str], besides: Path, *, each: bool = True) -> Callable[[Scan], Any]:
-    """Return what gives a scan's lesion, ``(I, J, K)`` bool, from a folder of masks or a data manifest.
-
-    Args:
-        masks: Where the lesion masks are.
-        ids: Of all scans.
-        besides: A folder whose files are no lesion masks, even if it lies in that of the masks.
-        each: Whether every scan must have a mask, lest a lesion be taken to be healthy unawares. Where
-            lesions are labelled, scans without a mask have no label.
-
-    Raises:
-        ScanError: There is no such folder, a scan has two masks, or none has one.
-    """
-    from mednovelty.io.mask import read_lesion
-
-    found = masks_by_id(masks, ids, besides, logging.WARNING)
-
-    def lesion_of(scan: Scan) -> Any:
-        if scan.id not in found and not each:
-            return None
-        if scan.id not in found:
-            raise ScanError(f"{scan.id}: no lesion mask in {masks}; give a healthy scan one of zeros",
-                            code="masks.missing")  # fmt: skip
-        lesion, warnings = read_lesion(found[scan.id], scan.grid, scan.id)
-        for warning in warnings:
-            log.warning("%s: %s", scan.id, warning)
-        return lesion
-
-    return lesion_of
-
-
-def masks_by_id(masks: Path, ids: Sequence[str], besides: Path, level: int = logging.INFO) -> dict[str, Path]:
-    """Return lesion masks by scan id, from a folder of masks or a data manifest; tell of those of no scan.
-
-    Raises:
-        ScanError: There is no such folder, a scan has two masks, or no mask is a scan's (``masks.none``).
-    """
-    from mednovelty.evaluation.files import find_masks, manifest_masks
-    from mednovelty.io.manifest import read_manifest
-
-    if masks.suffix == ".toml" and not masks.is_dir():
-        manifest = read_manifest(masks)
-        found, strangers = manifest_masks(manifest, ids)
-        names = str(manifest.root / manifest.masks)
-    else:
-        found, strangers = find_masks(masks, ids, besides)
-        names = "<scan>_mask.nii.gz"
-    few = ", ".join(path.name for path in strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-    if not found:
-        raise ScanError(
-            f"{masks}: no lesion mask fits a scan: scans {', '.join(ids[:3])}; masks {few or 'none'}; call "
-            f"them {names}",
-            code="masks.none",
-        )
-    if strangers:
-        log.log(level, "%s: %d masks fit no scan and are not used: %s; call them %s", masks, len(strangers),
-                few, names)  # fmt: skip
-    return found
 
 
 @contextmanager

@@ -22,27 +22,21 @@ import math
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import mednovelty as mn
 from mednovelty import console
-from mednovelty.candidates import remove_checkpoints
+from mednovelty.cross_validation import fold_detector, masked_scans
 from mednovelty.errors import OutputError, SettingsError
 from mednovelty.evaluation import Evaluation
-from mednovelty.fit_command import lesions_in
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.folds import with_fold
 from mednovelty.io.manifest import read_manifest
-from mednovelty.io.nifti import write_map
-from mednovelty.io.read_scan import ReadOptions, read_scan
+from mednovelty.io.read_scan import ReadOptions
 from mednovelty.io.scan_files import ScanList
 from mednovelty.model_folder import fit_settings
 from mednovelty.report.figures import draw_evaluation
-from mednovelty.scan import Volume
 from mednovelty.settings import parse_assignments, read_toml
 
 SETTINGS = Path(__file__).with_suffix(".toml")
@@ -83,20 +77,7 @@ def find_scans(asked: argparse.Namespace) -> ScanList:
         return scans
     given = read_toml(asked.settings)
     settings = fit_settings(given["fit"], asked.overrides, where="settings", recipe=given["recipe"])
-    reading = ReadOptions(structural_mask=settings.structural_mask)
-    asked.brain_masks.mkdir(parents=True, exist_ok=True)
-    for files in scans:
-        path = asked.brain_masks / f"{files.id}_mask.nii.gz"
-        if files.mask is None and not path.exists():
-            # Of the first contrast: the others change nothing about the mask, but where they are unusable.
-            scan = read_scan(
-                replace(files, contrasts=files.contrasts[:1], contrast_sha256=()), options=reading
-            )
-            mask = Volume(scan.mask[None].astype(np.uint8), scan.grid.affine, f"mask of {files.id}")
-            write_map(path, mask, dtype=np.uint8)
-    return mn.scan_folder(
-        asked.manifest, kind="structural", contrasts=asked.contrasts, brain_masks=asked.brain_masks
-    )
+    return masked_scans(scans, asked.brain_masks, ReadOptions(structural_mask=settings.structural_mask))
 
 
 def fold(k: int, scans: ScanList, asked: argparse.Namespace) -> int:
@@ -104,20 +85,16 @@ def fold(k: int, scans: ScanList, asked: argparse.Namespace) -> int:
     given, out = read_toml(asked.settings), asked.out
     model, recipe = out / "models" / f"fold-{k + 1}", given["recipe"]
     mine, unread = with_fold(scans, k), []
-    if (model / "detector.json").exists():
-        detector = mn.Detector.load(model)
-    else:
-        detector = mn.Detector.fit(
-            mine.with_roles("normal", "validation"),
-            recipe=recipe,
-            lesions=lesions_in(scans.manifest.path, [files.id for files in scans], out),
-            seed=given["seed"],
-            settings=fit_settings(given["fit"], asked.overrides, where=asked.settings.name, recipe=recipe),
-            folder=model,
-            resume=any(model.glob("checkpoint*")),
-            on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
-        ).save(model)
-        remove_checkpoints(model)
+    settings = fit_settings(given["fit"], asked.overrides, where=asked.settings.name, recipe=recipe)
+    detector = fold_detector(
+        mine,
+        settings,
+        model,
+        recipe=recipe,
+        seed=given["seed"],
+        ids=[files.id for files in scans],
+        on_scan=lambda scan_id, message: unread.append(f"{scan_id}: {message}") if message else None,
+    )
     log.info("fold %d: %s", k + 1, detector.fitted.summary["verdict"])
     results = [mn.score_cohort(detector, mine.with_roles("test"), out / "maps" / f"fold-{k + 1}")]
     if validation := mine.with_roles("validation").scans:

@@ -26,10 +26,9 @@ from lesion_localisation import find_scans, main
 
 import mednovelty as mn
 from mednovelty.anomalies.mixture import spelled
-from mednovelty.candidates import remove_checkpoints
 from mednovelty.cohort import CohortSettings
+from mednovelty.cross_validation import fold_detector
 from mednovelty.errors import OutputError, SettingsError
-from mednovelty.fit_command import lesions_in
 from mednovelty.fitting import FitSettings, make_method
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.folds import with_fold
@@ -148,20 +147,9 @@ def trained(
     mine: ScanList, scans: ScanList, settings: FitSettings, folder: Path, asked: argparse.Namespace
 ) -> mn.Detector:
     """Return a detector of a fold's training scans; what is done stays done."""
-    if (folder / "detector.json").exists():
-        return mn.Detector.load(folder)
     given = read_toml(asked.settings)
-    detector = mn.Detector.fit(
-        mine.with_roles("normal", "validation"),
-        recipe=given["recipe"],
-        lesions=lesions_in(scans.manifest.path, [files.id for files in scans], asked.out),
-        seed=given["seed"],
-        settings=settings,
-        folder=folder,
-        resume=any(folder.glob("checkpoint*")),
-    ).save(folder)
-    remove_checkpoints(folder)
-    return detector
+    ids = [files.id for files in scans]
+    return fold_detector(mine, settings, folder, recipe=given["recipe"], seed=given["seed"], ids=ids)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from test_image_recipes import cohort, head  # noqa: F401 - a fixture
 from mednovelty.annotation_settings import AnnotationSettings
 from mednovelty.annotations import Annotations, Labels, labels_in, with_what_is_known
 from mednovelty.errors import ScanError, SettingsError
-from mednovelty.fit_command import lesions_in
 from mednovelty.gathering import gather_scans
 from mednovelty.image_gathering import gather_images
 from mednovelty.io.label_table import Entry
 from mednovelty.io.scan_folder import scan_folder
+from mednovelty.lesion_masks import lesions_in
 from mednovelty.methods.fcdd import FCDDMethod
 from mednovelty.methods.hyperspherical import HypersphericalSettings
 from mednovelty.model_folder import fit_settings

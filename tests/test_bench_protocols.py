@@ -5,6 +5,7 @@ import os
 
 import pytest
 from image_folders import image_sets  # noqa: F401 - a fixture
+from test_bench_sets import SETS
 from typer.testing import CliRunner
 
 from mednovelty.cli import app
@@ -41,7 +42,7 @@ def numbers(out):
 
 
 def test_all_are_here():
-    assert set(CUT_DOWN) == set(names("benchmarks"))
+    assert set(CUT_DOWN) | set(SETS) == set(names("benchmarks"))
 
 
 @pytest.mark.parametrize("name", CUT_DOWN)

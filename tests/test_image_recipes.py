@@ -18,9 +18,9 @@ from mednovelty.annotations import Annotations
 from mednovelty.cli import app
 from mednovelty.errors import DetectorError, ScanError, SettingsError
 from mednovelty.evaluation.files import find_maps
-from mednovelty.fit_command import lesions_in
 from mednovelty.image_gathering import gather_images
 from mednovelty.io.structural import read_structural
+from mednovelty.lesion_masks import lesions_in
 from mednovelty.model_folder import fit_settings
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}

@@ -23,10 +23,10 @@ LAYERS = [
     "detector abnormality detector_settings model_folder model_card origin record_checks",
     "voxel_fitting explaining words calibrate combine",
     "evaluation outputs testing",
-    "pvalue_maps told_calibrations quality",
+    "pvalue_maps told_calibrations quality lesion_masks",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
     "cohort segment_folder combine_folder report viewers notebook explain_cohort explain_maps explain_voxels "
-    "benchmarks",
+    "cross_validation benchmarks",
     "console live_training page_server discovery fit_knowledge",
     "commands fit_command calibrate_command combine_command explain_command threshold_command words_commands "
     "preview_command report_command slicer_command view_command bench_command demo",

@@ -9,7 +9,7 @@ from test_image_recipes import run
 
 from mednovelty.errors import ScanError
 from mednovelty.explain_cohort import _region
-from mednovelty.fit_command import lesions_in
+from mednovelty.lesion_masks import lesions_in
 from mednovelty.scan import Scan, Volume
 
 SHAPE = (5, 6, 7)

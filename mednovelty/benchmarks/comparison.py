@@ -101,7 +101,7 @@ def markdown(plan: Plan, records: Sequence[Record], *, oracle: bool, notes: Iter
     lines = [f"## {plan.name}: {plan.title}", "", f"{plan.paper}, {plan.tables}. Ours, mean ± standard "
              "deviation over seeds; in brackets the paper's and the difference."]  # fmt: skip
     lines += [ORACLE] if oracle else []
-    lines += [*notes, ""]
+    lines += [*([plan.note] if plan.note else []), *notes, ""]
     for group in dict.fromkeys(row.key[:2] for row in rows):
         lines += [*_table(plan, [row for row in rows if row.key[:2] == group]), ""]
     lines += _shortfalls(rows)

@@ -12,6 +12,7 @@
     any_method = true                  # methods that are installed and not named below run too
     train_once = true                  # one training is for all classes
     peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
+    note = "What to know of the paper's numbers."      # stands above the tables
 
     [settings]                         # all there are
     epochs = 6
@@ -84,6 +85,7 @@ class Plan:
     any_method: bool = False
     train_once: bool = False
     peeking: tuple[str, ...] = ()
+    note: str = ""
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     oracle: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
@@ -252,7 +254,7 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
     tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "published")
     tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
     known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "train_once",
-             "peeking")  # fmt: skip
+             "peeking", "note")  # fmt: skip
     head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
     for key in known[:5]:
         if not head[key]:
@@ -271,6 +273,7 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         any_method=bool(head["any_method"]),
         train_once=bool(head["train_once"]),
         peeking=tuple(head["peeking"] or ()),
+        note=head["note"] or "",
         dataset_settings=tree["datasets"],
         groups=tree["groups"],
         oracle=tree["oracle"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from mednovelty.benchmarks.defect_sets import defects_sha256, found_defects, is_defect_set
 from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
 from mednovelty.benchmarks.plan import Plan
+from mednovelty.benchmarks.scan_sets import content_sha256, found_root, is_scan_set, unchecked
 from mednovelty.errors import ScanError
 
 log = logging.getLogger("mednovelty")
@@ -39,7 +41,8 @@ class SetFolders:
         try:
             self.of(plan.beside[method])
         except ScanError as error:
-            if asked != "all":
+            # Where all methods need it, nothing would be left.
+            if asked != "all" or set(plan.methods) <= set(plan.beside):
                 raise
             log.warning("%s is left out: %s", method, error)
             return False
@@ -57,7 +60,15 @@ class SetFolders:
         return (name, str(self.of(name))) if name else ()
 
     def _found(self, name: str) -> tuple[Path, dict[str, str]]:
-        if name not in self._known:
+        if name not in self._known and is_scan_set(name):
+            root = found_root(name, self._data)
+            self._known[name] = root, {"content": content_sha256(name, root)}
+            self.notes += [unchecked(name)] if unchecked(name) else []
+        elif name not in self._known and is_defect_set(name):
+            root = found_defects(name, self._data)
+            self._known[name] = root, {"content": defects_sha256(root)}
+            self.notes += [unchecked(name)] if unchecked(name) else []
+        elif name not in self._known:
             folder = found_folder(name, self._data)
             self._known[name] = folder, file_hashes(name, folder)
             if not as_published(name, self._known[name][1]):

@@ -17,12 +17,12 @@ from mednovelty.evaluation.study import Study
 from mednovelty.evaluation.together import combine, pairs_of
 from mednovelty.evaluation.truth import Truth, read_truth
 from mednovelty.io.guard import sha256_of_file, shown
-from mednovelty.io.manifest import read_manifest
+from mednovelty.io.manifest import Manifest, manifest_or_folder
 
 
 def evaluate(
     out: str | Path,
-    masks: str | Path,
+    masks: str | Path | Manifest,
     *,
     settings: EvaluateSettings | None = None,
     relevance: str | Path | None = None,
@@ -33,7 +33,7 @@ def evaluate(
     Args:
         out: The folder that ``score`` wrote to.
         masks: The folder of lesion masks, whose names tell which scan each belongs to; or a data manifest
-            (``*.toml``), which says where each lies.
+            (``*.toml``), which says where each lies; or one that was read.
         settings: Seed and bootstrap.
         relevance: The folder that ``explain`` wrote to, for Clever Hans scores; None: without them.
         together: Two scores, ``("A", "B")``, whose maps are also rated as one, ``A+B``, see
@@ -47,7 +47,7 @@ def evaluate(
         SettingsError: The manifest is wrong, or names no lesion masks; or there are no maps of two scores
             that are to be rated together.
     """
-    settings, out, masks = settings or EvaluateSettings(), Path(out), Path(masks)
+    settings, out = settings or EvaluateSettings(), Path(out)
     found, warnings = find_maps(out)
     pairs = pairs_of(together, found)
     owned, strangers = _masks(masks, found, out)
@@ -93,18 +93,20 @@ def evaluate(
     )
 
 
-def _masks(masks: Path, found: dict[str, ScoredScan], out: Path) -> tuple[dict[str, Path], list[Path]]:
+def _masks(
+    masks: str | Path | Manifest, found: dict[str, ScoredScan], out: Path
+) -> tuple[dict[str, Path], list[Path]]:
     """Return the lesion masks by scan id, at least one, and those that fit no scan."""
-    if masks.suffix == ".toml" and not masks.is_dir():
-        manifest = read_manifest(masks)
-        owned, strangers = manifest_masks(manifest, found)
-        names = str(manifest.root / manifest.masks)
+    given = manifest_or_folder(masks)
+    if isinstance(given, Manifest):
+        owned, strangers = manifest_masks(given, found)
+        where, names = given.path, str(given.root / given.masks)
     else:
-        owned, strangers = find_masks(masks, found, besides=out)
-        names = "<scan>_mask.nii.gz"
+        owned, strangers = find_masks(given, found, besides=out)
+        where, names = given, "<scan>_mask.nii.gz"
     if not owned:
         raise ScanError(
-            f"{masks}: no lesion mask fits a scan of {out}: scans {_some(found)}; "
+            f"{where}: no lesion mask fits a scan of {out}: scans {_some(found)}; "
             f"masks {_some(shown(path) for path in strangers)}; call them {names}",
             code="masks.none",
         )

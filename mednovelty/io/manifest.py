@@ -7,11 +7,12 @@
     source = "..."
     licence = "..."
     citation = "..."
+    fetch = "..."                         # what to do to have it, told where it is asked for and not there
 
     [files]
     root = "$MEDNOVELTY_TWINS"            # relative to this file, or beginning with an environment variable
     dwi = ["controls/*/dwi/*_dwi.nii.gz"] # diffusion scans; or contrasts, of structural ones
-    masks = "lesions/{id}_mask.nii.gz"    # of lesions
+    masks = "lesions/{id}_mask.nii.gz"    # of lesions; * and ? allowed, as in all patterns
     brain_masks = "masks/{id}_mask.nii.gz"  # of structural scans no others are looked for
 
     [files.contrasts]                     # instead of dwi: one image a contrast, {id} the scan's
@@ -36,6 +37,7 @@ never tests on a subject that was trained on.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tomllib
@@ -53,7 +55,7 @@ from mednovelty.io.patterns import ID, as_glob, id_in
 ROLES = ("normal", "validation", "test")
 
 _TABLES = {
-    "dataset": ("name", "source", "licence", "citation"),
+    "dataset": ("name", "source", "licence", "citation", "fetch"),
     "files": ("root", "dwi", "contrasts", "masks", "brain_masks"),
     "roles": ROLES,
     "folds": ("count", "seed", "patterns"),
@@ -71,6 +73,7 @@ class Manifest:
         licence: In words.
         source: Where it comes from.
         citation: What to cite.
+        fetch: What to do to have it, in words.
         root: Folder that all patterns are relative to.
         dwi: Patterns of diffusion images; none in a manifest of structural scans.
         contrasts: Contrast -> patterns of its images, in the order of the channels.
@@ -88,6 +91,7 @@ class Manifest:
     dwi: tuple[str, ...] = ()
     source: str = ""
     citation: str = ""
+    fetch: str = ""
     masks: str = ""
     brain_masks: str = ""
     contrasts: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -140,17 +144,33 @@ class Manifest:
         return (self.root / (self.masks.partition("{")[0] + "x")).parent
 
     def lesion_mask_of(self, scan_id: str) -> Path | None:
-        """Return the lesion mask of a scan, if it is there."""
-        path = self.root / self.masks.replace("{id}", scan_id)
-        return path if self.masks and path.is_file() else None
+        """Return the lesion mask of a scan, if it is there.
+
+        Raises:
+            ScanError: Two files fit the pattern; code ``masks.ambiguous``.
+        """
+        if not self.masks:
+            return None
+        found = sorted(self.root.glob(self.masks.replace(ID, glob.escape(scan_id))))
+        found = [path for path in found if path.is_file()]
+        if len(found) > 1:
+            raise ScanError(
+                f"{shown(self.path)}: {scan_id} has two lesion masks, {found[0]} and {found[1]}; keep one",
+                code="masks.ambiguous",
+            )
+        return found[0] if found else None
 
     def brain_mask_of(self, scan_id: str) -> Path | None:
         """Return where the brain mask of a scan must be; None when the manifest says nothing of them."""
         return self.root / self.brain_masks.replace("{id}", scan_id) if self.brain_masks else None
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, root: Path | None = None) -> Manifest:
     """Read a data manifest.
+
+    Args:
+        path: Of the manifest.
+        root: Where the data are, instead of where it says; must be there.
 
     Raises:
         SettingsError: Not TOML, an unknown or missing key, a wrong type, a root that is not there or an
@@ -177,7 +197,8 @@ def read_manifest(path: str | Path) -> Manifest:
     dwi, contrasts = _images(files, name)
     for pattern in (*dwi, *sum(contrasts.values(), ()), text["masks"], text["brain_masks"]):
         _check_inside(pattern, name)
-    root = _root(text.pop("root"), path)
+    told = text.pop("root")
+    root = _root(told if root is None else str(root.absolute()), path)
     roles = {role: _texts(tables["roles"], role, name) for role in tables["roles"]}
     folds = _folds(tables["folds"], name) if "folds" in content else None
     if roles and folds:
@@ -193,6 +214,18 @@ def read_manifest(path: str | Path) -> Manifest:
         checksums=checksums,
         **text,
     )
+
+
+def manifest_or_folder(path: str | Path | Manifest) -> Manifest | Path:
+    """Return a manifest, read where a path is one's; any other path as it is.
+
+    Raises:
+        SettingsError: See ``read_manifest``.
+    """
+    if isinstance(path, Manifest):
+        return path
+    path = Path(path)
+    return read_manifest(path) if path.suffix == ".toml" and not path.is_dir() else path
 
 
 def _images(files: dict[str, Any], name: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:

@@ -1,11 +1,13 @@
-"""Pictures that are no scans: PNG, TIFF, JPEG and the like, in grey, to be shown to networks as outliers."""
+"""Pictures that are no scans, PNG, TIFF, JPEG and the like: in grey, as outliers of scans, or in colour."""
 
 from __future__ import annotations
 
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,25 @@ def read_picture(path: Path) -> list[np.ndarray]:
         ScanError: Absent, too large, damaged or of a kind that cannot be read (``picture.damaged``), or
             all of one value (``picture.constant``).
     """
+    found = _decoded(path, _grey)
+    for values in found:
+        if not np.isfinite(values).all() or values.min() == values.max():
+            what = f"every pixel is {values.flat[0]:g}" if np.isfinite(values).all() else "not finite"
+            raise ScanError(f"{shown(path)}: shows nothing: {what}", code="picture.constant")
+    return found
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """Return the first picture of a file, ``(H, W, 3)`` uint8: red, green and blue, alike where it is grey.
+
+    Raises:
+        ScanError: Absent, too large, damaged or of a kind that cannot be read (``picture.damaged``).
+    """
+    return _decoded(path, lambda image: np.asarray(image.convert("RGB"), np.uint8))[0]
+
+
+def _decoded(path: Path, take: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
+    """Return what is taken of each picture of a file."""
     from PIL import Image, ImageSequence
 
     with GuardedFile(path) as file:
@@ -57,16 +78,12 @@ def read_picture(path: Path) -> list[np.ndarray]:
                 if pixels > LARGEST_PIXELS:
                     what = f"more than {LARGEST_PIXELS} pixels, with picture {len(found) + 1}"
                     raise ScanError(f"{shown(path)}: {what}; give smaller ones", code="picture.large")
-                found.append(_grey(frame))
+                found.append(take(frame))
     except (ScanError, MemoryError):
         raise
     except Exception as error:  # Decoders answer damage with any error there is.
         raise ScanError(f"{shown(path)}: cannot be read as a picture: {error}",
                         code="picture.damaged") from error  # fmt: skip
-    for values in found:
-        if not np.isfinite(values).all() or values.min() == values.max():
-            what = f"every pixel is {values.flat[0]:g}" if np.isfinite(values).all() else "not finite"
-            raise ScanError(f"{shown(path)}: shows nothing: {what}", code="picture.constant")
     return found
 
 
@@ -79,4 +96,4 @@ def _grey(image: object) -> np.ndarray:
     return np.asarray(values @ COLOURS, np.float32)
 
 
-__all__ = ["SUFFIXES", "picture_files", "read_picture"]
+__all__ = ["SUFFIXES", "picture_files", "read_colours", "read_picture"]

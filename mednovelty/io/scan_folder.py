@@ -17,7 +17,7 @@ from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.beside import Folder, brain_mask_of, gradients_of, mask_by_id, sidecar_of
 from mednovelty.io.folds import fold_of, role_in
 from mednovelty.io.guard import shown
-from mednovelty.io.manifest import ROLES, Manifest, read_manifest
+from mednovelty.io.manifest import ROLES, Manifest, manifest_or_folder
 from mednovelty.io.names import entities, is_image, looks_like_mask, scan_id, stem
 from mednovelty.io.nifti_source import NiftiSettings
 from mednovelty.io.readers import open_image
@@ -29,7 +29,7 @@ Kind = Literal["dwi", "structural"]
 
 
 def scan_folder(
-    path: str | Path,
+    path: str | Path | Manifest,
     *,
     brain_masks: str | Path | None = None,
     role: str | None = None,
@@ -39,7 +39,7 @@ def scan_folder(
     """Find the scans in a BIDS tree, a plain folder, one image file, or a data manifest.
 
     Args:
-        path: Folder, image, or ``*.toml`` manifest.
+        path: Folder, image, or ``*.toml`` manifest; or one that was read.
         brain_masks: Folder of brain masks named by scan id, instead of those beside the scans.
         role: Only scans to which the manifest gives this role.
         kind: What is looked for. By default structural scans where ``contrasts`` are given or the manifest
@@ -64,14 +64,15 @@ def scan_folder(
     if _is_structural(kind, contrasts, found.manifest):
         what = f"images (*.nii, *.nii.gz) of {' and '.join(contrasts or ()) or 'any contrast'}"
     reasons = "; ".join(f"{s.path}: {s.why}" for s in found.skipped[:3])
+    where = path.path if isinstance(path, Manifest) else path
     raise ScanError(
-        f"{shown(path)}: no scan found; looked for {what}" + (f"; left out: {reasons}" if reasons else ""),
+        f"{shown(where)}: no scan found; looked for {what}" + (f"; left out: {reasons}" if reasons else ""),
         code="folder.no_scan",
     )
 
 
 def find_scans(
-    path: str | Path,
+    path: str | Path | Manifest,
     *,
     brain_masks: str | Path | None = None,
     role: str | None = None,
@@ -79,9 +80,9 @@ def find_scans(
     contrasts: Sequence[str] | None = None,
 ) -> ScanList:
     """Do what ``scan_folder`` does, but return what is there: no scan at all, or two with one id."""
-    path = Path(path)
-    if path.suffix == ".toml" and not os.path.isdir(path):
-        found = _from_manifest(read_manifest(path), role, kind, contrasts)
+    path = manifest_or_folder(path)
+    if isinstance(path, Manifest):
+        found = _from_manifest(path, role, kind, contrasts)
     elif role is not None:
         raise SettingsError(
             f"{shown(path)}: role {role!r} needs a data manifest (*.toml), which gives scans roles"
