@@ -54,6 +54,7 @@ class BenchRequest:
     threads: int | None = None
     device: str = "cpu"
     oracle: bool = False
+    sweep: Sequence[str] = ()
     as_json: bool = False
 
 
@@ -98,8 +99,12 @@ def bench(request: BenchRequest) -> int:
     plan, dataset = plan_named(request.name)
     if request.resume and request.overwrite:
         raise SettingsError("--resume keeps what is there and --overwrite does not; give one of the two")
+    if request.sweep and request.oracle:
+        raise SettingsError("--sweep tells every row and --oracle the best one; give one of the two")
     if dataset is not None and request.datasets is not None:
         raise SettingsError(f"--datasets: {request.name!r} names the data set already; give one of the two")
+    named = (request.datasets, "--datasets"), (request.classes, "--classes")
+    plan = plan.opened(*([] if text is None else _words(text, option) for text, option in named))
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
     begin(out, resume=request.resume, overwrite=request.overwrite)
@@ -110,11 +115,11 @@ def bench(request: BenchRequest) -> int:
     failures = _run(waiting, out, request.workers)
     records = [record for task in tasks if (record := done(out, task)) is not None]
     facts = _facts(plan, request, records, failures)
-    _write(out, plan, records, failures, facts, request.oracle, notes)
+    _write(out, plan, records, failures, facts, request, notes)
     if request.as_json:
         console.print_json(facts)
     elif records:
-        print(printable(markdown(plan, records, oracle=request.oracle, notes=notes), keep="\n"))
+        print(printable((out / "results.md").read_text(encoding="utf-8"), keep="\n"))
     for name, message in failures:
         log.error("failed: %s: %s", name, message)
     log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
@@ -149,32 +154,45 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     if request.oracle:
         plan.check_oracle(scores)
     folders = SetFolders(request.data)
-    scores = {
-        name: found for name, found in scores.items() if folders.has_beside(plan, name, request.methods)
-    }
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
     settings = _settings(plan, benchmark, request, datasets, scores)
-    tasks = [
-        Task(
-            plan.name,
-            Cell(each, label, seed, name, variant),
-            tree,
-            scores[name],
-            folders.of(each),
-            request.device,
-            request.threads or 1,
-            folders.hashes_of(each, plan.beside.get(name)),
-            folders.beside(plan.beside.get(name)),
-        )
-        for each in datasets
-        for label in classes
-        for seed in seeds
-        for name in scores
-        for variant, tree in settings[each, name].items()
-    ]
+    asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
+    tasks = []
+    for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
+        for variant, tree in settings[each, name].items():
+            cell = Cell(each, label, seed, name, variant)
+            if plan.outside and each == label:
+                continue
+            if folders.possible(plan, cell, tree, asked=asked_by_name):
+                tasks.append(_task(plan, request, cell, tree, scores[name], folders))
+    if not tasks:
+        raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
+                            f"{', '.join(datasets)}; see the warnings, and give --data")  # fmt: skip
     if plan.train_once:  # What is trained is kept for the next cell.
         tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
     return tasks, folders.notes
+
+
+def _task(
+    plan: Plan,
+    request: BenchRequest,
+    cell: Cell,
+    tree: Mapping[str, Any],
+    scores: tuple[str, ...],
+    folders: Any,
+) -> Task:
+    other = folders.beside_of(plan, cell, tree)
+    return Task(
+        plan.name,
+        cell,
+        tree,
+        scores,
+        folders.of(cell.dataset),
+        request.device,
+        request.threads or 1,
+        folders.hashes_of(cell.dataset, other),
+        folders.beside(other),
+    )
 
 
 def _settings(
@@ -182,13 +200,41 @@ def _settings(
 ) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
     """Return, by data set and method, the settings of each variant; all wrong ones are told at once."""
     over = parse_assignments(request.assignments)
+    swept = sweep_of(request.sweep)
+    # Of a benchmark that says so: settings with which a method has nothing to do.
+    lacks = getattr(benchmark, "lacks", lambda method, settings: "")
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for each, name in itertools.product(datasets, methods):
-        for variant in plan.variants(name, oracle=request.oracle):
-            tree = plan.settings_for(each, name, over, variant)
-            checked(benchmark.Settings, tree, plan.name)
-            found.setdefault((each, name), {})[variant_words(variant)] = tree
+        variants = swept or plan.variants(name, oracle=request.oracle)
+        found[each, name] = {}
+        for variant in variants:
+            tree = plan.settings_for(each, name, over | variant if swept else over, {} if swept else variant)
+            why = lacks(name, checked(benchmark.Settings, tree, plan.name))
+            if why and not swept:
+                raise SettingsError(f"{name}: {why}")
+            if not why:
+                found[each, name][variant_words(variant)] = tree
     return found
+
+
+def sweep_of(sweeps: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the settings of ``["labelled=0,0.05", "pollution=0,0.1"]``: all four pairs, in their order.
+
+    Raises:
+        SettingsError: One is no setting with values.
+    """
+    if not sweeps:
+        return []
+    grid: dict[str, list[Any]] = {}
+    for text in sweeps:
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not name or "." in name or name in grid:
+            raise SettingsError(
+                f"--sweep {text!r}: write name=a,b with the name of a setting, each once: labelled=0,0.05"
+            )
+        grid[name] = [parse_assignments([f"{name}={value}"])[name] for value in _words(values, "--sweep")]
+    return [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
@@ -223,7 +269,7 @@ def _facts(
             "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
                         for label, entry in row.entries.items()},
         }
-        for row in rows_of(plan, records)
+        for row in rows_of(plan, records, swept=bool(request.sweep))
     ]  # fmt: skip
     return {
         "benchmark": plan.name,
@@ -250,13 +296,14 @@ def _write(  # noqa: PLR0913 - what is told, and where
     records: Sequence[Record],
     failures: Sequence[tuple[str, str]],
     facts: Mapping[str, Any],
-    oracle: bool,
+    request: BenchRequest,
     notes: Sequence[str],
 ) -> None:
     write_results(out, records)
     write_failures(out, failures)
     write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
-    write_text_atomic(out / "results.md", markdown(plan, records, oracle=oracle, notes=notes))
+    text = markdown(plan, records, oracle=request.oracle, notes=notes, swept=bool(request.sweep))
+    write_text_atomic(out / "results.md", text)
 
 
 def _words(text: str, option: str) -> list[str]:
@@ -271,4 +318,4 @@ def _words(text: str, option: str) -> list[str]:
     return found
 
 
-__all__ = ["BenchRequest", "bench", "list_benchmarks", "task_sha256", "tasks_of"]
+__all__ = ["BenchRequest", "bench", "list_benchmarks", "sweep_of", "task_sha256", "tasks_of"]
