@@ -28,6 +28,15 @@ from mednovelty.plugins import names, plugin
 from mednovelty.settings import checked
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+NOT_HERE = {
+    "one-vs-rest": ("anogan", "gt", "gt_plus", "gt_plus_exposed", "focal_exposed"),
+    "ood": (
+        *("msp", "energy", "odin", "godin", "mahalanobis", "react", "gradnorm", "logitnorm", "dice", "snn"),
+        *("knn_classifier", "knn_star"),
+        *("ce_simclr", "csi", "ssd", "proxy_anchor", "knn_contrastive", "cider"),
+    ),
+}
+"""Methods of papers' tables that nobody has here: their rows are named, and not run."""
 TOY = '''
 """A benchmark of strangers: what it finds is made of the cell alone."""
 
@@ -387,7 +396,7 @@ class TestPlans:
             known = {name for method in plan.methods for name in kind().scores(method, ["all"])}
             for row in plan.published:
                 assert row.dataset in plan.datasets
-                assert row.method in plan.methods or row.method == "anogan"
+                assert row.method in plan.methods or row.method in NOT_HERE.get(info.name, ())
                 assert row.score in known, row
 
     @pytest.mark.parametrize(

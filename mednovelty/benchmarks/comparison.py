@@ -91,11 +91,16 @@ def rows_of(plan: Plan, records: Sequence[Record], *, swept: bool = False) -> li
             of_variant.setdefault(cell.label, []).append(value)
     printed = {(row.dataset, row.metric, row.method, row.score): row for row in plan.published}
     order = {key: number for number, key in enumerate(printed)}
-    rows = [
-        _row(plan, key, some, printed.get(key))
-        for key, variants in found.items()
-        for some in ([{name: one} for name, one in variants.items()] if swept else [variants])
-    ]
+    usual = _usual(plan, records) if swept else set()
+    rows = []
+    for key, variants in found.items():
+        if not swept:
+            rows.append(_row(plan, key, variants, printed.get(key)))
+            continue
+        for name, one in variants.items():
+            # The paper has but one of the settings.
+            papers = printed.get(key) if (key[0], key[2], name) in usual else None
+            rows.append(_row(plan, key, {name: one}, papers))
     # Sorting keeps what is alike in its order: variants stay in that of the sweep.
     return sorted(rows, key=lambda row: (row.key[:2], order.get(row.key, len(order))))
 
@@ -143,6 +148,18 @@ def _row(plan: Plan, key: Key, variants: dict[str, dict[str, list[float]]], prin
     paper = _printed_mean(plan, printed, by_label)
     entries[MEAN] = Entry(means[variant], _spread_of_means(by_label), paper, None, lower)
     return Row(key, entries, printed.name if printed else "", variant)
+
+
+def _usual(plan: Plan, records: Sequence[Record]) -> set[tuple[str, str, str]]:
+    """Return data sets, methods and variants whose swept settings are those of the protocol."""
+    found = set()
+    for record in records:
+        cell = record.cell
+        own = plan.settings_for(cell.dataset, cell.method, {})
+        swept = [part.partition("=")[0] for part in cell.variant.split(",")]
+        if all(record.settings.get(name) == own.get(name) for name in swept):
+            found.add((cell.dataset, cell.method, cell.variant))
+    return found
 
 
 def _printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
@@ -201,9 +218,10 @@ def _shortfalls(plan: Plan, rows: Sequence[Row]) -> list[str]:
     for row in rows:
         # AUROC is known to all; another metric is named.
         metric = f", {row.key[1]}" if row.key[1] in plan.metrics else ""
+        method = f"`{row.key[2]}`" + (f" ({row.variant})" if row.variant else "")
         for label, entry in row.entries.items():
             if entry.short:
-                told = f"- {row.key[0]}, `{row.key[2]}` by `{row.key[3]}`{metric}, {label}: {entry.words()}"
+                told = f"- {row.key[0]}, {method} by `{row.key[3]}`{metric}, {label}: {entry.words()}"
                 found.setdefault(entry.lower_is_better, []).append(told)
     below, above = found.get(False, []), found.get(True, [])
     lines = ["Below the paper by more than the spread:", "", *below, ""] if below else []
