@@ -29,6 +29,7 @@ from mednovelty.settings import checked
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 NOT_HERE = {
+    "mnist-c": ("anogan", "deep_svdd_features"),
     "one-vs-rest": ("anogan", "gt", "gt_plus", "gt_plus_exposed", "focal_exposed"),
     "ood": (
         *("msp", "energy", "odin", "godin", "mahalanobis", "react", "gradnorm", "logitnorm", "dice", "snn"),
