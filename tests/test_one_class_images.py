@@ -84,14 +84,14 @@ def class_of(rows):
 
 class TestScenario:
     def test_counts_by_hand(self, folder):  # noqa: F811
-        # 30 normal ones; a fifth of what is unlabelled is 7.5 of 37.5, a tenth of all 38 / 9 = 4.2.
-        images = one_class(image_set("mnist", folder), 5, seed=0, scenario=Scenario(0.1, 0.2))
+        # 30 normal ones; a fifth of what is unlabelled is 7.5 of 37.5, two fifths of all 38 * 2 / 3 = 25.3.
+        images = one_class(image_set("mnist", folder), 5, seed=0, scenario=Scenario(0.4, 0.2))
         unlabelled = class_of(torch.cat([images.training, images.held_out]))
         assert (len(unlabelled), unlabelled.count(5)) == (38, 30)
         assert len(images.held_out) == 2
         known = class_of(torch.cat([images.labelled, images.labelled_held_out]))
-        assert (known, images.known) == ([0, 0, 0, 0], (0,))
-        assert (len(images.labelled), len(images.labelled_held_out)) == (3, 1)
+        assert (known, images.known) == ([0] * 25, (0,))
+        assert (len(images.labelled), len(images.labelled_held_out)) == (24, 1)
         # The test set is what it is without.
         assert torch.equal(images.test, one_class(image_set("mnist", folder), 5, seed=0).test)
 
