@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from mednovelty.benchmarks.cell_files import (
     write_results,
 )
 from mednovelty.benchmarks.comparison import markdown, rows_of
-from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
+from mednovelty.benchmarks.plan import Plan, plan_named, plans
+from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
-from mednovelty.settings import checked, parse_assignments
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
@@ -155,7 +155,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
         plan.check_oracle(scores)
     folders = SetFolders(request.data)
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
-    settings = _settings(plan, benchmark, request, datasets, scores)
+    settings = settings_of_all(plan, benchmark, request, datasets, scores)
     asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
     tasks = []
     for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
@@ -193,48 +193,6 @@ def _task(
         folders.hashes_of(cell.dataset, other),
         folders.beside(other),
     )
-
-
-def _settings(
-    plan: Plan, benchmark: Any, request: BenchRequest, datasets: Sequence[str], methods: Iterable[str]
-) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return, by data set and method, the settings of each variant; all wrong ones are told at once."""
-    over = parse_assignments(request.assignments)
-    swept = sweep_of(request.sweep)
-    # Of a benchmark that says so: settings with which a method has nothing to do.
-    lacks = getattr(benchmark, "lacks", lambda method, settings: "")
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for each, name in itertools.product(datasets, methods):
-        variants = swept or plan.variants(name, oracle=request.oracle)
-        found[each, name] = {}
-        for variant in variants:
-            tree = plan.settings_for(each, name, over | variant if swept else over, {} if swept else variant)
-            why = lacks(name, checked(benchmark.Settings, tree, plan.name))
-            if why and not swept:
-                raise SettingsError(f"{name}: {why}")
-            if not why:
-                found[each, name][variant_words(variant)] = tree
-    return found
-
-
-def sweep_of(sweeps: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the settings of ``["labelled=0,0.05", "pollution=0,0.1"]``: all four pairs, in their order.
-
-    Raises:
-        SettingsError: One is no setting with values.
-    """
-    if not sweeps:
-        return []
-    grid: dict[str, list[Any]] = {}
-    for text in sweeps:
-        name, equals, values = text.partition("=")
-        name = name.strip()
-        if not equals or not name or "." in name or name in grid:
-            raise SettingsError(
-                f"--sweep {text!r}: write name=a,b with the name of a setting, each once: labelled=0,0.05"
-            )
-        grid[name] = [parse_assignments([f"{name}={value}"])[name] for value in _words(values, "--sweep")]
-    return [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
@@ -318,4 +276,4 @@ def _words(text: str, option: str) -> list[str]:
     return found
 
 
-__all__ = ["BenchRequest", "bench", "list_benchmarks", "sweep_of", "task_sha256", "tasks_of"]
+__all__ = ["BenchRequest", "bench", "list_benchmarks", "task_sha256", "tasks_of"]

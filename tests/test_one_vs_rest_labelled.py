@@ -8,7 +8,6 @@ import torch
 from image_folders import folder, image_sets, task_of  # noqa: F401 - fixtures among them
 from test_bench import bench, numbers
 
-from mednovelty.bench_command import sweep_of
 from mednovelty.benchmarks import one_vs_rest_labelled
 from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.benchmarks.one_class_images import Scale, one_class
@@ -19,6 +18,7 @@ from mednovelty.benchmarks.one_vs_rest_labelled import (
     exposed_tables,
     method_named,
 )
+from mednovelty.benchmarks.variants import sweep_of
 from mednovelty.errors import SettingsError
 from mednovelty.metrics import Ranking, auroc
 from mednovelty.seeds import generator

@@ -12,7 +12,8 @@ from test_bench import bench, numbers
 from mednovelty.benchmarks import ood
 from mednovelty.benchmarks.comparison import markdown
 from mednovelty.benchmarks.image_sets import image_set
-from mednovelty.benchmarks.ood import METRICS, OWN, labelled, split_of
+from mednovelty.benchmarks.ood import METRICS, OWN
+from mednovelty.benchmarks.ood_images import labelled, split_of
 from mednovelty.benchmarks.plan import plan_named
 from mednovelty.errors import SettingsError
 from mednovelty.metrics import Ranking
@@ -43,7 +44,7 @@ def test_both_conventions_by_hand():
 
 def test_a_class_that_is_left_out_is_not_trained_on(image_sets):  # noqa: F811
     images = image_set("fashion_mnist", image_sets / "fashion_mnist")
-    split, classes = split_of(images, 3, 0, settings_of(image_sets / "fashion_mnist"))
+    split, classes = split_of(images, 3, 0)
     assert len(split.training) + len(split.held_out) == 270
     assert split.novel.tolist() == (images.truth == 3).tolist()
     # Class k is bright in row 2 k; classes behind the one that is left out move up.
@@ -51,19 +52,19 @@ def test_a_class_that_is_left_out_is_not_trained_on(image_sets):  # noqa: F811
         bright = rows.view(-1, 28, 28).mean(2).argmax(1) // 2
         assert 3 not in bright
         assert torch.equal(labels, torch.where(bright > 3, bright - 1, bright))
-    whole, classes = split_of(images, None, 0, settings_of(image_sets / "fashion_mnist", test_images=7))
+    whole, classes = split_of(images, None, 0, test_images=7)
     assert (len(whole.training) + len(whole.held_out), len(whole.test), whole.novel.any()) == (300, 7, False)
     rows = labelled(whole, classes)
     assert torch.equal(rows.training[:, -1].long(), whole.training.view(-1, 28, 28).mean(2).argmax(1) // 2)
-    some, few = split_of(images, None, 0, settings_of(image_sets / "fashion_mnist", images=40))
+    some, few = split_of(images, None, 0, most=40)
     assert (len(some.training), len(some.held_out), len(few[0]), len(few[1])) == (38, 2, 38, 2)
     with pytest.raises(SettingsError, match="class 11 is not among those of the set: 0, 1, 2"):
-        split_of(images, 11, 0, settings_of(image_sets / "fashion_mnist"))
+        split_of(images, 11, 0)
 
 
 def test_pixels_are_compared_with_training_images(image_sets):  # noqa: F811
     sets = {name: image_set(name, image_sets / name) for name in ("fashion_mnist", "mnist")}
-    split, _ = split_of(sets["fashion_mnist"], None, 0, settings_of(image_sets / "fashion_mnist"))
+    split, _ = split_of(sets["fashion_mnist"], None, 0)
     strange = torch.from_numpy(sets["mnist"].test.reshape(100, 784) / 255).float()
     both = torch.cat([split.test, strange])
     nearest = torch.cdist(both, split.training).sort(1).values[:, :3].mean(1)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,7 +49,6 @@ from mednovelty.benchmarks.image_methods import (
 from mednovelty.benchmarks.image_sets import ImageSet, image_set
 from mednovelty.benchmarks.one_class_images import (
     OneClass,
-    Scenario,
     contrast_normalised,
     one_class,
     table_of,
@@ -61,16 +60,15 @@ from mednovelty.benchmarks.one_vs_rest_labelled import (
     by_known,
     by_outliers,
 )
+from mednovelty.benchmarks.one_vs_rest_settings import OneVsRestSettings
 from mednovelty.benchmarks.one_vs_rest_shallow import SHALLOW, Components
 from mednovelty.curve import TrainingRecord
 from mednovelty.devices import chosen
 from mednovelty.errors import SettingsError
-from mednovelty.methods.hypersphere import DeepSVDDMethod, DeepSVDDSettings
+from mednovelty.methods.hypersphere import DeepSVDDMethod
 from mednovelty.methods.hypersphere_model import Hypersphere
 from mednovelty.methods.hypersphere_pretraining import Pretrained, PretrainingMethod
-from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.plugins import plugin
-from mednovelty.schedule import TrainSettings
 from mednovelty.seeds import generator
 from mednovelty.train import train
 
@@ -79,83 +77,6 @@ BATCH = 1000
 
 SCORE = "score"
 """What the one score is called that each method of the thesis has."""
-
-
-@dataclass(frozen=True)
-class OneVsRestSettings:
-    """What the TOML file sets.
-
-    Args:
-        epochs: Of what is trained.
-        pretrain_epochs: Of the autoencoder, also of that before Deep SVDD; 0: Deep SVDD starts without.
-        learning_rate: Adam's, of both.
-        batch: Images a step, in both.
-        nu: Of the soft boundary; the better of 0.01 and 0.1 by the test set in the thesis.
-        warm_up: Its epochs with a radius of 0.
-        slope: Of the leaky ReLU.
-        images: At most as many training images; 0: all.
-        test_images: At most as many test images, the first; 0: all.
-        scaled: Whether the shallow methods see images between 0 and 1.
-        share: Of a batch, outliers, where a method is shown some.
-        filters: Of FCDD, in percent of the thesis'.
-        contrast: Whether images' contrast is normalised; else pixels are between 0 and 1 as they are.
-        labelled: Share of known anomalies in all training images, gamma_l.
-        pollution: Share of unknown anomalies in the unlabelled ones, gamma_p.
-        known_classes: How many classes known anomalies are of, k_l.
-        eta: Weight of labelled images, of Deep SAD and of hypersphere classification.
-        outliers: Image set that methods are shown; empty: the first of the protocol's that is at hand.
-        method_settings: Of other methods that are installed, replacing their own.
-    """
-
-    epochs: int
-    pretrain_epochs: int
-    learning_rate: float
-    batch: int
-    nu: float
-    warm_up: int
-    slope: float
-    images: int
-    test_images: int
-    scaled: bool
-    share: float
-    filters: int
-    contrast: bool
-    labelled: float
-    pollution: float
-    known_classes: int
-    eta: float
-    outliers: str
-    method_settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.scenario()
-
-    def scenario(self) -> Scenario:
-        """Return what anomalies there are in training."""
-        return Scenario(self.labelled, self.pollution, self.known_classes)
-
-    def settings(self, objective: Any = "one_class") -> DeepSVDDSettings:
-        """Return the settings of Deep SVDD."""
-        return DeepSVDDSettings(
-            objective=objective,
-            nu=self.nu,
-            warm_up=self.warm_up,
-            slope=self.slope,
-            pretrain_epochs=self.pretrain_epochs,
-            pretrain_output="sigmoid",
-        )
-
-    def training(self, epochs: int, fast: float) -> TrainSettings:
-        """Return a fixed number of epochs, the first share ``fast`` of them at the whole learning rate."""
-        return replace(
-            PAPER_TRAINING,
-            batch_size=self.batch,
-            learning_rate=self.learning_rate,
-            min_learning_rate=0.1 * self.learning_rate,
-            max_epochs=epochs,
-            patience=epochs + 1,
-            plateau_patience=max(1, round(fast * epochs)),
-        )
 
 
 class Run:

@@ -41,7 +41,6 @@ import torch
 from torch import Tensor
 
 from mednovelty.benchmarks.benchmark import Findings, Measured, Task
-from mednovelty.benchmarks.idx import flat
 from mednovelty.benchmarks.image_methods import (
     Split,
     Trained,
@@ -51,9 +50,9 @@ from mednovelty.benchmarks.image_methods import (
     scores_of,
     trained,
 )
-from mednovelty.benchmarks.image_sets import ImageSet, image_set
+from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.benchmarks.image_shapes import fitted
-from mednovelty.errors import ScanError, SettingsError
+from mednovelty.benchmarks.ood_images import labelled, split_of
 from mednovelty.methods.autoencoder import AEMethod
 from mednovelty.methods.autoencoder_settings import AutoencoderSettings
 from mednovelty.methods.hyperspherical import HypersphericalMethod, HypersphericalSettings
@@ -62,7 +61,6 @@ from mednovelty.metrics import Ranking, auroc, average_precision, fpr_at_healthy
 from mednovelty.neighbours.exact import ExactNeighbours
 from mednovelty.nn.augmentation import Augmentation
 from mednovelty.plugins import plugin
-from mednovelty.seeds import numpy_generator
 
 MODELS: dict[str, dict[str, Any]] = {
     "vae": {"coordinates": "cartesian"},
@@ -247,7 +245,8 @@ def _fitted(  # noqa: PLR0913 - what a training depends on, by which the last on
 ) -> Fitted:
     settings = OODSettings(**json.loads(words))
     images = image_set(dataset, folder)
-    split, labels = split_of(images, left_out, seed, settings)
+    most, tested = settings.images, settings.test_images
+    split, labels = split_of(images, left_out, seed, most=most, test_images=tested)
     if name == "pixels":
         return Fitted(split, name, seed, None, device)
     how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
@@ -260,48 +259,6 @@ def _fitted(  # noqa: PLR0913 - what a training depends on, by which the last on
     found = trained(method, seen, how, seed=seed, device=device)
     # What is compared with are images alone: no score is told a class.
     return Fitted(split, name, seed, replace(found, split=split), device)
-
-
-def split_of(
-    images: ImageSet, left_out: int | None, seed: int, settings: OODSettings
-) -> tuple[Split, tuple[Tensor, Tensor]]:
-    """Return images in distribution, and the classes of those trained on and of those held out, from 0.
-
-    Args:
-        images: Of the set.
-        left_out: The class that is not trained on, and novel; None: none is.
-        seed: Decides which images are held out, and which are left out if not all are used.
-        settings: Numbers of images are used.
-
-    Raises:
-        ScanError: There is nothing to train on.
-        SettingsError: There is no such class.
-    """
-    if not len(images.training):
-        raise ScanError(
-            "there are no images to train on; put them into a folder train", code="images.missing"
-        )
-    if left_out is not None and not ((images.labels == left_out).any() and (images.truth == left_out).any()):
-        raise SettingsError(
-            f"class {left_out} is not among those of the set: {', '.join(map(str, np.unique(images.truth)))}"
-        )
-    kept = np.arange(len(images.labels)) if left_out is None else np.flatnonzero(images.labels != left_out)
-    first = slice(settings.test_images or None)
-    novel = np.zeros(len(images.test), bool) if left_out is None else images.truth == left_out
-    normal, test = (torch.from_numpy(flat(some)) for some in (images.training[kept], images.test[first]))
-    split = Split.of(normal, test, novel[first], images.shape, seed, settings.images)
-    # The order in which they were split, once more.
-    order = numpy_generator(seed, "images").permutation(len(kept))[: settings.images or None]
-    classes = torch.from_numpy(np.unique(images.labels[kept], return_inverse=True)[1][order])
-    held = len(split.held_out)
-    return split, (classes[held:], classes[:held])
-
-
-def labelled(split: Split, labels: tuple[Tensor, Tensor]) -> Split:
-    """Return a split whose images to train on, and held out, end with the number of their class."""
-    rows = (split.training, split.held_out)
-    wide = [torch.cat([x, y[:, None].float()], dim=1) for x, y in zip(rows, labels, strict=True)]
-    return replace(split, training=wide[0], held_out=wide[1])
 
 
 @lru_cache(maxsize=1)
@@ -318,4 +275,4 @@ def _measured(scores: dict[str, np.ndarray], novel: np.ndarray) -> list[Measured
     return found
 
 
-__all__ = ["METRICS", "MODELS", "OWN", "OODSettings", "OutOfDistribution", "labelled", "split_of"]
+__all__ = ["METRICS", "MODELS", "OWN", "OODSettings", "OutOfDistribution"]
