@@ -23,7 +23,7 @@ from mednovelty.benchmarks.grid import run_cells
 from mednovelty.benchmarks.image_sets import file_hashes, found_folder, image_manifest, image_set
 from mednovelty.benchmarks.plan import plan_from, plan_named, plans
 from mednovelty.cli import app
-from mednovelty.errors import OutputError, ScanError, SettingsError, UnknownPluginError
+from mednovelty.errors import OutputError, ScanError, SettingsError, StoppedError, UnknownPluginError
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import checked
 
@@ -172,6 +172,18 @@ class TestGrid:
         told = json.loads((out / "run.json").read_text())
         assert told["exit_code"] == 6
         assert len(told["failures"]) == 2
+
+    def test_who_stops_a_cell_stops_the_grid(self, toy, tmp_path, monkeypatch):
+        from toy_benchmark import Toy
+
+        def stopped(self, task, settings):
+            raise StoppedError("stopped by SIGTERM")
+
+        monkeypatch.setattr(Toy, "run", stopped)
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 1, "-o", tmp_path / "out")
+        result = CliRunner().invoke(app, ["bench", *map(str, words), "--workers", "0"], env=ENVIRONMENT)
+        assert result.exit_code in (130, 143)
+        assert "failed" not in result.stderr
 
     def test_workers_change_nothing(self, toy, tmp_path):
         outs = []
