@@ -103,6 +103,13 @@ class TestScenario:
         assert len(set(classes)) == 10
         assert (images.known, len(images.labelled), len(images.labelled_held_out)) == ((), 0, 0)
 
+    def test_what_is_unlabelled_does_not_depend_on_labels(self, folder):  # noqa: F811
+        images = image_set("mnist", folder)
+        one, other = (one_class(images, 5, seed=2, scenario=Scenario(share, 0.3)) for share in (0, 0.3))
+        assert torch.equal(one.training, other.training)
+        assert torch.equal(one.held_out, other.held_out)
+        assert len(other.labelled) > len(one.labelled) == 0
+
     def test_no_image_is_known_and_unknown(self, folder):  # noqa: F811
         scenario = Scenario(0.45, 0.7, known_classes=4)
         images = one_class(image_set("mnist", folder), 5, seed=3, scenario=scenario)

@@ -190,18 +190,18 @@ def _anomalies(
     wanted = round(scenario.labelled / (1 - scenario.labelled) * (n + unknown))
     known = known_among(others, scenario.known_classes, seed, label) if scenario.labelled else ()
     pool = random.permutation(np.flatnonzero(images.labels != label))
-    of_known = np.isin(images.labels[pool], known)
     count = max(wanted, 1) if known else 0
-    labelled = pool[of_known][:count]
-    # What is known is not unknown as well.
-    rest = pool[~np.isin(pool, labelled)]
-    if len(labelled) < count or len(rest) < unknown:
+    # What is unlabelled does not depend on what is labelled, and no image is both.
+    rest = pool[unknown:]
+    of_known = np.isin(images.labels[rest], known)
+    labelled = rest[of_known][:count]
+    if len(labelled) < count or len(pool) < unknown:
         raise SettingsError(
             f"labelled={scenario.labelled:g}, pollution={scenario.pollution:g}: ask for {count} images of "
             f"classes {', '.join(map(str, known)) or 'none'} and {unknown} of any other, beside {n} normal "
-            f"ones; there are {int(of_known.sum())} and {len(rest)}"
+            f"ones; there are {int(of_known.sum())} and {len(pool)}"
         )
-    parts = (torch.from_numpy(flat(images.training[part])) for part in (labelled, rest[:unknown]))
+    parts = (torch.from_numpy(flat(images.training[part])) for part in (labelled, pool[:unknown]))
     first, second = parts
     return known, first, second
 
