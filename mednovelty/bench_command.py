@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from mednovelty.benchmarks.cell_files import (
     write_results,
 )
 from mednovelty.benchmarks.comparison import markdown, rows_of
-from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
+from mednovelty.benchmarks.plan import Plan, plan_named, plans
+from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
-from mednovelty.settings import checked, parse_assignments
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
@@ -54,6 +54,7 @@ class BenchRequest:
     threads: int | None = None
     device: str = "cpu"
     oracle: bool = False
+    sweep: Sequence[str] = ()
     as_json: bool = False
 
 
@@ -98,8 +99,12 @@ def bench(request: BenchRequest) -> int:
     plan, dataset = plan_named(request.name)
     if request.resume and request.overwrite:
         raise SettingsError("--resume keeps what is there and --overwrite does not; give one of the two")
+    if request.sweep and request.oracle:
+        raise SettingsError("--sweep tells every row and --oracle the best one; give one of the two")
     if dataset is not None and request.datasets is not None:
         raise SettingsError(f"--datasets: {request.name!r} names the data set already; give one of the two")
+    named = (request.datasets, "--datasets"), (request.classes, "--classes")
+    plan = plan.opened(*([] if text is None else _words(text, option) for text, option in named))
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
     begin(out, resume=request.resume, overwrite=request.overwrite)
@@ -110,11 +115,11 @@ def bench(request: BenchRequest) -> int:
     failures = _run(waiting, out, request.workers)
     records = [record for task in tasks if (record := done(out, task)) is not None]
     facts = _facts(plan, request, records, failures)
-    _write(out, plan, records, failures, facts, request.oracle, notes)
+    _write(out, plan, records, failures, facts, request, notes)
     if request.as_json:
         console.print_json(facts)
     elif records:
-        print(printable(markdown(plan, records, oracle=request.oracle, notes=notes), keep="\n"))
+        print(printable((out / "results.md").read_text(encoding="utf-8"), keep="\n"))
     for name, message in failures:
         log.error("failed: %s: %s", name, message)
     log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
@@ -149,46 +154,45 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     if request.oracle:
         plan.check_oracle(scores)
     folders = SetFolders(request.data)
-    scores = {
-        name: found for name, found in scores.items() if folders.has_beside(plan, name, request.methods)
-    }
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
-    settings = _settings(plan, benchmark, request, datasets, scores)
-    tasks = [
-        Task(
-            plan.name,
-            Cell(each, label, seed, name, variant),
-            tree,
-            scores[name],
-            folders.of(each),
-            request.device,
-            request.threads or 1,
-            folders.hashes_of(each, plan.beside.get(name)),
-            folders.beside(plan.beside.get(name)),
-        )
-        for each in datasets
-        for label in classes
-        for seed in seeds
-        for name in scores
-        for variant, tree in settings[each, name].items()
-    ]
+    settings = settings_of_all(plan, benchmark, request, datasets, scores)
+    asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
+    tasks = []
+    for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
+        for variant, tree in settings[each, name].items():
+            cell = Cell(each, label, seed, name, variant)
+            if plan.outside and each == label:
+                continue
+            if folders.possible(plan, cell, tree, asked=asked_by_name):
+                tasks.append(_task(plan, request, cell, tree, scores[name], folders))
+    if not tasks:
+        raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
+                            f"{', '.join(datasets)}; see the warnings, and give --data")  # fmt: skip
     if plan.train_once:  # What is trained is kept for the next cell.
         tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
     return tasks, folders.notes
 
 
-def _settings(
-    plan: Plan, benchmark: Any, request: BenchRequest, datasets: Sequence[str], methods: Iterable[str]
-) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return, by data set and method, the settings of each variant; all wrong ones are told at once."""
-    over = parse_assignments(request.assignments)
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for each, name in itertools.product(datasets, methods):
-        for variant in plan.variants(name, oracle=request.oracle):
-            tree = plan.settings_for(each, name, over, variant)
-            checked(benchmark.Settings, tree, plan.name)
-            found.setdefault((each, name), {})[variant_words(variant)] = tree
-    return found
+def _task(
+    plan: Plan,
+    request: BenchRequest,
+    cell: Cell,
+    tree: Mapping[str, Any],
+    scores: tuple[str, ...],
+    folders: Any,
+) -> Task:
+    other = folders.beside_of(plan, cell, tree)
+    return Task(
+        plan.name,
+        cell,
+        tree,
+        scores,
+        folders.of(cell.dataset),
+        request.device,
+        request.threads or 1,
+        folders.hashes_of(cell.dataset, other),
+        folders.beside(other),
+    )
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
@@ -223,7 +227,7 @@ def _facts(
             "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
                         for label, entry in row.entries.items()},
         }
-        for row in rows_of(plan, records)
+        for row in rows_of(plan, records, swept=bool(request.sweep))
     ]  # fmt: skip
     return {
         "benchmark": plan.name,
@@ -250,13 +254,14 @@ def _write(  # noqa: PLR0913 - what is told, and where
     records: Sequence[Record],
     failures: Sequence[tuple[str, str]],
     facts: Mapping[str, Any],
-    oracle: bool,
+    request: BenchRequest,
     notes: Sequence[str],
 ) -> None:
     write_results(out, records)
     write_failures(out, failures)
     write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
-    write_text_atomic(out / "results.md", markdown(plan, records, oracle=oracle, notes=notes))
+    text = markdown(plan, records, oracle=request.oracle, notes=notes, swept=bool(request.sweep))
+    write_text_atomic(out / "results.md", text)
 
 
 def _words(text: str, option: str) -> list[str]:

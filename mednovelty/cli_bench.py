@@ -27,15 +27,23 @@ def bench(
     ] = None,
     methods: Annotated[str, typer.Option("--methods", help="a,b; groups, or all of the protocol.")] = "all",
     scores: Annotated[str, typer.Option("--scores", help="Names or groups, a,b, or all.")] = "all",
-    classes: Annotated[str | None, typer.Option("--classes", help="a,b; default: all.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", "--ood", help="a,b; default: all. Of ood: what is out of distribution."),
+    ] = None,
     datasets: Annotated[
-        str | None, typer.Option("--datasets", help="a,b; default: the protocol's first.")
+        str | None,
+        typer.Option("--datasets", "--in", help="a,b; default: the protocol's first. In distribution."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Trainings a class; default: the protocol's.")
     ] = None,
     first_seed: Annotated[int, typer.Option("--first-seed", help="The others follow it.")] = 0,
     assignments: Set = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", help="name=a,b: a setting with each value, a row each; repeatable."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Run what is not done yet.")] = False,
     overwrite: Overwrite = False,
     workers: Annotated[
@@ -67,6 +75,7 @@ def bench(
         seeds=seeds,
         first_seed=first_seed,
         assignments=assignments or (),
+        sweep=sweep or (),
         resume=resume,
         overwrite=overwrite,
         workers=workers,

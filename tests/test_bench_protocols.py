@@ -26,7 +26,11 @@ CUT_DOWN = {
     "miso": ["--methods", "ae,vae,ae_con,pca", "--set", "epochs=1", "--set", "latent=4"],
     "simo": ["--methods", "ae,aae,ae_res", "--datasets", "mnist,cifar10", "--set", "epochs=1"],
     "leave-one-class-out": ["--methods", "log_c,scalings", "--set", "epochs=1"],
-    "one-vs-rest": ["--oracle", "--set", "epochs=1", "--set", "pretrain_epochs=1", "--set", "filters=5"],
+    "one-vs-rest": [
+        *("--oracle", "--datasets", "fashion_mnist"),
+        *("--set", "epochs=1", "--set", "pretrain_epochs=1", "--set", "filters=5"),
+    ],
+    "ood": ["--in", "fashion_mnist", "--set", "epochs=1", "--set", "network=dense", "--set", "latent=8"],
     "mnist-c": ["--set", "epochs=1", "--set", "images=60", "--set", "explained=5"],
 }
 
@@ -47,7 +51,7 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("name", CUT_DOWN)
 def test_two_workers_give_the_bits_of_one(image_sets, tmp_path, name):  # noqa: F811
-    classes = "scale,stripe" if name == "mnist-c" else "1,3"
+    classes = {"mnist-c": "scale,stripe", "ood": "mnist,3"}.get(name, "1,3")
     outs = []
     for workers in (1, 2):
         outs.append(tmp_path / f"out{workers}")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from image_folders import folder, write_cifar  # noqa: F401 - a fixture among them
 
-from mednovelty.benchmarks.cifar import RECORD_BYTES, TEST, TRAINING, grey_images
+from mednovelty.benchmarks.cifar import RECORD_BYTES, TEST, TRAINING, labelled_colours
 from mednovelty.benchmarks.fcdd_images import (
     RATE_LEFT,
     ExposedFCDD,
@@ -21,54 +21,27 @@ from mednovelty.schedule import learning_rate
 from mednovelty.seeds import generator
 
 
-def record(label, colours):
-    """Return the bytes of one image: ``(3, 32, 32)`` colours after a label."""
-    return bytes([label]) + np.asarray(colours, np.uint8).tobytes()
-
-
 @pytest.fixture
 def cifar(tmp_path):
     """Outliers: waves of any direction, four images a file."""
     return write_cifar(tmp_path / "cifar", a_file=4)
 
 
-def test_grey_is_a_mixture_of_colours_in_their_place(tmp_path):
-    colours = np.zeros((3, 32, 32), np.uint8)
-    colours[0, 5, 7], colours[1, 5, 7], colours[2, 30, 1] = 100, 50, 200
-    (tmp_path / "a.bin").write_bytes(record(9, colours) + record(1, colours + 10))
-    found = grey_images(tmp_path, ["a.bin"], 32).view(2, 32, 32)
-    # 0.299 * 100 + 0.587 * 50 = 59.25; 0.114 * 200 = 22.8
-    assert found[0, 5, 7].item() == pytest.approx(59.25 / 255)
-    assert found[0, 30, 1].item() == pytest.approx(22.8 / 255)
-    assert found[0].count_nonzero() == 2
-    torch.testing.assert_close(found[1], found[0] + 10 / 255)
-
-
-def test_images_are_made_smaller_where_they_are(tmp_path):
-    colours = np.full((3, 32, 32), 40, np.uint8)
-    colours[:, :8, 16:] = 200
-    (tmp_path / "a.bin").write_bytes(record(0, colours))
-    small = grey_images(tmp_path, ["a.bin"], 28).view(28, 28)
-    # The bright corner ends at row 7 and begins at column 14 now; beside the edges nothing is mixed.
-    torch.testing.assert_close(small[:6, 15:], torch.full((6, 13), 200 / 255))
-    torch.testing.assert_close(small[8:], torch.full((20, 28), 40 / 255))
-    torch.testing.assert_close(small[:, :13], torch.full((28, 13), 40 / 255))
-
-
 def test_files_are_read_one_after_the_other(cifar):
-    together, apart = grey_images(cifar, TRAINING, 28), [grey_images(cifar, [n], 28) for n in TRAINING]
-    assert together.shape == (20, 784)
-    torch.testing.assert_close(together, torch.cat(apart))
+    images, labels = labelled_colours(cifar, "training")
+    assert (images.shape, labels.tolist()) == ((20, 3, 32, 32), [0, 1, 2, 3] * 5)
+    raw = np.frombuffer((cifar / TRAINING[3]).read_bytes(), np.uint8).reshape(4, RECORD_BYTES)
+    np.testing.assert_array_equal(images[12:16].reshape(4, -1), raw[:, 1:])
 
 
 def test_what_is_no_file_of_images_is_refused(tmp_path):
     with pytest.raises(ScanError, match=r"test_batch.bin: not in ") as missing:
-        grey_images(tmp_path, TEST, 28)
+        labelled_colours(tmp_path, "test")
     assert missing.value.code == "cifar.missing"
     for raw in (b"", bytes(RECORD_BYTES - 1), bytes(RECORD_BYTES + 1)):
-        (tmp_path / "a.bin").write_bytes(raw)
-        with pytest.raises(ScanError, match=f"a.bin: {len(raw)} bytes are no whole number") as size:
-            grey_images(tmp_path, ["a.bin"], 28)
+        (tmp_path / TEST[0]).write_bytes(raw)
+        with pytest.raises(ScanError, match=f"{TEST[0]}: {len(raw)} bytes are no whole number") as size:
+            labelled_colours(tmp_path, "test")
         assert size.value.code == "cifar.size"
 
 
@@ -92,7 +65,7 @@ class Exposed:
         self.normals, strange = torch.zeros(300, 1, 28, 28), torch.zeros(outliers, 1, 28, 28)
         self.normals[..., 4:24, 4:10] = 0.25
         strange[:, :, 4:10, 4:24] = torch.linspace(0.1, 1, outliers).view(-1, 1, 1, 1)
-        settings = ExposureSettings(filters=3, share=share).settings()
+        settings = ExposureSettings(filters=3, share=share).settings((1, 28, 28))
         self.method = ExposedFCDD(settings, Scale.of(self.normals.flatten(1)), strange.flatten(1))
         self.model = self.method.build((1, 28, 28))
         self.method.start(self.model, None, generator(0, "start"))
@@ -140,10 +113,13 @@ def test_held_out_images_are_neither_moved_nor_replaced():
 
 def test_the_network_and_the_rate():
     options = ExposureSettings(epochs=4, learning_rate=1e-2)
-    model = ExposedFCDD(options.settings(), Scale(0, 1), torch.zeros(1, 784)).build((1, 28, 28))
+    model = ExposedFCDD(options.settings((1, 28, 28)), Scale(0, 1), torch.zeros(1, 784)).build((1, 28, 28))
     # Appendix B.2: 413,441 weights, a map of 7 x 7.
     assert sum(p.numel() for p in model.parameters()) == 413_441
     assert model.network.sides == (7, 7)
+    # In colour, of 32 pixels: 1,185,281.
+    large = ExposedFCDD(options.settings((3, 32, 32)), Scale(0, 1), torch.zeros(1, 3072)).build((3, 32, 32))
+    assert sum(p.numel() for p in large.parameters()) == 1_185_281
     rates = [learning_rate([1.0] * n, options.training()) for n in (1, 2, 5)]
     assert rates == pytest.approx([1e-2, 1e-2 * RATE_LEFT**0.25, 1e-2 * RATE_LEFT])
 

@@ -107,11 +107,11 @@ def defect_class(root: Path, name: str, side: int, most: int = 0) -> DefectClass
     ]
     test, truth = [], []
     for kind, path in tested:
-        colours = read_colours(path)
+        colours = _colours(path)
         test.append(resized(colours, side))
         truth.append(_truth(root / name / "ground_truth" / kind, path, colours.shape[:2], kind))
     return DefectClass(
-        np.stack([resized(read_colours(path), side) for path in training]), np.stack(test), tuple(truth)
+        np.stack([resized(_colours(path), side) for path in training]), np.stack(test), tuple(truth)
     )
 
 
@@ -121,6 +121,11 @@ def resized(colours: np.ndarray, side: int) -> np.ndarray:
 
     made = Image.fromarray(colours).resize((side, side), Image.Resampling.BILINEAR)
     return np.moveaxis(np.asarray(made), -1, 0)
+
+
+def _colours(path: Path) -> np.ndarray:
+    """Return the first picture of a file, ``(H, W, 3)`` uint8."""
+    return np.ascontiguousarray(np.moveaxis(read_colours(path)[0], 0, -1))
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -140,7 +145,7 @@ def _truth(masks: Path, picture: Path, size: tuple[int, ...], kind: str) -> np.n
             "count as none",
             code="masks.missing",
         )
-    marked = read_colours(path).max(-1) > 0
+    marked = _colours(path).max(-1) > 0
     if marked.shape != size:
         raise ScanError(f"{shown(path)}: {marked.shape} pixels, its picture has {size}", code="masks.size")
     return marked

@@ -1,24 +1,24 @@
 """FCDD with outlier exposure, of images: one class is normal, another set has the outliers.
 
-Ruff 2021, section 3.1.2. The network has seen images of the normal class, and grey images of another set as
-outliers: each image of a batch is replaced by one of them with a probability of .5, anew in each epoch. The
-thesis takes CIFAR-100; here they are the training images of CIFAR-10, which has no clothes either, made as
-small as Fashion-MNIST's. Images are cropped after a margin of two pixels was added, and mirrored, at random;
-then normalised as ``one_class_images`` says. The loss is that of images, Eq. (3.1).
+Ruff 2021, section 3.1.2. The network has seen images of the normal class, and images of another set, made as
+large and as colourful, as outliers: each image of a batch is replaced by one of them with a probability of
+.5, anew in each epoch. The thesis takes CIFAR-100; where that is not at hand, the training images of CIFAR-10
+stand in for it on Fashion-MNIST: they show no clothes either. Images are cropped after a margin of two pixels
+was added, and mirrored, at random; then normalised as ``one_class_images`` says. The loss is that
+of images, Eq. (3.1).
 
 The thesis trains by stochastic gradients with momentum at 1e-2, which falls by 2 % an epoch, for 400 epochs,
 and keeps the last. Here it is Adam, whose rate falls evenly on a logarithmic scale to a hundredth; the epoch
 is chosen by the loss of held-out normals and held-out outliers: no anomaly of the test is looked at.
 
-``outliers_auroc``: of held-out normals against CIFAR-10's test images, which says whether the network has
-learnt what it was taught. ``one_vs_rest`` runs it.
+``outliers_auroc``: of held-out normals against the other set's test images, which says whether the network
+has learnt what it was taught. ``one_vs_rest`` runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,16 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from mednovelty.batch import Batch
-from mednovelty.benchmarks.cifar import TEST, TRAINING, grey_images
+from mednovelty.benchmarks.image_sets import ImageSet
+from mednovelty.benchmarks.image_shapes import fitted
 from mednovelty.benchmarks.one_class_images import OneClass, Scale, table_of
 from mednovelty.devices import chosen
-from mednovelty.errors import SettingsError
 from mednovelty.methods.fcdd import FCDDMethod, FCDDSettings
 from mednovelty.methods.fcdd_model import FCDDModel
 from mednovelty.methods.fcdd_scores import FCDDScore
 from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.metrics import Ranking, auroc
+from mednovelty.nn.fully_convolutional import filters_of, layout_for
 from mednovelty.schedule import TrainSettings
 from mednovelty.seeds import numpy_generator
 from mednovelty.train import train
@@ -44,6 +45,8 @@ MARGIN_PX = 2
 RATE_LEFT = 0.01
 """Share of the learning rate after the last epoch."""
 BATCH = 250
+TOLD = 1000
+"""Outliers, at most, of which is told how well they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,11 @@ class ExposureSettings:
     filters: int = 100
     device: str = "cpu"
 
-    def settings(self) -> FCDDSettings:
-        """Return those of FCDD."""
-        width = max(128 * self.filters // 100, 1)
-        return FCDDSettings(network="cnn28", filters=(width, width), anomalies="none", share=self.share)
+    def settings(self, shape: Sequence[int]) -> FCDDSettings:
+        """Return those of FCDD, for images ``(C, rows, columns)``."""
+        network: Any = layout_for(shape[1:])
+        widths = tuple(max(width * self.filters // 100, 1) for width in filters_of(network))
+        return FCDDSettings(network=network, filters=widths, anomalies="none", share=self.share)
 
     def training(self) -> TrainSettings:
         """Return a fixed number of epochs, each at a lower rate than the one before."""
@@ -157,7 +161,7 @@ def trained(
     unseen, seen = outliers[order[:held]], outliers[order[max(held, len(order) // 20) :]]
     labels = torch.tensor([1.0] * held + [-1.0] * len(unseen))[:, None]
     rows = torch.cat([torch.cat([images.held_out, unseen]), labels], dim=1)
-    method = ExposedFCDD(options.settings(), images.scale, seen.to(device))
+    method = ExposedFCDD(options.settings(images.shape), images.scale, seen.to(device))
     model = method.build(images.shape).to(device)
     tables = table_of(images.training, images.shape), table_of(rows, (rows.shape[1],))
     record = train(method, model, *tables, options.training(), seed=options.seed)
@@ -174,30 +178,39 @@ def scores_of(model: FCDDModel, images: Tensor, scale: Scale) -> np.ndarray:
 
 
 def exposed_scores(
-    images: OneClass, cifar: Path, options: ExposureSettings
+    images: OneClass, outliers: ImageSet, options: ExposureSettings
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Train on one class, and return ``(m,)`` scores of the test images, and what else there is to tell.
 
     Args:
-        images: Of the class; grey.
-        cifar: Folder of CIFAR-10.
+        images: Of the class.
+        outliers: Another set; its training images are shown, its test images only tell how that went.
         options: How to train.
-
-    Raises:
-        SettingsError: The images are in colour: then outliers of CIFAR-10 are not another set.
     """
-    if images.shape[0] != 1:
-        raise SettingsError(
-            "fcdd: outliers are grey images of cifar10, for sets of grey images; outliers in colour, of "
-            "another set than cifar10, are not at hand"
-        )
-    side = images.shape[-1]
-    model, told = trained(images, grey_images(cifar, TRAINING, side), options)
+    model, told = trained(images, fitted(shown(outliers), images.shape), options)
     normals = scores_of(model, images.held_out, images.scale)
-    strange = scores_of(model, grey_images(cifar, TEST, side)[:1000], images.scale)
+    strange = scores_of(model, fitted(outliers.test[:TOLD], images.shape), images.scale)
+    return scores_of(model, images.test, images.scale), told | told_apart(normals, strange)
+
+
+def shown(outliers: ImageSet) -> np.ndarray:
+    """Return the images of a set that are outliers in training: of a set without such, those to test on."""
+    return outliers.training if len(outliers.training) else outliers.test
+
+
+def told_apart(normals: np.ndarray, strange: np.ndarray) -> dict[str, float]:
+    """Return the AUROC of outliers against held-out normals, by the scores of both."""
     mixed = np.concatenate([normals, strange])
-    told["outliers_auroc"] = auroc(Ranking.of(mixed, np.arange(len(mixed)) >= len(normals)))
-    return scores_of(model, images.test, images.scale), told
+    return {"outliers_auroc": auroc(Ranking.of(mixed, np.arange(len(mixed)) >= len(normals)))}
 
 
-__all__ = ["ExposedFCDD", "ExposureSettings", "exposed_scores", "scores_of", "shifted", "trained"]
+__all__ = [
+    "ExposedFCDD",
+    "ExposureSettings",
+    "exposed_scores",
+    "scores_of",
+    "shifted",
+    "shown",
+    "told_apart",
+    "trained",
+]

@@ -23,7 +23,7 @@ from typing import Any
 
 from mednovelty.benchmarks.benchmark import Cell, Task
 from mednovelty.benchmarks.cell_files import write_cell
-from mednovelty.errors import failure_message
+from mednovelty.errors import StoppedError, failure_message
 from mednovelty.plugins import plugin
 from mednovelty.settings import checked
 
@@ -68,7 +68,11 @@ def run_cells(tasks: Sequence[Task], out: Path, *, workers: int, told: Told) -> 
 
 
 def attempt(task: Task, out: Path) -> Outcome:
-    """Run one cell in this process, and write its record; whatever it raises is its failure."""
+    """Run one cell in this process, and write its record; whatever it raises is its failure.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM.
+    """
     import torch
 
     from mednovelty.devices import chosen
@@ -85,6 +89,8 @@ def attempt(task: Task, out: Path) -> Outcome:
             torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {task.threads} threads"
         )
         write_cell(out, task, findings, words, time.perf_counter() - started)
+    except StoppedError:  # Who stops a cell stops the grid.
+        raise
     except Exception as error:
         log.debug("%s", task.cell.name, exc_info=error)
         return Outcome(task.cell, failure_message(error, task.cell.name), time.perf_counter() - started)

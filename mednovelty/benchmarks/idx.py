@@ -78,7 +78,7 @@ def labelled_images(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def flat(images: np.ndarray) -> np.ndarray:
     """Return ``(n, D)`` float32 between 0 and 1 of ``(n, ...)`` images of 8 bits."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return images.reshape(len(images), math.prod(images.shape[1:])).astype(np.float32) / 255
 
 
 def _read(stream: BinaryIO, name: str, largest_bytes: int) -> np.ndarray:

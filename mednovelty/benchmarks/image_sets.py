@@ -13,10 +13,12 @@ A manifest a set, ``manifests/<name>.toml``:
 
     [files]
     root = "$MEDNOVELTY_DATA/images/mnist"   # where it is looked for when no folder is given
-    format = "idx"                           # or cifar
+    format = "idx"                           # or cifar, cifar100, pictures
 
     [checksums]                              # sha256 by file, of the content, whether it is gzipped or not
-    "train-images-idx3-ubyte" = "..."
+    "train-images-idx3-ubyte" = "..."        # empty where nobody has noted it
+
+A set of pictures, ``picture_sets``, needs no manifest: any folder of them under its name is one.
 
 Nothing is downloaded. Files that are not what was published are read all the same, with a warning, and told
 in the results: made-up ones are what tests use.
@@ -31,20 +33,23 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from mednovelty.benchmarks.cifar import labelled_colours
+from mednovelty.benchmarks.cifar import LAYOUTS, labelled_colours
 from mednovelty.benchmarks.idx import labelled_images
+from mednovelty.benchmarks.picture_sets import has_pictures, picture_set, pictures_sha256
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.settings import overlaid, read_toml
 
 log = logging.getLogger("mednovelty")
 MANIFESTS = Path(__file__).with_name("manifests")
 LARGEST_BYTES = 1 << 30
+PICTURES = "pictures"
 BLOCK_BYTES = 1 << 20
 
 
@@ -92,12 +97,30 @@ def image_manifest(name: str) -> ImageManifest:
     """
     path = MANIFESTS / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in MANIFESTS.glob("*.toml")))
-        raise SettingsError(f"no image set is called {name!r}; known: {known}")
+        raise SettingsError(f"no image set is called {name!r}; known: {', '.join(known_sets())}")
     head = dict.fromkeys(("name", "source", "licence", "citation", "fetch"), "")
     base = {"dataset": head, "files": {"root": "", "format": ""}, "checksums": {}}
     tree = overlaid(base, read_toml(path), path.name)
     return ImageManifest(**tree["dataset"], **tree["files"], checksums=tree["checksums"])
+
+
+def known_sets() -> list[str]:
+    """Return the names of the sets that have a manifest, sorted."""
+    return sorted(path.stem for path in MANIFESTS.glob("*.toml"))
+
+
+def manifest_or_folder(name: str) -> ImageManifest:
+    """Return the manifest of an image set; of one that has none, that of a folder of pictures."""
+    if name in known_sets():
+        return image_manifest(name)
+    near = get_close_matches(name, known_sets(), n=1)
+    fetch = (
+        f"no image set is called {name!r}; "
+        + (f"did you mean {near[0]!r}? Else " if near else f"known: {', '.join(known_sets())}. Else ")
+        + f"put pictures into a folder named {name}, those to train on in {name}/train."
+    )
+    words = ("not known here",) * 3
+    return ImageManifest(name, *words, fetch, f"$MEDNOVELTY_DATA/images/{name}", PICTURES, {})
 
 
 def found_folder(name: str, data: Path | None) -> Path:
@@ -110,14 +133,21 @@ def found_folder(name: str, data: Path | None) -> Path:
     Raises:
         ScanError: It is not there: what to fetch, and where to put it; code ``images.missing``.
     """
-    manifest = image_manifest(name)
-    places = [data / name, data / name.replace("_", "-"), data] if data is not None else _rooted(manifest)
+    manifest = manifest_or_folder(name)
+    places = [data / name, data / name.replace("_", "-")] if data is not None else _rooted(manifest)
+    # A folder of pictures may be full of other sets: it is one by its name alone.
+    if data is not None and (manifest.format != PICTURES or data.name.replace("-", "_") == name):
+        places.append(data)
     for place in places:
-        if all(_file(place, file) is not None for file in manifest.checksums):
+        if manifest.format == PICTURES:
+            if has_pictures(place):
+                return place
+        elif all(_file(place, file) is not None for file in manifest.checksums):
             return place
     looked = ", ".join(str(place) for place in places) or "nowhere: give --data, or set MEDNOVELTY_DATA"
+    files = f"{', '.join(manifest.checksums)} (or with .gz) are not all in one folder"
     raise ScanError(
-        f"{name}: {', '.join(manifest.checksums)} (or with .gz) are not all in one folder; "
+        f"{name}: {'there is no folder of its pictures' if manifest.format == PICTURES else files}; "
         f"looked in: {looked}. Nothing is downloaded: {manifest.fetch} Licence: {manifest.licence}. "
         f"Source: {manifest.source}",
         code="images.missing",
@@ -130,9 +160,11 @@ def file_hashes(name: str, folder: Path) -> dict[str, str]:
     Raises:
         ScanError: One is damaged; code ``images.damaged``.
     """
-    manifest = image_manifest(name)
+    manifest = manifest_or_folder(name)
+    if manifest.format == PICTURES:
+        return {PICTURES: pictures_sha256(folder)}
     found = {file: _content_sha256(cast(Path, _file(folder, file))) for file in manifest.checksums}
-    other = [file for file, sha256 in found.items() if sha256 != manifest.checksums[file]]
+    other = [file for file, sha256 in found.items() if manifest.checksums[file] not in ("", sha256)]
     if other:
         log.warning("%s: %s in %s: not what was published; results are told to be of other images",
                     name, ", ".join(other), folder)  # fmt: skip
@@ -140,19 +172,30 @@ def file_hashes(name: str, folder: Path) -> dict[str, str]:
 
 
 def as_published(name: str, hashes: Mapping[str, str]) -> bool:
-    """Return whether files with these hashes are those that were published."""
-    return dict(image_manifest(name).checksums) == dict(hashes)
+    """Return whether files with these hashes are those that were published, as far as that is known."""
+    known = manifest_or_folder(name).checksums
+    return all(sha256 in ("", hashes.get(file)) for file, sha256 in known.items())
 
 
 @lru_cache(maxsize=2)
-def image_set(name: str, folder: Path) -> ImageSet:
+def image_set(name: str, folder: Path, sides: tuple[int, int] | None = None) -> ImageSet:
     """Return the images of a set; the last two are kept, since one cell after the other asks for them.
 
+    Args:
+        name: Of the set.
+        folder: Where it is.
+        sides: Rows and columns that pictures of any size are brought to; other sets are as they are.
+
     Raises:
-        ScanError: A file is missing or damaged; see ``idx`` and ``cifar``.
+        ScanError: A file is missing or damaged; see ``idx``, ``cifar`` and ``picture_sets``.
     """
-    if image_manifest(name).format == "cifar":
-        return ImageSet(*labelled_colours(folder, "training"), *labelled_colours(folder, "test"))
+    form = manifest_or_folder(name).format
+    if form == PICTURES:
+        return ImageSet(*picture_set(folder, sides))
+    if form in LAYOUTS:
+        layout = LAYOUTS[form]
+        parts = (labelled_colours(folder, split, layout) for split in ("training", "test"))
+        return ImageSet(*(array for part in parts for array in part))
     training, labels = labelled_images(folder, "train")
     test, truth = labelled_images(folder, "t10k")
     return ImageSet(training[:, None], labels, test[:, None], truth)
@@ -190,4 +233,6 @@ __all__ = [
     "found_folder",
     "image_manifest",
     "image_set",
+    "known_sets",
+    "manifest_or_folder",
 ]

@@ -1,9 +1,21 @@
-"""One class is normal, the nine others are novel: the methods of Tables 2.1 and 3.1 of the thesis.
+"""One class is normal, the nine others are novel: the methods of Tables 2.1, 2.4 and 3.1 of the thesis.
 
 Ruff 2021, sections 2.2.4 and 3.1.2; official training and test images, normalised as ``one_class_images``
 says. ``one_class`` and ``soft_boundary`` are Deep SVDD, ``ae`` is the autoencoder that both start from, by
-its reconstruction error; the shallow ones, and what they see, are told in ``one_vs_rest_shallow``; ``fcdd``,
-which is shown outliers, in ``fcdd_images``. Other methods that are installed see what the networks see.
+its reconstruction error; the shallow ones, and what they see, are told in ``one_vs_rest_shallow``; those
+that learn from anomalies in ``one_vs_rest_labelled``, ``fcdd``, which is shown outliers, in ``fcdd_images``.
+Other methods that are installed see what the networks see.
+
+Deep SAD's scenarios, section 2.3.4, are the settings ``labelled``, ``pollution`` and ``known_classes``, see
+``one_class_images``, with ``contrast=false`` for all methods:
+
+    bench one-vs-rest --methods scenarios --set contrast=false --seeds 9 --sweep labelled=0,0.01,0.05,0.1,0.2
+    bench one-vs-rest --methods scenarios --set contrast=false --seeds 9 --set labelled=0.05
+        --sweep pollution=0,0.01,0.05,0.1,0.2
+    bench one-vs-rest --methods scenarios --set contrast=false --seeds 10 --set labelled=0.05
+        --set pollution=0.1 --sweep known_classes=1,2,3,5
+
+The thesis prints figures of them, and no table.
 
 A third of the epochs at the learning rate, the others at a tenth of it; of the autoencoder's before, 5 of 7.
 A twentieth of the training images is held out: its loss chooses the epoch, where the thesis takes the last.
@@ -13,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,18 +46,29 @@ from mednovelty.benchmarks.image_methods import (
     scores_of,
     trained,
 )
-from mednovelty.benchmarks.image_sets import image_set
-from mednovelty.benchmarks.one_class_images import OneClass, contrast_normalised, one_class, table_of
+from mednovelty.benchmarks.image_sets import ImageSet, image_set
+from mednovelty.benchmarks.one_class_images import (
+    OneClass,
+    contrast_normalised,
+    one_class,
+    table_of,
+)
+from mednovelty.benchmarks.one_vs_rest_labelled import (
+    EXPOSED,
+    KNOWN,
+    NEEDS_ANOMALIES,
+    by_known,
+    by_outliers,
+)
+from mednovelty.benchmarks.one_vs_rest_settings import OneVsRestSettings
 from mednovelty.benchmarks.one_vs_rest_shallow import SHALLOW, Components
 from mednovelty.curve import TrainingRecord
 from mednovelty.devices import chosen
 from mednovelty.errors import SettingsError
-from mednovelty.methods.hypersphere import DeepSVDDMethod, DeepSVDDSettings
+from mednovelty.methods.hypersphere import DeepSVDDMethod
 from mednovelty.methods.hypersphere_model import Hypersphere
 from mednovelty.methods.hypersphere_pretraining import Pretrained, PretrainingMethod
-from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.plugins import plugin
-from mednovelty.schedule import TrainSettings
 from mednovelty.seeds import generator
 from mednovelty.train import train
 
@@ -56,64 +79,6 @@ SCORE = "score"
 """What the one score is called that each method of the thesis has."""
 
 
-@dataclass(frozen=True)
-class OneVsRestSettings:
-    """What the TOML file sets.
-
-    Args:
-        epochs: Of Deep SVDD, and of FCDD.
-        pretrain_epochs: Of the autoencoder, also of that before Deep SVDD; 0: Deep SVDD starts without.
-        learning_rate: Adam's, of both.
-        batch: Images a step, in both.
-        nu: Of the soft boundary; the better of 0.01 and 0.1 by the test set in the thesis.
-        warm_up: Its epochs with a radius of 0.
-        slope: Of the leaky ReLU.
-        images: At most as many training images; 0: all.
-        test_images: At most as many test images, the first; 0: all.
-        scaled: Whether the shallow methods see images between 0 and 1.
-        share: Of FCDD's images that are replaced by outliers.
-        filters: Of FCDD, in percent of the thesis'.
-        method_settings: Of other methods that are installed, replacing their own.
-    """
-
-    epochs: int
-    pretrain_epochs: int
-    learning_rate: float
-    batch: int
-    nu: float
-    warm_up: int
-    slope: float
-    images: int
-    test_images: int
-    scaled: bool
-    share: float
-    filters: int
-    method_settings: dict[str, Any] = field(default_factory=dict)
-
-    def settings(self, objective: Any = "one_class") -> DeepSVDDSettings:
-        """Return the settings of Deep SVDD."""
-        return DeepSVDDSettings(
-            objective=objective,
-            nu=self.nu,
-            warm_up=self.warm_up,
-            slope=self.slope,
-            pretrain_epochs=self.pretrain_epochs,
-            pretrain_output="sigmoid",
-        )
-
-    def training(self, epochs: int, fast: float) -> TrainSettings:
-        """Return a fixed number of epochs, the first share ``fast`` of them at the whole learning rate."""
-        return replace(
-            PAPER_TRAINING,
-            batch_size=self.batch,
-            learning_rate=self.learning_rate,
-            min_learning_rate=0.1 * self.learning_rate,
-            max_epochs=epochs,
-            patience=epochs + 1,
-            plateau_patience=max(1, round(fast * epochs)),
-        )
-
-
 class Run:
     """One class' images, and what several detectors of it need; each is made once, when it is asked for.
 
@@ -122,7 +87,7 @@ class Run:
         options: As given.
         seed: Of everything random.
         device: Where networks are.
-        beside: Folder of another set, whose images are outliers; None: there is none.
+        beside: Name and folder of another set, whose images are outliers; none: there is none.
     """
 
     def __init__(
@@ -131,7 +96,7 @@ class Run:
         options: OneVsRestSettings,
         seed: int = 0,
         device: str = "cpu",
-        beside: Path | None = None,
+        beside: tuple[str, ...] = (),
     ) -> None:
         self.images, self.options, self.seed = images, options, seed
         self.device, self.beside = device, beside
@@ -152,13 +117,44 @@ class Run:
             record = train(method, network, self.training, self.held_out, how, seed=self.seed)
         return network, record
 
+    def encoder(self) -> tuple[dict[str, Any], tuple[float, float]]:
+        """Return the weights of the autoencoder's encoder, and its errors before and after training."""
+        network, record = self.autoencoder
+        return network.encoder.state_dict(), (record.losses[0], min(record.losses))
+
+    def outliers(self, who: str) -> ImageSet:
+        """Return the set of outliers.
+
+        Args:
+            who: Needs it.
+
+        Raises:
+            SettingsError: There is none.
+        """
+        if not self.beside:
+            raise SettingsError(f"{who}: needs another image set as outliers")
+        name, folder = self.beside
+        return image_set(name, Path(folder), (self.images.shape[1], self.images.shape[2]))
+
     @cached_property
     def components(self) -> Components:
         """What the shallow methods see."""
         images = self.images
-        normalised = images.scale if self.options.scaled else contrast_normalised
+        scaled = self.options.scaled or not self.options.contrast
+        normalised = images.scale if scaled else contrast_normalised
         training, test = normalised(images.training), normalised(images.test)
         return Components.of(training, test, images.novel, self.seed)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What anomalies there were in training, as JSON types; nothing where there were none."""
+        images, found = self.images, dict[str, Any]()
+        if images.known:
+            count = len(images.labelled) + len(images.labelled_held_out)
+            found["known_anomalies"] = {"images": count, "classes": list(images.known)}
+        if self.beside:
+            found["outliers"] = self.beside[0]
+        return found
 
     @torch.no_grad()
     def scored(self, score: Callable[[Tensor], Tensor]) -> np.ndarray:
@@ -181,9 +177,9 @@ class StartedDeepSVDD(DeepSVDDMethod):
 
     def pretrained(self, model: Hypersphere, normals: Any, generator: Generator) -> Tensor:
         """Copy the weights; return the error on held-out images before and after, ``(2,)``."""
-        network, record = self.run.autoencoder
-        model.encoder.load_state_dict(network.encoder.state_dict())
-        return torch.tensor([record.losses[0], min(record.losses)], device=model.pretraining.device)
+        state, errors = self.run.encoder()
+        model.encoder.load_state_dict(state)
+        return torch.tensor(errors, device=model.pretraining.device)
 
 
 Detector = Callable[[Run], tuple[np.ndarray, dict[str, Any]]]
@@ -219,12 +215,10 @@ def shallow(name: str) -> Detector:
 
 def by_exposure(run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """Detect by FCDD that was shown outliers of another set."""
-    if run.beside is None:
-        raise SettingsError("fcdd: needs the images of cifar10 as outliers")
     own = run.options
     how = ExposureSettings(run.seed, own.epochs, own.learning_rate, own.batch, own.share, own.filters,
                            run.device)  # fmt: skip
-    return exposed_scores(run.images, run.beside, how)
+    return exposed_scores(run.images, run.outliers("fcdd"), how)
 
 
 DETECTORS: dict[str, Detector] = {
@@ -232,14 +226,22 @@ DETECTORS: dict[str, Detector] = {
     "soft_boundary": deep_svdd("soft_boundary"),
     "ae": by_reconstruction,
     "fcdd": by_exposure,
+    **{name: by_known(name) for name in KNOWN},
+    **{name: by_outliers(base) for name, base in EXPOSED.items()},
     **{name: shallow(name) for name in SHALLOW},
 }
 
 
 class OneVsRest:
-    """One class is trained on, nine are novel, with the methods of Tables 2.1 and 3.1 of the thesis."""
+    """One class is trained on, nine are novel, with the methods of Tables 2.1, 2.4 and 3.1 of the thesis."""
 
     Settings: ClassVar[type] = OneVsRestSettings
+
+    def lacks(self, method: str, settings: OneVsRestSettings) -> str:
+        """Return what a method lacks with some settings; empty where it lacks nothing."""
+        if method in NEEDS_ANOMALIES and not settings.labelled:
+            return "learns from known anomalies; set labelled to a share of the training images, as 0.05"
+        return ""
 
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for a method has; those of the thesis have one each."""
@@ -250,28 +252,35 @@ class OneVsRest:
     def run(self, task: Task, settings: OneVsRestSettings) -> Findings:
         """Train one detector on a class, score the test images, and return the AUROC."""
         cell = task.cell
-        words, beside = json.dumps(asdict(settings)), task.beside[1] if task.beside else ""
-        run = _run(cell.dataset, task.folder, int(cell.label), cell.seed, words, task.device, beside)
+        words = json.dumps(asdict(settings))
+        run = _run(cell.dataset, task.folder, int(cell.label), cell.seed, words, task.device, task.beside)
         if cell.method in DETECTORS:
             scores, told = DETECTORS[cell.method](run)
-            return Findings(measured({SCORE: scores}, run.images.novel), told)
+            return Findings(measured({SCORE: scores}, run.images.novel), told | run.told)
         how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
         method, how = installed_method(cell.method, how, settings.method_settings)
         seen, held_out = (run.images.scale(rows) for rows in (run.images.training, run.images.held_out))
         split = Split(seen, held_out, run.test, run.images.novel, run.images.shape)
         found = trained(method, split, how, seed=cell.seed, device=task.device)
-        return Findings(measured(scores_of(found, task.scores), split.novel), found.told)
+        return Findings(measured(scores_of(found, task.scores), split.novel), found.told | run.told)
 
 
 @lru_cache(maxsize=1)
 def _run(  # noqa: PLR0913 - what a cell depends on, by which the last run is known again
-    dataset: str, folder: Path, label: int, seed: int, words: str, device: str, beside: str
+    dataset: str, folder: Path, label: int, seed: int, words: str, device: str, beside: tuple[str, ...]
 ) -> Run:
     options = OneVsRestSettings(**json.loads(words))
-    images = one_class(image_set(dataset, folder), label, seed=seed, most=options.images)
+    images = one_class(
+        image_set(dataset, folder),
+        label,
+        seed=seed,
+        most=options.images,
+        scenario=options.scenario(),
+        contrast=options.contrast,
+    )
     most = options.test_images or None
     images = replace(images, test=images.test[:most], novel=images.novel[:most])
-    return Run(images, options, seed, device, Path(beside) if beside else None)
+    return Run(images, options, seed, device, beside)
 
 
 __all__ = ["DETECTORS", "SCORE", "OneVsRest", "OneVsRestSettings", "Run", "StartedDeepSVDD"]

@@ -13,6 +13,7 @@
     train_once = true                  # one training is for all classes
     peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
     note = "What to know of the paper's numbers."      # stands above the tables
+    outside = true                     # classes are other sets, of any name, or numbers: left out
 
     [settings]                         # all there are
     epochs = 6
@@ -21,8 +22,15 @@
     [methods.vae_z24]                  # of one method; all methods of the protocol have such a table
     latent = 24
 
-    [beside]                           # other data sets that methods need, as for outliers
-    fcdd = "cifar10"
+    [beside]                           # other data sets that methods need, as for outliers: the first at hand
+    fcdd = ["cifar100", "cifar10"]     # but the one that is trained on; a setting outliers names another
+
+    [in_the_paper]                     # what the paper has beside, by data set
+    fashion_mnist = "CIFAR-100"
+
+    [metrics.fpr95_in_positive]        # those that need a word
+    words = "what it is"
+    lower_is_better = true
 
     [groups]                           # names for several methods
     vae = ["vae_z24"]
@@ -47,12 +55,12 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mednovelty.benchmarks.published import Published, published_row
+from mednovelty.benchmarks.published import Metric, Published, metrics_of, published_row
 from mednovelty.errors import SettingsError, UnknownPluginError
 from mednovelty.plugins import PluginInfo, available
 from mednovelty.settings import overlaid, read_toml
@@ -60,6 +68,8 @@ from mednovelty.settings import overlaid, read_toml
 GROUP = "benchmarks"
 FREE = "method_settings"
 """The setting that has settings of methods in it, of any name."""
+OUTLIERS = "outliers"
+"""The setting that names the set beside, where a protocol has it."""
 SHORT_NAMES = {"fashion": "fashion_mnist", "cifar": "cifar10"}
 """What data sets are called before a protocol's name: ``fashion-miso``."""
 
@@ -89,8 +99,37 @@ class Plan:
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     oracle: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
-    beside: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    outside: bool = False
+    in_the_paper: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    def opened(self, datasets: Iterable[str], classes: Iterable[str]) -> Plan:
+        """Return the plan with data sets and classes of other names, where any name is one."""
+        if not self.outside:
+            return self
+        sets, labels = ([SHORT_NAMES.get(_spelled(name), _spelled(name)) for name in some]
+                        for some in (datasets, classes))  # fmt: skip
+        return replace(
+            self,
+            datasets=tuple(dict.fromkeys((*self.datasets, *sets))),
+            classes=tuple(dict.fromkeys((*self.classes, *labels))),
+        )
+
+    def beside_for(self, method: str, label: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the other data sets of which a cell needs one, the best first; none: it needs none.
+
+        Args:
+            method: Which.
+            label: Its class.
+            settings: Of the cell; ``outliers`` among them names the set, where it is not empty.
+        """
+        if self.outside:
+            return () if label.isdigit() else (label,)
+        if method not in self.beside:
+            return ()
+        return (settings[OUTLIERS],) if settings.get(OUTLIERS) else tuple(self.beside[method])
 
     def settings_for(
         self, dataset: str, method: str, over: Mapping[str, Any], variant: Mapping[str, Any] | None = None
@@ -150,14 +189,15 @@ class Plan:
         return list(dict.fromkeys(found))
 
     def classes_for(self, asked: Iterable[str] | None) -> list[str]:
-        """Return the classes that were asked for, in the order of the protocol; None: all.
+        """Return the classes that were asked for, in the order of the protocol; None: all, or all other sets.
 
         Raises:
             SettingsError: There is no such class.
         """
         if asked is None:
-            return list(self.classes)
+            return [name for name in self.classes if not (self.outside and name.isdigit())]
         wanted = [_spelled(name) for name in asked]
+        wanted = [SHORT_NAMES.get(name, name) for name in wanted] if self.outside else wanted
         by_name = {_spelled(name): name for name in self.classes}
         for name in wanted:
             if name not in by_name:
@@ -251,10 +291,11 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         SettingsError: A table or key is unknown or missing.
     """
     file = f"{name}.toml"
-    tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "published")
+    tables = ("protocol", "settings", "methods", "datasets", "groups", "oracle", "beside", "in_the_paper",
+              "metrics", "published")  # fmt: skip
     tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
     known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "train_once",
-             "peeking", "note")  # fmt: skip
+             "peeking", "note", "outside")  # fmt: skip
     head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
     for key in known[:5]:
         if not head[key]:
@@ -277,7 +318,10 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         dataset_settings=tree["datasets"],
         groups=tree["groups"],
         oracle=tree["oracle"],
-        beside=tree["beside"],
+        beside={key: (one,) if isinstance(one, str) else tuple(one) for key, one in tree["beside"].items()},
+        outside=bool(head["outside"]),
+        in_the_paper=tree["in_the_paper"],
+        metrics=metrics_of(tree["metrics"], f"{file}: metrics"),
         published=tuple(published_row(row, classes, f"{file}: [[published]]") for row in tree["published"]),
     )
 

@@ -12,6 +12,29 @@ from mednovelty.settings import overlaid
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """What a number is.
+
+    Attributes:
+        words: A sentence that stands above its table; empty: it needs none.
+        lower_is_better: So that above the paper's falls short of it.
+    """
+
+    words: str = ""
+    lower_is_better: bool = False
+
+
+def metrics_of(tree: Mapping[str, Any], where: str) -> dict[str, Metric]:
+    """Return metrics by name from the tree of a TOML file.
+
+    Raises:
+        SettingsError: A key is unknown.
+    """
+    known: dict[str, Any] = {"words": "", "lower_is_better": False}
+    return {name: Metric(**overlaid(known, entry, f"{where}.{name}")) for name, entry in tree.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A row of the paper's table, as shares.
 
@@ -74,4 +97,4 @@ def _by_class(row: Mapping[str, Any], key: str, classes: Sequence[str], where: s
     return dict(zip(classes, given, strict=True))
 
 
-__all__ = ["Published", "published_row"]
+__all__ = ["Metric", "Published", "metrics_of", "published_row"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from mednovelty.benchmarks.benchmark import Cell
 from mednovelty.benchmarks.defect_sets import defects_sha256, found_defects, is_defect_set
 from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
 from mednovelty.benchmarks.plan import Plan
@@ -24,27 +27,62 @@ class SetFolders:
     def __init__(self, data: Path | None) -> None:
         self._data = data
         self._known: dict[str, tuple[Path, dict[str, str]]] = {}
+        self._left_out: set[tuple[str, str]] = set()
         self.notes: list[str] = []
 
     def of(self, name: str) -> Path:
         """Return the folder of a data set."""
         return self._found(name)[0]
 
-    def has_beside(self, plan: Plan, method: str, asked: str) -> bool:
-        """Return whether the other data set that a method needs is there, if it needs one.
+    def beside_of(self, plan: Plan, cell: Cell, settings: Mapping[str, Any]) -> str | None:
+        """Return the other data set that a cell gets, the first at hand; None: it needs none.
 
         Raises:
-            ScanError: It is not, and the method was asked for by name.
+            ScanError: It needs one, and none is at hand; code ``images.missing``.
         """
-        if method not in plan.beside:
-            return True
+        needed = plan.beside_for(cell.method, cell.label, settings)
+        if not needed:
+            return None
+        missing = []
+        for name in needed:
+            if name == cell.dataset:
+                missing.append(f"{name}: is what is trained on")
+                continue
+            try:
+                self.of(name)
+            except ScanError as error:
+                if error.code != "images.missing":
+                    raise
+                missing.append(str(error))
+                continue
+            if not (plan.outside or is_scan_set(name)):  # Scans are trained on, and no outliers.
+                self._tell(plan, cell, name)
+            return name
+        raise ScanError("; ".join(missing), code="images.missing")
+
+    def possible(self, plan: Plan, cell: Cell, settings: Mapping[str, Any], *, asked: bool) -> bool:
+        """Return whether the other data set that a cell needs is there, if it needs one.
+
+        Args:
+            plan: Of the protocol.
+            cell: Which.
+            settings: Its settings.
+            asked: Whether it was asked for by name; then it must be there.
+
+        Raises:
+            ScanError: It is not, and was asked for.
+        """
         try:
-            self.of(plan.beside[method])
+            self.beside_of(plan, cell, settings)
         except ScanError as error:
             # Where all methods need it, nothing would be left.
-            if asked != "all" or set(plan.methods) <= set(plan.beside):
+            if asked or error.code != "images.missing" or set(plan.methods) <= set(plan.beside):
                 raise
-            log.warning("%s is left out: %s", method, error)
+            # Once a set, not once a class.
+            what = cell.label if plan.outside else cell.method
+            if (cell.dataset, what) not in self._left_out:
+                self._left_out.add((cell.dataset, what))
+                log.warning("%s on %s is left out: %s", what, cell.dataset, error)
             return False
         return True
 
@@ -58,6 +96,14 @@ class SetFolders:
     def beside(self, name: str | None) -> tuple[str, ...]:
         """Return name and folder of a data set beside another; nothing where there is none."""
         return (name, str(self.of(name))) if name else ()
+
+    def _tell(self, plan: Plan, cell: Cell, name: str) -> None:
+        papers = plan.in_the_paper.get(cell.dataset)
+        note = f"`{cell.method}` on {cell.dataset}: outliers are images of {name}" + (
+            f"; the paper's are of {papers}." if papers else "."
+        )
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _found(self, name: str) -> tuple[Path, dict[str, str]]:
         if name not in self._known and is_scan_set(name):

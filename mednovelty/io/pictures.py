@@ -1,4 +1,4 @@
-"""Pictures that are no scans, PNG, TIFF, JPEG and the like: in grey, as outliers of scans, or in colour."""
+"""Pictures that are no scans: PNG, TIFF, JPEG and the like, grey as outliers for networks, or in colour."""
 
 from __future__ import annotations
 
@@ -49,17 +49,21 @@ def read_picture(path: Path) -> list[np.ndarray]:
     return found
 
 
-def read_colours(path: Path) -> np.ndarray:
-    """Return the first picture of a file, ``(H, W, 3)`` uint8: red, green and blue, alike where it is grey.
+def read_colours(path: Path) -> list[np.ndarray]:
+    """Return the pictures of a file, each ``(3, H, W)`` uint8: red, green, blue, alike where it is grey.
+
+    Args:
+        path: With one picture, or several, as TIFF may have.
 
     Raises:
-        ScanError: Absent, too large, damaged or of a kind that cannot be read (``picture.damaged``).
+        ScanError: Absent, too large or damaged, or its pixels have no range, as those of float32 TIFF
+            (``picture.damaged``).
     """
-    return _decoded(path, lambda image: np.asarray(image.convert("RGB"), np.uint8))[0]
+    return _decoded(path, _colours)
 
 
-def _decoded(path: Path, take: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
-    """Return what is taken of each picture of a file."""
+def _decoded(path: Path, convert: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
+    """Return what ``convert`` makes of each picture of a file; errors as of ``read_picture``."""
     from PIL import Image, ImageSequence
 
     with GuardedFile(path) as file:
@@ -78,7 +82,7 @@ def _decoded(path: Path, take: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
                 if pixels > LARGEST_PIXELS:
                     what = f"more than {LARGEST_PIXELS} pixels, with picture {len(found) + 1}"
                     raise ScanError(f"{shown(path)}: {what}; give smaller ones", code="picture.large")
-                found.append(take(frame))
+                found.append(convert(frame))
     except (ScanError, MemoryError):
         raise
     except Exception as error:  # Decoders answer damage with any error there is.
@@ -87,13 +91,24 @@ def _decoded(path: Path, take: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-def _grey(image: object) -> np.ndarray:
+def _grey(image: Any) -> np.ndarray:
     """Return ``(H, W)`` float32 of a picture of PIL's."""
-    mode = image.mode  # type: ignore[attr-defined]
+    mode = image.mode
     if mode in ("1", "L", "F", "I") or mode.startswith("I;16"):
         return np.asarray(image, np.float32)
-    values = np.asarray(image.convert("RGB"), np.float32)  # type: ignore[attr-defined]
+    values = np.asarray(image.convert("RGB"), np.float32)
     return np.asarray(values @ COLOURS, np.float32)
+
+
+def _colours(image: Any) -> np.ndarray:
+    """Return ``(3, H, W)`` uint8 of a picture of PIL's."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no range; save it with 8 or 16 bits a colour")
+    if image.mode.startswith("I;16"):
+        # PIL would cut 16 bits off at 255 instead of scaling them.
+        grey = np.round(np.asarray(image, np.float32) / 257).astype(np.uint8)
+        return np.repeat(grey[None], 3, 0)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB"), np.uint8), 2, 0))
 
 
 __all__ = ["SUFFIXES", "picture_files", "read_colours", "read_picture"]
