@@ -13,6 +13,7 @@ from typing import Any
 
 from mednovelty import console
 from mednovelty.benchmarks.benchmark import Cell, Task
+from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import (
     Record,
     begin,
@@ -23,6 +24,8 @@ from mednovelty.benchmarks.cell_files import (
     write_results,
 )
 from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.handed_tasks import Handed, outsiders
+from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
@@ -54,6 +57,8 @@ class BenchRequest:
     threads: int | None = None
     device: str = "cpu"
     oracle: bool = False
+    against: str | None = None
+    against_python: Sequence[str] = ()
     as_json: bool = False
 
 
@@ -114,7 +119,7 @@ def bench(request: BenchRequest) -> int:
     if request.as_json:
         console.print_json(facts)
     elif records:
-        print(printable(markdown(plan, records, oracle=request.oracle, notes=notes), keep="\n"))
+        print(printable(_text(plan, records, request.oracle, notes), keep="\n"))
     for name, message in failures:
         log.error("failed: %s: %s", name, message)
     log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
@@ -137,14 +142,15 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
 
     benchmark: Any = plugin("benchmarks", plan.name)()
     asked = _words(request.scores, "--scores")
-    methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=request.oracle)
+    trivial, own = pixels_among(_words(request.methods, "--methods"))
+    methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
     classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
     wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
     datasets = plan.datasets_for([dataset] if dataset else wanted)
     scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
     for name in [name for name in methods if name not in scores]:
         log.info("%s: has none of the scores %s; left out", name, request.scores)
-    if not scores:
+    if methods and not scores:
         raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
     if request.oracle:
         plan.check_oracle(scores)
@@ -154,6 +160,10 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     }
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
     settings = _settings(plan, benchmark, request, datasets, scores)
+    handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
+                    request.threads or 1)  # fmt: skip
+    against = _words(request.against, "--against") if request.against is not None else []
+    guests = {name: {} for name in trivial} | outsiders(against, request.against_python)
     tasks = [
         Task(
             plan.name,
@@ -174,7 +184,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     ]
     if plan.train_once:  # What is trained is kept for the next cell.
         tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
-    return tasks, folders.notes
+    return [*tasks, *handed.tasks(plan, benchmark, folders, guests)], folders.notes
 
 
 def _settings(
@@ -256,7 +266,13 @@ def _write(  # noqa: PLR0913 - what is told, and where
     write_results(out, records)
     write_failures(out, failures)
     write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
-    write_text_atomic(out / "results.md", markdown(plan, records, oracle=oracle, notes=notes))
+    write_text_atomic(out / "results.md", _text(plan, records, oracle, notes))
+
+
+def _text(plan: Plan, records: Sequence[Record], oracle: bool, notes: Sequence[str]) -> str:
+    """Return the protocol's tables, and that beside other libraries where some were run."""
+    others = beside(plan, records)
+    return markdown(plan, records, oracle=oracle, notes=notes) + (f"\n{others}" if others else "")
 
 
 def _words(text: str, option: str) -> list[str]:

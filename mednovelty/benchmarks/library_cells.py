@@ -83,10 +83,12 @@ def run_there(task: Task, folder: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment |= dict.fromkeys(THREADS, str(task.threads)) | {"HF_HUB_OFFLINE": "1"}
     words = [task.outside["python"], "-I", str(RUNNER), "run", str(folder)]
-    with (folder / "log.txt").open("wb") as log:
-        # The runner ends when this pipe does: nothing of it outlives a worker that is killed.
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment) as process:
-            code = process.wait()
+    # The runner ends when its standard input does: nothing of it outlives a worker that is killed.
+    with (
+        (folder / "log.txt").open("wb") as log,
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment) as process,
+    ):
+        code = process.wait()
     if code:
         raise MedNoveltyError(_failure(task, code, folder))
 

@@ -9,7 +9,7 @@ label is in there. It leaves ``scores.npz``, ``scores`` ``(m,)``, higher for nov
 
 Detectors of PyOD have its default settings and see the D pixels of an image as D numbers. PaDiM and PatchCore
 of anomalib have ResNet-18 in its first three, or second and third, layers, with random weights: none are
-downloaded. They see images of 64 x 64 in three channels and at most 5,000 training images, drawn at random:
+downloaded. They see images of 32 x 32 in three channels and at most 5,000 training images, drawn at random:
 patches of more do not fit into memory. PatchCore keeps one patch of a hundred.
 
 Its standard input is a pipe from whoever started it, so that it ends when that process does.
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-SIDE = 64
+SIDE = 32
 MOST_IMAGES = 5000
 BATCH = 100
 CORESET = 0.01
@@ -141,7 +141,7 @@ def anomalib_model(name: str) -> Any:
 
 
 def images(rows: np.ndarray, task: dict[str, Any]) -> Any:
-    """Yield batches ``(b, 3, 64, 64)`` of ``(n, D)`` rows."""
+    """Yield batches ``(b, 3, 32, 32)`` of ``(n, D)`` rows."""
     import torch
 
     shape = [int(size) for size in task["shape"]]
@@ -162,7 +162,9 @@ def _told(started: float, fitted: float, count: int, device: str) -> dict[str, A
 
 
 def _end_with_the_starter() -> None:
-    sys.stdin.buffer.read()
+    # Not through ``sys.stdin``, whose lock a thread must not hold when Python ends.
+    while os.read(0, 1):
+        pass
     os._exit(3)
 
 
