@@ -6,8 +6,8 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from mednovelty.benchmarks.cell_files import (
     begin,
     done,
     task_sha256,
-    versions,
     write_failures,
     write_results,
 )
-from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.comparison import markdown
 from mednovelty.benchmarks.handed_tasks import Handed, outsiders
 from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan, plan_named, plans, variant_words
+from mednovelty.benchmarks.run_facts import run_facts
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
@@ -92,8 +92,51 @@ def list_benchmarks(as_json: bool) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What came of a request.
+
+    Attributes:
+        plan: Of the protocol.
+        tasks: All of its cells.
+        records: Of those that are done.
+        failures: Names and messages of those that failed.
+        notes: What is told beside the results.
+        out: Where they are.
+    """
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    records: tuple[Record, ...]
+    failures: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    out: Path
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return SOME_FAILED if self.failures else 0
+
+
 def bench(request: BenchRequest) -> int:
+    """Run a benchmark, print its tables or facts, and tell what failed; return the exit code."""
+    ran = run_benchmark(request)
+    if request.as_json:
+        console.print_json(run_facts(ran.plan, request.oracle, ran.records, ran.failures, ran.exit_code))
+    elif ran.records:
+        print(printable(_text(ran.plan, ran.records, request.oracle, ran.notes), keep="\n"))
+    for name, message in ran.failures:
+        log.error("failed: %s: %s", name, message)
+    log.info("%d done, %d failed; %s", len(ran.records), len(ran.failures), ran.out / "results.md")
+    return ran.exit_code
+
+
+def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     """Run a benchmark's cells, those that are not done, and write tables of all.
+
+    Args:
+        request: What is asked for.
+        what_is_there: Run nothing.
 
     Raises:
         SettingsError: An unknown benchmark, method, score, class, data set or setting.
@@ -112,18 +155,11 @@ def bench(request: BenchRequest) -> int:
     waiting = [task for task in tasks if done(out, task) is None]
     log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
              len(tasks) - len(waiting), out)  # fmt: skip
-    failures = _run(waiting, out, request.workers)
-    records = [record for task in tasks if (record := done(out, task)) is not None]
-    facts = _facts(plan, request, records, failures)
-    _write(out, plan, records, failures, facts, request.oracle, notes)
-    if request.as_json:
-        console.print_json(facts)
-    elif records:
-        print(printable(_text(plan, records, request.oracle, notes), keep="\n"))
-    for name, message in failures:
-        log.error("failed: %s: %s", name, message)
-    log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
-    return SOME_FAILED if failures else 0
+    failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
+    records = tuple(record for task in tasks if (record := done(out, task)) is not None)
+    ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out)
+    _write(ran, request.oracle)
+    return ran
 
 
 def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[list[Task], list[str]]:
@@ -221,52 +257,12 @@ def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]
     return [(outcome.cell.name, outcome.message) for outcome in outcomes if outcome.failed]
 
 
-def _facts(
-    plan: Plan, request: BenchRequest, records: Sequence[Record], failures: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """Return what ``run.json`` tells."""
-    rows = [
-        {
-            **dict(zip(("dataset", "metric", "method", "score"), row.key, strict=True)),
-            "paper_name": row.name,
-            "variant": row.variant,
-            "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
-                        for label, entry in row.entries.items()},
-        }
-        for row in rows_of(plan, records)
-    ]  # fmt: skip
-    return {
-        "benchmark": plan.name,
-        "paper": plan.paper,
-        "tables": plan.tables,
-        "oracle": request.oracle,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
-        "cells": {record.cell.name: _cell_facts(record) for record in records},
-        "failures": [{"cell": name, "message": message} for name, message in failures],
-        "rows": rows,
-        "exit_code": SOME_FAILED if failures else 0,
-    }
-
-
-def _cell_facts(record: Record) -> Mapping[str, Any]:
-    return {"seconds": record.seconds, "device": record.device, "settings_sha256": record.settings_sha256,
-            **record.told}  # fmt: skip
-
-
-def _write(  # noqa: PLR0913 - what is told, and where
-    out: Path,
-    plan: Plan,
-    records: Sequence[Record],
-    failures: Sequence[tuple[str, str]],
-    facts: Mapping[str, Any],
-    oracle: bool,
-    notes: Sequence[str],
-) -> None:
-    write_results(out, records)
-    write_failures(out, failures)
-    write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
-    write_text_atomic(out / "results.md", _text(plan, records, oracle, notes))
+def _write(ran: Ran, oracle: bool) -> None:
+    facts = run_facts(ran.plan, oracle, ran.records, ran.failures, ran.exit_code)
+    write_results(ran.out, ran.records)
+    write_failures(ran.out, ran.failures)
+    write_text_atomic(ran.out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
+    write_text_atomic(ran.out / "results.md", _text(ran.plan, ran.records, oracle, ran.notes))
 
 
 def _text(plan: Plan, records: Sequence[Record], oracle: bool, notes: Sequence[str]) -> str:
@@ -287,4 +283,4 @@ def _words(text: str, option: str) -> list[str]:
     return found
 
 
-__all__ = ["BenchRequest", "bench", "list_benchmarks", "task_sha256", "tasks_of"]
+__all__ = ["BenchRequest", "Ran", "bench", "list_benchmarks", "run_benchmark", "task_sha256", "tasks_of"]

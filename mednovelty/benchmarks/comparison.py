@@ -47,10 +47,12 @@ class Entry:
 
     def words(self) -> str:
         """Return it as a cell of a table: ``.974 ± .003 (.922, +.052)``."""
-        told = _number(self.ours) + (f" ± {_number(self.spread)}" if self.spread is not None else "")
+        told = number_words(self.ours) + (
+            f" ± {number_words(self.spread)}" if self.spread is not None else ""
+        )
         if self.paper is None or self.difference is None:
             return told
-        return f"{told} ({_number(self.paper)}, {_number(self.difference, sign=True)})"
+        return f"{told} ({number_words(self.paper)}, {number_words(self.difference, sign=True)})"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def rows_of(plan: Plan, records: Sequence[Record]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.key[:2], order.get(row.key, len(order))))
 
 
-def markdown(plan: Plan, records: Sequence[Record], *, oracle: bool, notes: Iterable[str] = ()) -> str:
+def markdown(
+    plan: Plan, records: Sequence[Record], *, oracle: bool, notes: Iterable[str] = (), shortfalls: bool = True
+) -> str:
     """Return all tables as Markdown, what falls short of the paper below them.
 
     Args:
@@ -96,6 +100,7 @@ def markdown(plan: Plan, records: Sequence[Record], *, oracle: bool, notes: Iter
         records: Of the cells that are done.
         oracle: Whether variants were chosen by the test.
         notes: Sentences that come first.
+        shortfalls: Tell what falls short.
     """
     rows = rows_of(plan, records)
     lines = [f"## {plan.name}: {plan.title}", "", f"{plan.paper}, {plan.tables}. Ours, mean ± standard "
@@ -104,7 +109,7 @@ def markdown(plan: Plan, records: Sequence[Record], *, oracle: bool, notes: Iter
     lines += [*notes, ""]
     for group in dict.fromkeys(row.key[:2] for row in rows):
         lines += [*_table(plan, [row for row in rows if row.key[:2] == group]), ""]
-    lines += _shortfalls(rows)
+    lines += _shortfalls(rows) if shortfalls else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -119,11 +124,11 @@ def _row(plan: Plan, key: Key, variants: dict[str, dict[str, list[float]]], prin
         for label in plan.classes
         if label in by_label
     }  # fmt: skip
-    entries[MEAN] = Entry(means[variant], _spread_of_means(by_label), _printed_mean(plan, printed, by_label))
+    entries[MEAN] = Entry(means[variant], _spread_of_means(by_label), printed_mean(plan, printed, by_label))
     return Row(key, entries, printed.name if printed else "", variant)
 
 
-def _printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
+def printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
     """Return the paper's mean over the classes that were run; None where it prints only that of all."""
     if printed is None:
         return None
@@ -182,12 +187,14 @@ def _shortfalls(rows: Sequence[Row]) -> list[str]:
     return ["Below the paper by more than the spread:", "", *found, ""] if found else []
 
 
-def _number(value: float, *, sign: bool = False) -> str:
+def number_words(value: float, *, sign: bool = False) -> str:
     """Return a share with three digits, without the 0 before the point, as the tables have it.
 
     Examples:
-        >>> _number(0.974), _number(1.0), _number(0.05, sign=True), _number(-0.0201), _number(14.18)
-        ('.974', '1.000', '+.050', '-.020', '14.18')
+        >>> number_words(0.974), number_words(1.0), number_words(-0.0201), number_words(14.18)
+        ('.974', '1.000', '-.020', '14.18')
+        >>> number_words(0.05, sign=True)
+        '+.050'
     """
     if math.isnan(value):
         return "nan"
@@ -197,4 +204,4 @@ def _number(value: float, *, sign: bool = False) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
-__all__ = ["ORACLE", "Entry", "Row", "markdown", "rows_of"]
+__all__ = ["MEAN", "ORACLE", "Entry", "Key", "Row", "markdown", "number_words", "printed_mean", "rows_of"]
