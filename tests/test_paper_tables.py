@@ -90,13 +90,13 @@ class TestSummary:
         assert row.split(" | ")[2:4] == ["none", ""]
 
     def test_shortfalls_and_their_sentences(self):
-        why = {"good": "Fewer epochs.", "good:s": "Six epochs only.", "plain:s": "Never mind."}
+        why = {"good": "Fewer epochs.", "good:s": "Six epochs.", "plain:s": "Never mind."}
         lines = shortfalls(made(record("good", 0.92, 0.70), record("shown", 0.5, 0.99), why=why))
         assert lines == [
             "",
             "Below the paper by more than the spread:",
             "",
-            "- mnist, auroc, `good` by `s`. 1: .700 (.800, -.100); mean: .810 (.850, -.040). Six epochs only.",
+            "- mnist, auroc, `good` by `s`. 1: .700 (.800, -.100); mean: .810 (.850, -.040). Six epochs.",
             "- mnist, auroc, `shown` by `s`. 0: .500 (.980, -.480); mean: .745 (.980, -.235). "
             "**No sentence says why.**",
             "",

@@ -12,11 +12,11 @@ from mednovelty.benchmarks.plan import Plan
 METRIC = "auroc"
 HOW = (
     "The same images, classes and seeds for all; no detector sees a label. Seconds are of a whole cell by "
-    "the clock, images read and, of other libraries, another Python started in them; `fit` and `score` are "
-    "those of the other library alone. Ours are of all scores of a method together; where one training is "
-    "for all classes, they are the mean of the cell that has it and of the others. PyOD has its own default "
-    "settings and sees pixels as numbers. anomalib has a ResNet-18 with random weights, since none are "
-    "downloaded; in its papers the weights are those of ImageNet."
+    "the clock, of other libraries with another Python started and images written for it; `fit` and `score` "
+    "are those of the other library alone. A process' first cell reads the images for those after it, and "
+    "where one training is for all classes, the first cell has it. Ours are of all scores of a method. PyOD "
+    "has its own default settings and sees pixels as numbers. anomalib has a ResNet-18 with random weights, "
+    "since none are downloaded; in its papers the weights are those of ImageNet."
 )
 
 
