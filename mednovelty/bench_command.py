@@ -199,7 +199,8 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
                     request.threads or 1)  # fmt: skip
     against = _words(request.against, "--against") if request.against is not None else []
-    guests = {name: {} for name in trivial} | outsiders(against, request.against_python)
+    guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
+    guests |= outsiders(against, request.against_python)
     tasks = [
         Task(
             plan.name,

@@ -66,7 +66,7 @@ def with_pyod(
     task: dict[str, Any], training: np.ndarray, test: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return scores of a detector of PyOD, which are higher for novel images as they are."""
-    detector = pyod_detector(task, training.shape[1])
+    detector = pyod_detector(task, *training.shape)
     started = time.perf_counter()
     detector.fit(training)
     fitted = time.perf_counter()
@@ -76,7 +76,7 @@ def with_pyod(
     return scores, _told(started, fitted, len(training), place)
 
 
-def pyod_detector(task: dict[str, Any], width: int) -> Any:
+def pyod_detector(task: dict[str, Any], count: int, width: int) -> Any:
     """Return a detector of PyOD with its default settings."""
     name, seed = task["detector"], int(task["seed"])
     if name == "knn":
@@ -96,7 +96,9 @@ def pyod_detector(task: dict[str, Any], width: int) -> Any:
         return DeepSVDD(n_features=width, random_state=seed, verbose=0)
     from pyod.models.vae import VAE
 
-    return VAE(random_state=seed, verbose=0, device=torch.device(task["device"]))
+    # It leaves out a batch that is not full: of fewer images than one, all.
+    batch = min(32, count)
+    return VAE(random_state=seed, verbose=0, device=torch.device(task["device"]), batch_size=batch)
 
 
 def with_anomalib(

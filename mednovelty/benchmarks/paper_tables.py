@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mednovelty.benchmarks.comparison import Key
@@ -129,8 +129,8 @@ def chosen_tables(tables: Sequence[TableSettings], asked: str | None) -> list[Ta
     return [table for table in tables if table.name in wanted]
 
 
-def _known(tree: Mapping[str, Any], kind: type, where: str) -> None:
-    names = list(kind.__dataclass_fields__)
+def _known(tree: Mapping[str, Any], kind: type[TableSettings] | type[RunSettings], where: str) -> None:
+    names = [each.name for each in fields(kind)]
     if unknown := [key for key in tree if key not in names]:
         raise SettingsError(f"{where}: no setting is called {unknown[0]!r}; known: {', '.join(names)}")
 
