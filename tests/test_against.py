@@ -345,7 +345,8 @@ def test_the_real_one(image_sets, tmp_path, name):  # noqa: F811
         libraries.installed_there(name, python)
     except SettingsError as error:
         pytest.skip(str(error))
-    for dataset in ("mnist", "cifar10"):
+    # Colours matter to those who see images; to others they are more numbers.
+    for dataset in ("mnist", "cifar10") if name == "anomalib" else ("mnist",):
         out = tmp_path / dataset
         own = ("--datasets", dataset, "--classes", 3, "--seeds", 1, "--methods", "trivial", "-o", out)
         words = ("--against", name, "--against-python", f"{name}={python}")

@@ -80,6 +80,15 @@ class TestSummary:
             "mnist, 1 of 2 classes", "`good` `s`", ".920", ".900; its best .950 (N_p)", "+.020"
         ]  # fmt: skip
 
+    def test_a_grid_that_is_not_done_yet(self):
+        # `plain` has class 0 alone and cannot be the best; the trivial mean is over what the best has.
+        (row,) = summary_rows(made(record("good", 0.7, 0.7), record("plain", 0.99)))
+        assert "`good` `s` | .700" in row
+        (row,) = summary_rows(made(record("good", 0.92), record("pixel_mean", 0.5, 0.9, "score")))
+        assert row.endswith("| .500 (`pixel_mean` `score`) |")
+        (row,) = summary_rows(made(record("good", 0.92, 0.92), record("pixel_mean", 0.5, None, "score")))
+        assert row.endswith("| none |")
+
     def test_lower_can_be_better(self):
         rows = (record("good", 0.9, 0.9), record("plain", 0.2, 0.2), record("pixel_mean", 0.7, 0.7, "score"))
         (row,) = summary_rows(made(*rows, lower_is_better=True))

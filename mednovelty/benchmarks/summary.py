@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.comparison import MEAN, Row, markdown, number_words, printed_mean, rows_of
+from mednovelty.benchmarks.comparison import MEAN, Entry, Row, markdown, number_words, printed_mean, rows_of
 from mednovelty.benchmarks.libraries import LIBRARIES
 from mednovelty.benchmarks.paper_tables import TableSettings
 from mednovelty.benchmarks.plan import Plan
@@ -82,13 +83,17 @@ def summary_rows(table: MadeTable) -> list[str]:
     lines = []
     for dataset in dict.fromkeys(row.key[0] for row in rows):
         here = [row for row in rows if row.key[0] == dataset]
-        labels = [label for label in plan.classes if any(label in row.entries for row in here)]
-        best = _best([row for row in here if label_free(table, row)], own.lower_is_better)
-        trivial = _best([row for row in here if own.is_trivial(row.key)], own.lower_is_better)
+        candidates = [row for row in here if label_free(table, row)]
+        # Of a grid that is not done yet, rows with fewer classes are none to compare with.
+        most = max((len(row.entries) for row in candidates), default=0)
+        best = _best([row for row in candidates if len(row.entries) == most], own.lower_is_better)
+        labels = [label for label in plan.classes if best is None or label in best.entries]
+        trivial = [_over(row, labels) for row in here if own.is_trivial(row.key)]
+        beaten = _best([row for row in trivial if row is not None], own.lower_is_better)
         some = "" if len(labels) == len(plan.classes) else f", {len(labels)} of {len(plan.classes)} classes"
         metric = "" if own.metric == "auroc" else f", {own.metric}"
         told = (f"{own.name} ({plan.paper}, {plan.tables})", f"{dataset}{some}{metric}",
-                *_against_paper(table, best, dataset, labels), _named(trivial))  # fmt: skip
+                *_against_paper(table, best, dataset, labels), _named(beaten))  # fmt: skip
         lines.append(f"| {' | '.join(told)} |")
     return lines
 
@@ -143,6 +148,14 @@ def _papers_best(table: MadeTable, dataset: str, labels: Sequence[str]) -> tuple
 
 def _named(row: Row | None) -> str:
     return NONE if row is None else f"{number_words(row.entries[MEAN].ours)} (`{row.key[2]}` `{row.key[3]}`)"
+
+
+def _over(row: Row, labels: Sequence[str]) -> Row | None:
+    """Return a row whose mean is over these classes; None where it lacks one."""
+    if not all(label in row.entries for label in labels):
+        return None
+    mean = Entry(statistics.fmean(row.entries[label].ours for label in labels))
+    return replace(row, entries={**row.entries, MEAN: mean})
 
 
 def _best(rows: Sequence[Row], lower: bool) -> Row | None:
