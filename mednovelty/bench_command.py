@@ -7,27 +7,31 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mednovelty import console
 from mednovelty.benchmarks.benchmark import Cell, Task
+from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import (
     Record,
     begin,
     done,
     task_sha256,
-    versions,
     write_failures,
     write_results,
 )
-from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.comparison import markdown
+from mednovelty.benchmarks.handed_tasks import Handed, outsiders
+from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan, plan_named, plans
+from mednovelty.benchmarks.run_facts import run_facts
 from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.plugins import names, plugin
+from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
@@ -55,6 +59,8 @@ class BenchRequest:
     device: str = "cpu"
     oracle: bool = False
     sweep: Sequence[str] = ()
+    against: str | None = None
+    against_python: Sequence[str] = ()
     as_json: bool = False
 
 
@@ -88,8 +94,53 @@ def list_benchmarks(as_json: bool) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What came of a request.
+
+    Attributes:
+        plan: Of the protocol.
+        tasks: All of its cells.
+        records: Of those that are done.
+        failures: Names and messages of those that failed.
+        notes: What is told beside the results.
+        out: Where they are.
+        swept: Whether each variant is a row.
+    """
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    records: tuple[Record, ...]
+    failures: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    out: Path
+    swept: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return SOME_FAILED if self.failures else 0
+
+
 def bench(request: BenchRequest) -> int:
+    """Run a benchmark, print its tables or facts, and tell what failed; return the exit code."""
+    ran = run_benchmark(request)
+    if request.as_json:
+        console.print_json(_facts(ran, request.oracle))
+    elif ran.records:
+        print(printable(_text(ran, request.oracle), keep="\n"))
+    for name, message in ran.failures:
+        log.error("failed: %s: %s", name, message)
+    log.info("%d done, %d failed; %s", len(ran.records), len(ran.failures), ran.out / "results.md")
+    return ran.exit_code
+
+
+def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     """Run a benchmark's cells, those that are not done, and write tables of all.
+
+    Args:
+        request: What is asked for.
+        what_is_there: Run nothing.
 
     Raises:
         SettingsError: An unknown benchmark, method, score, class, data set or setting.
@@ -112,18 +163,11 @@ def bench(request: BenchRequest) -> int:
     waiting = [task for task in tasks if done(out, task) is None]
     log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
              len(tasks) - len(waiting), out)  # fmt: skip
-    failures = _run(waiting, out, request.workers)
-    records = [record for task in tasks if (record := done(out, task)) is not None]
-    facts = _facts(plan, request, records, failures)
-    _write(out, plan, records, failures, facts, request, notes)
-    if request.as_json:
-        console.print_json(facts)
-    elif records:
-        print(printable((out / "results.md").read_text(encoding="utf-8"), keep="\n"))
-    for name, message in failures:
-        log.error("failed: %s: %s", name, message)
-    log.info("%d done, %d failed; %s", len(records), len(failures), out / "results.md")
-    return SOME_FAILED if failures else 0
+    failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
+    records = tuple(record for task in tasks if (record := done(out, task)) is not None)
+    ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))
+    _write(ran, request.oracle)
+    return ran
 
 
 def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[list[Task], list[str]]:
@@ -142,14 +186,15 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
 
     benchmark: Any = plugin("benchmarks", plan.name)()
     asked = _words(request.scores, "--scores")
-    methods = plan.methods_for(_words(request.methods, "--methods"), names("methods"), oracle=request.oracle)
+    trivial, own = pixels_among(_words(request.methods, "--methods"))
+    methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
     classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
     wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
     datasets = plan.datasets_for([dataset] if dataset else wanted)
     scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
     for name in [name for name in methods if name not in scores]:
         log.info("%s: has none of the scores %s; left out", name, request.scores)
-    if not scores:
+    if methods and not scores:
         raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
     if request.oracle:
         plan.check_oracle(scores)
@@ -165,12 +210,18 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
                 continue
             if folders.possible(plan, cell, tree, asked=asked_by_name):
                 tasks.append(_task(plan, request, cell, tree, scores[name], folders))
-    if not tasks:
+    guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
+    if request.against is not None:
+        guests |= outsiders(_words(request.against, "--against"), request.against_python)
+    handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
+                    request.threads or 1)  # fmt: skip
+    others = handed.tasks(plan, benchmark, folders, guests)
+    if not (tasks or others):
         raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
                             f"{', '.join(datasets)}; see the warnings, and give --data")  # fmt: skip
     if plan.train_once:  # What is trained is kept for the next cell.
         tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
-    return tasks, folders.notes
+    return [*tasks, *others], folders.notes
 
 
 def _task(
@@ -215,53 +266,22 @@ def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]
     return [(outcome.cell.name, outcome.message) for outcome in outcomes if outcome.failed]
 
 
-def _facts(
-    plan: Plan, request: BenchRequest, records: Sequence[Record], failures: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """Return what ``run.json`` tells."""
-    rows = [
-        {
-            **dict(zip(("dataset", "metric", "method", "score"), row.key, strict=True)),
-            "paper_name": row.name,
-            "variant": row.variant,
-            "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
-                        for label, entry in row.entries.items()},
-        }
-        for row in rows_of(plan, records, swept=bool(request.sweep))
-    ]  # fmt: skip
-    return {
-        "benchmark": plan.name,
-        "paper": plan.paper,
-        "tables": plan.tables,
-        "oracle": request.oracle,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
-        "cells": {record.cell.name: _cell_facts(record) for record in records},
-        "failures": [{"cell": name, "message": message} for name, message in failures],
-        "rows": rows,
-        "exit_code": SOME_FAILED if failures else 0,
-    }
+def _write(ran: Ran, oracle: bool) -> None:
+    write_results(ran.out, ran.records)
+    write_failures(ran.out, ran.failures)
+    write_text_atomic(ran.out / "run.json", json.dumps(_facts(ran, oracle), indent=2, default=str) + "\n")
+    write_text_atomic(ran.out / "results.md", _text(ran, oracle))
 
 
-def _cell_facts(record: Record) -> Mapping[str, Any]:
-    return {"seconds": record.seconds, "device": record.device, "settings_sha256": record.settings_sha256,
-            **record.told}  # fmt: skip
+def _facts(ran: Ran, oracle: bool) -> dict[str, Any]:
+    return run_facts(ran.plan, oracle, ran.records, ran.failures, ran.exit_code, swept=ran.swept)
 
 
-def _write(  # noqa: PLR0913 - what is told, and where
-    out: Path,
-    plan: Plan,
-    records: Sequence[Record],
-    failures: Sequence[tuple[str, str]],
-    facts: Mapping[str, Any],
-    request: BenchRequest,
-    notes: Sequence[str],
-) -> None:
-    write_results(out, records)
-    write_failures(out, failures)
-    write_text_atomic(out / "run.json", json.dumps(facts, indent=2, default=str) + "\n")
-    text = markdown(plan, records, oracle=request.oracle, notes=notes, swept=bool(request.sweep))
-    write_text_atomic(out / "results.md", text)
+def _text(ran: Ran, oracle: bool) -> str:
+    """Return the protocol's tables, and that beside other libraries where some were run."""
+    others = beside(ran.plan, ran.records)
+    tables = markdown(ran.plan, ran.records, oracle=oracle, notes=ran.notes, swept=ran.swept)
+    return tables + (f"\n{others}" if others else "")
 
 
 def _words(text: str, option: str) -> list[str]:
@@ -276,4 +296,4 @@ def _words(text: str, option: str) -> list[str]:
     return found
 
 
-__all__ = ["BenchRequest", "bench", "list_benchmarks", "task_sha256", "tasks_of"]
+__all__ = ["BenchRequest", "Ran", "bench", "list_benchmarks", "run_benchmark", "task_sha256", "tasks_of"]

@@ -25,7 +25,9 @@ def bench(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where results go; default: runs/NAME.")
     ] = None,
-    methods: Annotated[str, typer.Option("--methods", help="a,b; groups, or all of the protocol.")] = "all",
+    methods: Annotated[
+        str, typer.Option("--methods", help="a,b; groups, all of the protocol; trivial: in pixels.")
+    ] = "all",
     scores: Annotated[str, typer.Option("--scores", help="Names or groups, a,b, or all.")] = "all",
     classes: Annotated[
         str | None,
@@ -57,6 +59,14 @@ def bench(
         bool,
         typer.Option("--oracle", help="Choose settings by labels of the test, as papers do; tables say so."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Other libraries beside it: pyod,anomalib, or pyod_knn and such."),
+    ] = None,
+    against_python: Annotated[
+        list[str] | None,
+        typer.Option("--against-python", help="Which Python has one: pyod=envs/pyod/bin/python."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a published protocol and print the paper's numbers beside ours."""
@@ -82,6 +92,8 @@ def bench(
         threads=threads,
         device=device,
         oracle=oracle,
+        against=against,
+        against_python=against_python or (),
         as_json=as_json,
     )
     end(console.run(lambda: bench_command.bench(request), as_json))

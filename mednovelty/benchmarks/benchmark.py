@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from mednovelty.benchmarks.image_methods import Split
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +79,8 @@ class Task:
         threads: Of the processor.
         data: Hashes of the files of the data set, and of that beside it.
         beside: Name and folder of another data set that the method needs; empty of most.
+        outside: Of a detector of another library: ``library``, ``detector``, ``python``, ``version`` and
+            ``versions``; empty of all others.
     """
 
     benchmark: str
@@ -87,6 +92,7 @@ class Task:
     threads: int = 1
     data: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    outside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -112,4 +118,17 @@ class Benchmark(Protocol):
         """
 
 
-__all__ = ["Benchmark", "Cell", "Findings", "Measured", "Task"]
+@runtime_checkable
+class HandsOut(Protocol):
+    """A benchmark that gives its images to detectors that it does not know."""
+
+    def split(self, task: Task, settings: Any) -> Split:
+        """Return the images of a cell, as its own methods see them.
+
+        Args:
+            task: Data set, class and seed are used.
+            settings: As for ``Benchmark.run``.
+        """
+
+
+__all__ = ["Benchmark", "Cell", "Findings", "HandsOut", "Measured", "Task"]

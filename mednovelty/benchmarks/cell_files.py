@@ -79,6 +79,8 @@ def task_sha256(task: Task) -> str:
         "data": task.data,
         "version": versions()["mednovelty"],
     }
+    if task.outside:  # Which Python has it is where, not what.
+        facts["outside"] = {key: task.outside[key] for key in ("library", "detector", "version")}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -101,7 +103,8 @@ def write_cell(out: Path, task: Task, findings: Findings, device: str, seconds: 
         findings.measured,
         dict(findings.told),
         dict(task.settings),
-        versions(),
+        # Numbers of another library depend on what is installed beside that one.
+        versions() | dict(task.outside.get("versions", {})),
         device,
         round(seconds, 2),
     )

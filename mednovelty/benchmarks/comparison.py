@@ -50,10 +50,12 @@ class Entry:
 
     def words(self) -> str:
         """Return it as a cell of a table: ``.974 ± .003 (.922, +.052)``."""
-        told = _number(self.ours) + (f" ± {_number(self.spread)}" if self.spread is not None else "")
+        told = number_words(self.ours) + (
+            f" ± {number_words(self.spread)}" if self.spread is not None else ""
+        )
         if self.paper is None or self.difference is None:
             return told
-        return f"{told} ({_number(self.paper)}, {_number(self.difference, sign=True)})"
+        return f"{told} ({number_words(self.paper)}, {number_words(self.difference, sign=True)})"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def markdown(
     oracle: bool,
     notes: Iterable[str] = (),
     swept: bool = False,
+    shortfalls: bool = True,
 ) -> str:
     """Return all tables as Markdown, what falls short of the paper below them.
 
@@ -121,6 +124,7 @@ def markdown(
         oracle: Whether variants were chosen by the test.
         notes: Sentences that come first.
         swept: Whether each variant is a row.
+        shortfalls: Tell what falls short.
     """
     rows = rows_of(plan, records, swept=swept)
     lines = [f"## {plan.name}: {plan.title}", "", f"{plan.paper}, {plan.tables}. Ours, mean ± standard "
@@ -129,7 +133,7 @@ def markdown(
     lines += [*([plan.note] if plan.note else []), *notes, ""]
     for group in dict.fromkeys(row.key[:2] for row in rows):
         lines += [*_table(plan, [row for row in rows if row.key[:2] == group]), ""]
-    lines += _shortfalls(plan, rows)
+    lines += _shortfalls(plan, rows) if shortfalls else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -145,7 +149,7 @@ def _row(plan: Plan, key: Key, variants: dict[str, dict[str, list[float]]], prin
         for label in plan.classes
         if label in by_label
     }  # fmt: skip
-    paper = _printed_mean(plan, printed, by_label)
+    paper = printed_mean(plan, printed, by_label)
     entries[MEAN] = Entry(means[variant], _spread_of_means(by_label), paper, None, lower)
     return Row(key, entries, printed.name if printed else "", variant)
 
@@ -162,7 +166,7 @@ def _usual(plan: Plan, records: Sequence[Record]) -> set[tuple[str, str, str]]:
     return found
 
 
-def _printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
+def printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
     """Return the paper's mean over the classes that were run; None where it prints only that of all."""
     if printed is None:
         return None
@@ -228,12 +232,14 @@ def _shortfalls(plan: Plan, rows: Sequence[Row]) -> list[str]:
     return lines + (["Above the paper, where lower is better:", "", *above, ""] if above else [])
 
 
-def _number(value: float, *, sign: bool = False) -> str:
+def number_words(value: float, *, sign: bool = False) -> str:
     """Return a share with three digits, without the 0 before the point, as the tables have it.
 
     Examples:
-        >>> _number(0.974), _number(1.0), _number(0.05, sign=True), _number(-0.0201), _number(14.18)
-        ('.974', '1.000', '+.050', '-.020', '14.18')
+        >>> number_words(0.974), number_words(1.0), number_words(-0.0201), number_words(14.18)
+        ('.974', '1.000', '-.020', '14.18')
+        >>> number_words(0.05, sign=True)
+        '+.050'
     """
     if math.isnan(value):
         return "nan"
@@ -243,4 +249,4 @@ def _number(value: float, *, sign: bool = False) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
-__all__ = ["ORACLE", "Entry", "Row", "markdown", "rows_of"]
+__all__ = ["MEAN", "ORACLE", "Entry", "Key", "Row", "markdown", "number_words", "printed_mean", "rows_of"]

@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from mednovelty.benchmarks.benchmark import Cell, Task
+from mednovelty.benchmarks.benchmark import Cell, Findings, Task
 from mednovelty.benchmarks.cell_files import write_cell
+from mednovelty.benchmarks.pixels import PIXELS, in_pixels
 from mednovelty.errors import StoppedError, failure_message
 from mednovelty.plugins import plugin
 from mednovelty.settings import checked
@@ -84,7 +85,7 @@ def attempt(task: Task, out: Path) -> Outcome:
             torch.set_num_threads(task.threads)
         benchmark = plugin("benchmarks", task.benchmark)()
         settings = checked(benchmark.Settings, task.settings, task.benchmark)
-        findings = benchmark.run(replace(task, device=str(device)), settings)
+        findings = _findings(benchmark, replace(task, device=str(device)), settings, out)
         words = (
             torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {task.threads} threads"
         )
@@ -95,6 +96,18 @@ def attempt(task: Task, out: Path) -> Outcome:
         log.debug("%s", task.cell.name, exc_info=error)
         return Outcome(task.cell, failure_message(error, task.cell.name), time.perf_counter() - started)
     return Outcome(task.cell, "", time.perf_counter() - started)
+
+
+def _findings(benchmark: Any, task: Task, settings: Any, out: Path) -> Findings:
+    """Return what comes of a cell, whoever's method it is."""
+    if task.outside:
+        from mednovelty.benchmarks.library_cells import by_library
+
+        return by_library(task, benchmark.split(task, settings), out)
+    if task.cell.method in PIXELS:
+        return in_pixels(task.cell.method, benchmark.split(task, settings), task.device)
+    found: Findings = benchmark.run(task, settings)
+    return found
 
 
 class _Worker:

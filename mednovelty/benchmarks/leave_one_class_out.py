@@ -30,7 +30,7 @@ import torch
 
 from mednovelty.benchmarks.benchmark import Findings, Measured, Task
 from mednovelty.benchmarks.idx import flat
-from mednovelty.benchmarks.image_methods import ImageTable, fixed_epochs, scores_among
+from mednovelty.benchmarks.image_methods import ImageTable, Split, fixed_epochs, scores_among
 from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.devices import chosen
 from mednovelty.methods.image_vae import FASHION_MNIST, ImageVAE, ImageVAEMethod, closed_forms, misfits
@@ -111,6 +111,13 @@ class LeaveOneClassOut:
         }
         rows = [row for name in task.scores for row in _measured(name, scores[name], novel)]
         return Findings(tuple(rows), told)
+
+    def split(self, task: Task, settings: LeaveOneOutSettings) -> Split:
+        """Return the images of a cell, each once, whatever they are scaled by; none is held out."""
+        seen, test, novel = left_out(task, replace(settings, scaling=1))
+        shape = image_set(task.cell.dataset, task.folder).shape
+        training = torch.from_numpy(seen)
+        return Split(training, training[:0], torch.from_numpy(test), novel, shape)
 
 
 def left_out(task: Task, settings: LeaveOneOutSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

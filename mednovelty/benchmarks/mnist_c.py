@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mednovelty.benchmarks.benchmark import Findings, Measured, Task
+from mednovelty.benchmarks.benchmark import Cell, Findings, Measured, Task
 from mednovelty.benchmarks.corruptions import corrupted
 from mednovelty.benchmarks.idx import flat
 from mednovelty.benchmarks.image_methods import (
@@ -102,8 +102,7 @@ class MNISTC:
         cell = task.cell
         words = json.dumps(asdict(settings), sort_keys=True)
         found = _trained(cell.dataset, task.folder, cell.method, cell.seed, words, task.device)
-        clean = found.split.test.view(-1, *found.split.shape[1:])
-        changed = torch.from_numpy(corrupted(clean.numpy(), cell.label, cell.seed)).flatten(1)
+        clean, changed = found.split.test, changed_images(found.split, cell)
         names = [SCORES[cell.method]] if cell.method in SCORES else list(task.scores)
         of_clean = _scores_of_clean(found, tuple(names))
         of_changed = scores_of(found, names, test=changed)
@@ -116,6 +115,34 @@ class MNISTC:
         if cell.method in EXPLAINED and settings.explained:
             rows += _explained(found, names[0], changed, rows[0].value, settings.explained)
         return Findings(tuple(rows), found.told)
+
+    def split(self, task: Task, settings: MNISTCSettings) -> Split:
+        """Return clean images to train on; to test on the clean ones, then the corrupted ones."""
+        split = clean_images(task.cell.dataset, task.folder, task.cell.seed, settings)
+        both = torch.cat([split.test, changed_images(split, task.cell)])
+        return replace(split, test=both, novel=np.arange(len(both)) >= len(split.test))
+
+
+def clean_images(dataset: str, folder: Path, seed: int, settings: MNISTCSettings) -> Split:
+    """Return clean images, none of them novel.
+
+    Raises:
+        SettingsError: They have colours.
+    """
+    images = image_set(dataset, folder)
+    if images.shape[0] != 1:
+        raise SettingsError(
+            f"mnist-c: is for grey images, and those of {dataset} have {images.shape[0]} channels"
+        )
+    test = torch.from_numpy(flat(images.test[: settings.test_images or None]))
+    normal = torch.from_numpy(flat(images.training))
+    return Split.of(normal, test, np.zeros(len(test), bool), images.shape, seed, settings.images)
+
+
+def changed_images(split: Split, cell: Cell) -> torch.Tensor:
+    """Return ``(m, D)``: the test images of a split with a cell's corruption."""
+    clean = split.test.view(-1, *split.shape[1:])
+    return torch.from_numpy(corrupted(clean.numpy(), cell.label, cell.seed)).flatten(1)
 
 
 def _explained(found: Trained, score: str, changed: torch.Tensor, area: float, most: int) -> list[Measured]:
@@ -139,14 +166,7 @@ def _explained(found: Trained, score: str, changed: torch.Tensor, area: float, m
 def _trained(dataset: str, folder: Path, name: str, seed: int, words: str, device: str) -> Trained:
     """Return what was trained; settings are words, by which the last one is known again."""
     settings = MNISTCSettings(**json.loads(words))
-    images = image_set(dataset, folder)
-    if images.shape[0] != 1:
-        raise SettingsError(
-            f"mnist-c: is for grey images, and those of {dataset} have {images.shape[0]} channels"
-        )
-    test = torch.from_numpy(flat(images.test[: settings.test_images or None]))
-    normal = torch.from_numpy(flat(images.training))
-    split = Split.of(normal, test, np.zeros(len(test), bool), images.shape, seed, settings.images)
+    split = clean_images(dataset, folder, seed, settings)
     how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
     if name == "ae":
         latent = settings.latent

@@ -126,6 +126,10 @@ class _NLNProtocol:
         kept = [row for row in rows if row.score in task.scores]
         return Findings((*kept, *(Measured("nln", value, key) for key, value in more.items())), found.told)
 
+    def split(self, task: Task, settings: NLNProtocolSettings) -> Split:
+        """Return the images of a cell."""
+        return images_of(task.cell, task.folder, settings, self.one_trained)
+
 
 class Miso(_NLNProtocol):
     """One class is novel, nine are trained on, with nearest latent neighbours."""

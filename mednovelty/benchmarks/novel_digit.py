@@ -128,6 +128,10 @@ class NovelDigit:
         counts = {"normal": int((~split.novel).sum()), "novel": int(split.novel.sum())}
         return Findings(measured(scores, split.novel), {**found.told, "test": counts})
 
+    def split(self, task: Task, settings: NovelDigitSettings) -> Split:
+        """Return the images of a cell."""
+        return split_of(task, settings)
+
 
 def split_of(task: Task, settings: NovelDigitSettings) -> Split:
     """Return the images of a cell, between 0 and 1.

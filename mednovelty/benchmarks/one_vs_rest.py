@@ -156,6 +156,13 @@ class Run:
             found["outliers"] = self.beside[0]
         return found
 
+    @property
+    def split(self) -> Split:
+        """The images as networks see them."""
+        images = self.images
+        seen, held_out = (images.scale(rows) for rows in (images.training, images.held_out))
+        return Split(seen, held_out, self.test, images.novel, images.shape)
+
     @torch.no_grad()
     def scored(self, score: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return ``(m,)`` scores of the test images, ``BATCH`` at a time."""
@@ -259,10 +266,14 @@ class OneVsRest:
             return Findings(measured({SCORE: scores}, run.images.novel), told | run.told)
         how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
         method, how = installed_method(cell.method, how, settings.method_settings)
-        seen, held_out = (run.images.scale(rows) for rows in (run.images.training, run.images.held_out))
-        split = Split(seen, held_out, run.test, run.images.novel, run.images.shape)
+        split = run.split
         found = trained(method, split, how, seed=cell.seed, device=task.device)
         return Findings(measured(scores_of(found, task.scores), split.novel), found.told | run.told)
+
+    def split(self, task: Task, settings: OneVsRestSettings) -> Split:
+        """Return the images of a cell."""
+        cell, words = task.cell, json.dumps(asdict(settings))
+        return _run(cell.dataset, task.folder, int(cell.label), cell.seed, words, task.device, ()).split
 
 
 @lru_cache(maxsize=1)
