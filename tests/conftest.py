@@ -1,9 +1,12 @@
 """Settings and data shared by every test."""
 
+import gc
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -16,6 +19,16 @@ settings.load_profile("mednovelty")
 # A program that tests run in 3D Slicer's libraries, which are not always here.
 collect_ignore = ["slicer_probe.py"]
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# Every call of ``CliRunner.invoke`` would build all commands anew, as no process does.
+typer.testing._get_command = cache(typer.testing._get_command)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported and collected: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
