@@ -38,6 +38,15 @@ def pytest_sessionfinish() -> None:
     remove_made()
 
 
+@pytest.fixture
+def unpictured():
+    """Evaluate without pictures, where a test looks at none."""
+    from without_pages import no_pictures
+
+    with no_pictures():
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder of real scans, or skip."""

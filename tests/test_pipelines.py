@@ -89,6 +89,7 @@ def test_qspace_novelty_from_manifest_to_table(tmp_path):
     assert "study: holds a study already; choose another folder" in again.stderr
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_qspace_novelty_says_what_failed_and_goes_on(tmp_path):
     root = shutil.copytree(tiny_cohort().controls.parent, tmp_path / "root")
     (root / "patients" / "sub-p01" / "dwi" / "sub-p01_dwi.bval").write_text("0 1200\n")
