@@ -1,6 +1,5 @@
 """Settings and data shared by every test."""
 
-import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -23,12 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Every call of ``CliRunner.invoke`` would build all commands anew, as no process does.
 typer.testing._get_command = cache(typer.testing._get_command)
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what is imported and collected: it stays to the end."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
