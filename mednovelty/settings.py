@@ -8,7 +8,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mednovelty.errors import SettingsError
 
@@ -90,7 +90,7 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
     from pydantic import ValidationError
 
     try:
-        made = _adapter(kind).validate_python(dict(tree))
+        made = _adapter(cast(Any, kind)).validate_python(dict(tree))
     except ValidationError as error:
         first = error.errors()[0]
         own = first.get("ctx", {}).get("error")
