@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -265,7 +266,9 @@ def environment(detector: Detector | None = None) -> dict[str, Any]:
     return facts
 
 
+@cache
 def _version(package: str) -> str | None:
+    # What this process has imported stays what it is, whatever is installed meanwhile.
     try:
         return version(package)
     except PackageNotFoundError:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 from mednovelty.errors import UnknownPluginError
@@ -42,14 +45,14 @@ def available(group: str) -> list[PluginInfo]:
         UnknownPluginError: There is no such group.
     """
     return [
-        PluginInfo(group, point.name, point.value, point.dist.name if point.dist else "")
+        PluginInfo(group, point.name, point.value, _name_of(point.dist) if point.dist else "")
         for point in sorted(_points(group), key=lambda point: point.name)
     ]
 
 
 def names(group: str) -> list[str]:
     """Return the sorted names in a plug-in group, importing none of them."""
-    return [info.name for info in available(group)]
+    return sorted(point.name for point in _points(group))
 
 
 def plugin(group: str, name: str) -> Any:
@@ -88,6 +91,36 @@ def _points(group: str) -> list[EntryPoint]:
         near = get_close_matches(group, GROUPS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(GROUPS)}"
         raise UnknownPluginError(f"no plug-in group is called {group!r}; {hint}")
+    return list(_found(group, _where_packages_are()))
+
+
+@lru_cache(maxsize=4 * len(GROUPS))
+def _found(group: str, where: tuple[object, ...]) -> tuple[EntryPoint, ...]:
+    """Read the entry points of all installed packages, which takes milliseconds; scoring a scan asks often.
+
+    Args:
+        group: One of ``GROUPS``.
+        where: What ``_where_packages_are`` says now: when that changes, all are read again.
+    """
     # One distribution can be found twice (an egg-info beside an installed copy): the first wins.
     unique = {point.name: point for point in reversed(list(entry_points(group=f"mednovelty.{group}")))}
-    return list(unique.values())
+    return tuple(unique.values())
+
+
+@lru_cache(maxsize=256)
+def _name_of(distribution: Distribution) -> str:
+    # Its name is read from its file every time that it is asked for.
+    return distribution.name
+
+
+def _where_packages_are() -> tuple[object, ...]:
+    """Return what changes when a package is installed, updated or removed: the folders and their times."""
+    return tuple((folder, _changed(folder)) for folder in sys.path)
+
+
+def _changed(folder: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder or ".")
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns

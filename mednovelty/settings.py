@@ -6,10 +6,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mednovelty.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -83,10 +87,10 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
     Raises:
         SettingsError: A value is of the wrong type or out of its range.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        made = TypeAdapter(kind).validate_python(dict(tree))
+        made = _adapter(cast(Any, kind)).validate_python(dict(tree))
     except ValidationError as error:
         first = error.errors()[0]
         own = first.get("ctx", {}).get("error")
@@ -96,6 +100,14 @@ def checked(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
         raise SettingsError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from error
     _refuse_flags(tree, made, where, "")
     return made
+
+
+@lru_cache(maxsize=128)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Return what checks a dataclass; making it takes longer than reading a detector's record."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _refuse_flags(written: Any, read: Any, where: str, place: str) -> None:

@@ -1,9 +1,11 @@
 """Settings and data shared by every test."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,11 +20,24 @@ collect_ignore = ["slicer_probe.py"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Every call of ``CliRunner.invoke`` would build all commands anew, as no process does.
+typer.testing._get_command = cache(typer.testing._get_command)
+
+
 def pytest_sessionfinish() -> None:
     """Leave nothing behind in the machine's temporary folder."""
     from cohorts import remove_made
 
     remove_made()
+
+
+@pytest.fixture
+def unpictured():
+    """Evaluate without pictures, where a test looks at none."""
+    from without_pages import no_pictures
+
+    with no_pictures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
-from without_pages import typed
+from without_pages import no_pictures, typed
 
 from mednovelty.cli import app
 from mednovelty.evaluation import EvaluateSettings, evaluate
@@ -79,7 +79,8 @@ def cohort(lesion, mark):
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_stays():
-    yield
+    with no_pictures():
+        yield
     cohort.cache_clear()
     judged.cache_clear()
     while _MADE:

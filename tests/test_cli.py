@@ -52,6 +52,7 @@ def test_the_four_commands(study):
     assert {"roc.png", "roc_negative_elbo.png", "histogram_negative_elbo.png"} <= pictures
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_evaluate_as_json(study):
     root, _ = study
     result = run("evaluate", root / "out", "--masks", tiny_cohort().lesions, "--json")

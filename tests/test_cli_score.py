@@ -135,6 +135,7 @@ def write_manifest(path, root, masks):
     return path
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_evaluate_takes_the_masks_that_a_manifest_names(tmp_path):
     out, masks = make_study(tmp_path, 3)
     expected = evaluate(out, masks)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from cohorts import FAST, tiny_cohort, tiny_detector
 
-from mednovelty import plugins
 from mednovelty.detector import Detector
 from mednovelty.errors import DetectorError, MedNoveltyError, StoppedError
 from mednovelty.io.read_scan import read_scan
@@ -45,10 +44,7 @@ def arrays_model(tmp_path_factory):
 
 
 @pytest.fixture
-def copy_of(tmp_path, monkeypatch):
-    # Looking through the installed packages takes longer than all else; what is installed does not change.
-    monkeypatch.setattr(plugins, "_points", functools.cache(plugins._points))
-
+def copy_of(tmp_path):
     def copied(folder):
         return shutil.copytree(folder, tmp_path / "model")
 

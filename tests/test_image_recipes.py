@@ -2,14 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pipeline_runs import run_pipeline
 from typer.testing import CliRunner
 from without_pages import typed
 
@@ -369,17 +367,15 @@ count = {folds}
 
 
 def test_the_study_of_localisation_tests_every_patient_once(cohort, tmp_path):
-    program = Path(__file__).resolve().parents[1] / "pipelines" / "lesion_localisation.py"
     write_manifest(tmp_path / "cohort.toml", cohort, 3)
     fast = SLICES.replace("batch_voxels", 'scores = ["rec_error", "kl_gradient", "rec_signed"]\nbatch_voxels')
     for table in ("method_settings", "train", "view_settings"):
         fast = fast.replace(f"[{table}]", f"[fit.{table}]")
     (tmp_path / "settings.toml").write_text(f'recipe = "slices"\nseed = 0\n\n[fit]\n{fast}')
-    done = subprocess.run(
-        [sys.executable, str(program), "--manifest", str(tmp_path / "cohort.toml"),
-         "--out", str(tmp_path / "study"), "--settings", str(tmp_path / "settings.toml"),
-         "--brain-masks", str(tmp_path / "brains"), "--set", "maps.signs.FLAIR=1", "--set", "draws=3"],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
+    done = run_pipeline(
+        "lesion_localisation", "--manifest", tmp_path / "cohort.toml", "--out", tmp_path / "study",
+        "--settings", tmp_path / "settings.toml", "--brain-masks", tmp_path / "brains",
+        "--set", "maps.signs.FLAIR=1", "--set", "draws=3", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)

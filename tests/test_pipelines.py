@@ -8,12 +8,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from cohorts import FAST_TOML, tiny_cohort
+from pipeline_runs import PIPELINES, run_pipeline
 
-PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 PROGRAMS = sorted(PIPELINES.glob("*.py"))
 
 
@@ -60,16 +59,23 @@ test = ["sub-p*"]
     (folder / "settings.toml").write_text(f'recipe = "qspace"\nseed = 2\n\n[fit]\nmethod = "vae"\n{fast}')
 
 
+WORDS = ("--manifest", "cohort.toml", "--out", "study", "--settings", "settings.toml")
+
+
 def run(folder):
+    return run_pipeline("qspace_novelty", *WORDS, cwd=folder)
+
+
+def run_apart(folder):
+    """Run it as a process of its own."""
     program = PIPELINES / "qspace_novelty.py"
-    words = ["--manifest", "cohort.toml", "--out", "study", "--settings", "settings.toml"]
-    return subprocess.run([sys.executable, program, *words], capture_output=True, text=True, cwd=folder,
+    return subprocess.run([sys.executable, program, *WORDS], capture_output=True, text=True, cwd=folder,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
 
 def test_qspace_novelty_from_manifest_to_table(tmp_path):
     write_study(tmp_path, tiny_cohort().controls.parent)
-    done = run(tmp_path)
+    done = run_apart(tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert set(told["scans"]) == {"sub-p01", "sub-p02"}
@@ -85,6 +91,7 @@ def test_qspace_novelty_from_manifest_to_table(tmp_path):
     assert "study: holds a study already; choose another folder" in again.stderr
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_qspace_novelty_says_what_failed_and_goes_on(tmp_path):
     root = shutil.copytree(tiny_cohort().controls.parent, tmp_path / "root")
     (root / "patients" / "sub-p01" / "dwi" / "sub-p01_dwi.bval").write_text("0 1200\n")

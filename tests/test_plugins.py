@@ -1,13 +1,16 @@
 """Plug-ins and equations by name; the errors' words."""
 
+import itertools
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mednovelty import papers
+from mednovelty import papers, plugins
 from mednovelty.errors import SettingsError, UnknownPluginError
 from mednovelty.plugins import GROUPS, available, import_all, names, plugin
 
@@ -133,7 +136,7 @@ numpy = stranger:NumpyReader
 
 
 def test_a_strangers_plug_ins_come_through_the_same_door(tmp_path):
-    # A process of its own: what is installed is looked up once.
+    # A process of its own: an installed package is there from the start.
     (tmp_path / "stranger.py").write_text(STRANGER)
     info = tmp_path / "stranger-1.0.dist-info"
     info.mkdir()
@@ -163,3 +166,49 @@ print(detector.score(mn.read_scan(scans[0]))["loudness"].values.mean())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(1, abs=0.1)
+
+
+def test_what_is_installed_meanwhile_is_found_and_what_goes_is_not(tmp_path, monkeypatch):
+    site, info = tmp_path / "site", tmp_path / "site" / "stranger-1.0.dist-info"
+    moments = itertools.count(1)
+
+    def changed():
+        # Clocks of file systems are coarse: two changes of this test may be of the same moment.
+        os.utime(site, (next(moments), next(moments)))
+
+    def install():
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(POINTS)
+        changed()
+
+    site.mkdir()
+    (site / "stranger.py").write_text(STRANGER)
+    changed()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    before = names("scorers")
+    assert "loudness" not in before
+    install()
+    assert set(names("scorers")) - set(before) == {"loudness"}
+    assert [found.distribution for found in available("scorers") if found.name == "loudness"] == ["stranger"]
+    assert plugin("scorers", "loudness").unit == "normalised signal"
+    sys.modules.pop("stranger")
+    shutil.rmtree(info)
+    changed()
+    assert names("scorers") == before
+    # A folder that is looked through no more.
+    install()
+    assert "loudness" in names("scorers")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(site)])
+    assert names("scorers") == before
+
+
+def test_packages_are_looked_through_once(monkeypatch):
+    looked = []
+    real = plugins.entry_points
+    monkeypatch.setattr(plugins, "entry_points", lambda **words: looked.append(words) or real(**words))
+    plugins._found.cache_clear()
+    assert names("views") == ["patch", "slice", "voxel"]
+    for name in names("views"):
+        plugin("views", name)
+    assert looked == [{"group": "mednovelty.views"}]

@@ -333,6 +333,7 @@ def test_maps_are_blended_from_windows_normalised_as_those_of_the_training(study
     np.testing.assert_allclose(found.data, blended.data, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_evaluation_and_relevance(study):
     evaluated = run("evaluate", study / "maps", "--masks", tiny_cohort().lesions)
     assert evaluated.exit_code == 0, evaluated.output

@@ -144,6 +144,7 @@ def test_an_evaluation_stands_on_the_cohorts_page(out):
     assert page_of(out) == before
 
 
+@pytest.mark.usefixtures("unpictured")
 def test_no_report_leaves_no_page(model, tmp_path):
     out = tmp_path / "out"
     score(model, out, "--no-report")

@@ -161,14 +161,20 @@ def test_every_attribute_of_the_panel_that_the_widget_uses_is_set():
 
 
 @pytest.fixture(scope="module")
-def scored(lib, program, model, environment, tmp_path_factory):
+def scored(lib, program, model, tmp_path_factory):
+    """What the module's commands do, in this process; below they are processes that fail or are cancelled."""
     out = tmp_path_factory.mktemp("module") / "out"
     request = lib.program.Request(
         str(program), str(model), str(patient()), str(out), scores=", ".join(SCORES), rule="p", level=0.01
     )
-    going, progress = lib.process.Run(request.commands(), environment), lib.program.Progress()
-    going.start()
-    lines, code = followed(going, progress)
+    progress, lines, code = lib.program.Progress(), [], None
+    for command in request.commands():
+        assert command[0] == str(program)
+        result = run(*command[1:], pages=True)
+        code = result.exit_code
+        lines += result.stderr.splitlines()
+    for line in lines:
+        progress.take(line)
     return out, lines, code, progress
 
 
@@ -227,10 +233,9 @@ def test_a_cancelled_run_keeps_what_is_done_and_goes_on_from_there(
     only = lib.program.Request(
         str(program), str(model), str(many / "sub-01"), str(tmp_path / "out"), scores=SCORES[0]
     )
-    again = lib.process.Run(only.commands(), environment)
-    again.start()
-    lines, code = followed(again, lib.program.Progress())
-    assert code == 0
+    lines = []
+    for command in only.commands():
+        lines += run(*command[1:], pages=True).stderr.splitlines()
     assert any(line.startswith("sub-01: up to date") for line in lines)
 
 

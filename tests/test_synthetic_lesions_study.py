@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from pipeline_runs import PIPELINES, run_pipeline
 from test_image_recipes import ENVIRONMENT, cohort, run, write_manifest  # noqa: F401 - a fixture
 
 import mednovelty as mn
@@ -104,8 +105,7 @@ def test_a_few_annotated_scans_are_mixed_in_and_told(cohort, tmp_path):  # noqa:
     assert detector.sha256[:12] in (tmp_path / "next" / "README.md").read_text()
 
 
-def study_of(cohort, folder, *more, families='["hyperintense", "texture"]'):  # noqa: F811
-    program = Path(__file__).resolve().parents[1] / "pipelines" / "synthetic_lesions.py"
+def study_of(cohort, folder, *more, families='["hyperintense", "texture"]', apart=False):  # noqa: F811
     write_manifest(folder / "cohort.toml", cohort, 2)
     (folder / "likelihood.toml").write_text(LIKELIHOOD)
     (folder / "settings.toml").write_text(
@@ -113,6 +113,9 @@ def study_of(cohort, folder, *more, families='["hyperintense", "texture"]'):  # 
     )
     words = ["--manifest", folder / "cohort.toml", "--out", folder / "study", "--settings",
              folder / "settings.toml", "--brain-masks", cohort / "brains", *more]  # fmt: skip
+    if not apart:
+        return run_pipeline("synthetic_lesions", *words, cwd=folder)
+    program = PIPELINES / "synthetic_lesions.py"
     return subprocess.run([sys.executable, program, *map(str, words)],
                           env=ENVIRONMENT, capture_output=True, text=True, timeout=600)  # fmt: skip
 
@@ -153,7 +156,7 @@ def test_the_study_writes_one_table_and_what_it_is_blind_to(cohort, tmp_path):  
 
 
 def test_settings_that_do_not_go_together_are_refused_before_any_training(cohort, tmp_path):  # noqa: F811
-    done = study_of(cohort, tmp_path, families='["hyperintense", "exchange"]')
+    done = study_of(cohort, tmp_path, families='["hyperintense", "exchange"]', apart=True)
     assert done.returncode == 2, done.stderr
     assert "anomalies exchange are of diffusion" in done.stderr
     assert not (tmp_path / "study").exists()
