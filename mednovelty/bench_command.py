@@ -211,8 +211,8 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
             if folders.possible(plan, cell, tree, asked=asked_by_name):
                 tasks.append(_task(plan, request, cell, tree, scores[name], folders))
     guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
-    if request.against is not None:
-        guests |= outsiders(_words(request.against, "--against"), request.against_python)
+    against = _words(request.against, "--against") if request.against is not None else []
+    guests |= outsiders(against, request.against_python)
     handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
                     request.threads or 1)  # fmt: skip
     others = handed.tasks(plan, benchmark, folders, guests)
