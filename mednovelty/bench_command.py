@@ -186,7 +186,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
 
     benchmark: Any = plugin("benchmarks", plan.name)()
     asked = _words(request.scores, "--scores")
-    trivial, own = pixels_among(_words(request.methods, "--methods"))
+    trivial, own = pixels_among(_words(request.methods, "--methods"), plan.methods)
     methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
     classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
     wanted = None if request.datasets is None else _words(request.datasets, "--datasets")

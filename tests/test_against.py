@@ -308,6 +308,7 @@ class TestPixels:
 
     def test_names(self):
         assert pixels_among(["pca", "trivial", "pixel-mean"]) == (["pixel_mean", "pixel_nearest"], ["pca"])
+        assert pixels_among(["pixels", "pixel_mean"], ["pixels"]) == (["pixel_mean"], ["pixels"])
 
 
 def test_the_table_by_hand():

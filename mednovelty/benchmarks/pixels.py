@@ -8,7 +8,7 @@ Nothing is trained, and no setting changes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -46,8 +46,12 @@ PIXELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def pixels_among(asked: Iterable[str]) -> tuple[list[str], list[str]]:
+def pixels_among(asked: Iterable[str], known: Container[str] = ()) -> tuple[list[str], list[str]]:
     """Return the methods of this module among those that were asked for, and the others.
+
+    Args:
+        asked: Names.
+        known: Those of the protocol, which are never taken for a misspelt one.
 
     Raises:
         SettingsError: A name is nearly one of them.
@@ -60,7 +64,7 @@ def pixels_among(asked: Iterable[str]) -> tuple[list[str], list[str]]:
             own += PIXELS
         elif name in PIXELS:
             own.append(name)
-        elif name.startswith("pixel"):
+        elif entry not in known and name.startswith("pixel"):
             near = get_close_matches(name, PIXELS, n=1, cutoff=0.0)[0]
             raise SettingsError(f"--methods: no trivial method is called {entry!r}; did you mean {near!r}?")
         else:
