@@ -14,7 +14,6 @@ from mednovelty.evaluation.scored import Made, ScoredScan
 from mednovelty.io.guard import shown
 from mednovelty.io.manifest import Manifest
 from mednovelty.io.names import entities, is_image, stem
-from mednovelty.io.patterns import as_glob
 
 LARGEST_SIDECAR_BYTES = 16 << 20
 _MASK_ENDING = re.compile(
@@ -128,8 +127,7 @@ def manifest_masks(manifest: Manifest, ids: Iterable[str]) -> tuple[dict[str, Pa
             'masks = "lesions/{id}_mask.nii.gz", or give the folder of the masks'
         )
     found = {id: path for id in ids if (path := manifest.lesion_mask_of(id)) is not None}
-    others = set(manifest.root.glob(as_glob(manifest.masks))) - set(found.values())
-    return found, sorted(path for path in others if path.is_file())
+    return found, sorted(manifest.lesion_masks() - set(found.values()))
 
 
 def _add(scans: dict[str, ScoredScan], sidecar: Path) -> None:

@@ -144,13 +144,15 @@ class Manifest:
         return (self.root / (self.masks.partition("{")[0] + "x")).parent
 
     def lesion_mask_of(self, scan_id: str) -> Path | None:
-        """Return the lesion mask of a scan, if it is there.
+        """Return the lesion mask of a scan, if there: the file of that very name, or that fits the pattern.
 
         Raises:
             ScanError: Two files fit the pattern; code ``masks.ambiguous``.
         """
         if not self.masks:
             return None
+        if (written := self.root / self.masks.replace(ID, scan_id)).is_file():
+            return written
         found = sorted(self.root.glob(self.masks.replace(ID, glob.escape(scan_id))))
         found = [path for path in found if path.is_file()]
         if len(found) > 1:
@@ -159,6 +161,12 @@ class Manifest:
                 code="masks.ambiguous",
             )
         return found[0] if found else None
+
+    def lesion_masks(self) -> set[Path]:
+        """Return every file that can be a lesion mask: as the name is written, or where the pattern fits."""
+        patterns = {as_glob(self.masks), as_glob(self.masks, literal=True)} if self.masks else ()
+        found = {path for pattern in patterns for path in self.root.glob(pattern)}
+        return {path for path in found if path.is_file()}
 
     def brain_mask_of(self, scan_id: str) -> Path | None:
         """Return where the brain mask of a scan must be; None when the manifest says nothing of them."""

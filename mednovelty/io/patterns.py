@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 
 ID = "{id}"
@@ -9,9 +10,14 @@ _PIECES = re.compile(r"(\*\*/|\*|\?|\[!?[^\]]+\]|\{id\})")
 _WILD = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
 
 
-def as_glob(pattern: str) -> str:
-    """Return the pattern with anything where the id is."""
-    return pattern.replace(ID, "*")
+def as_glob(pattern: str, *, literal: bool = False) -> str:
+    """Return the pattern with anything where the id is; literal: nothing else in it is wild.
+
+    Examples:
+        >>> as_glob("{id}[1].nii", literal=True)
+        '*[[]1].nii'
+    """
+    return "*".join(glob.escape(piece) if literal else piece for piece in pattern.split(ID))
 
 
 def id_in(pattern: str, relative: str) -> str | None:
