@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -122,6 +123,17 @@ def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
         "sub-01.html",
         "notes.html",
     ]
+
+
+def test_copies_of_pages_that_people_keep_are_never_removed(tmp_path):
+    folder = write_scan(tmp_path)
+    report_folder(tmp_path)
+    copies = [tmp_path / "for Dr X sub-01.html", tmp_path / "kept" / "sub-01.html", folder / "sub-01 old.html"]
+    copies[1].parent.mkdir()
+    for path in copies:
+        shutil.copy(folder / "sub-01.html", path)
+    report_folder(tmp_path)
+    assert [path for path in copies if not path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ log = logging.getLogger("mednovelty")
 
 _MADE_OF = re.compile(r'<meta name="made-of" content="([0-9a-f]{64})">')
 _HEAD_BYTES = 64 << 10
+MAP_ENDINGS = ("_novelty.nii.gz", "_novelty.json")
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,25 @@ def _failed(id: str, path: Path, error: Exception) -> MadePage:
 
 
 def _remove_pages_without_maps(out: Path, current: Set[Path]) -> None:
-    """Remove pages of scans that have no maps any more; what was not written here is left alone."""
+    """Remove pages of scans that have no maps any more; what was not written here is left alone.
+
+    So are copies under other names or in other folders: only where other files of the scan lie beside a page
+    is it known that its maps were there.
+    """
     for path in sorted(out.rglob("*.html")):
-        if path in current or _made_of(path) is None:
+        if path in current or _made_of(path) is None or not _has_lost_its_maps(path):
             continue
         try:
             _remove_outdated(path)
             log.info("removed %s: there are no maps any more that it tells of", path)
         except OutputError as error:
             log.warning("%s", error)
+
+
+def _has_lost_its_maps(page: Path) -> bool:
+    """Whether a page lies among files of its scan, and no map is left of them, not even one that is damaged."""
+    names = [path.name for path in page.parent.iterdir() if path.name.startswith(f"{page.stem}_desc-")]
+    return bool(names) and not any(name.endswith(MAP_ENDINGS) for name in names)
 
 
 def _remove_outdated(path: Path) -> None:
