@@ -136,6 +136,36 @@ def test_copies_of_pages_that_people_keep_are_never_removed(tmp_path):
     assert [path for path in copies if not path.is_file()] == []
 
 
+def test_a_scan_in_two_folders_is_told_with_both_and_loses_no_page(tmp_path):
+    folder = write_scan(tmp_path, "sub-08")
+    report_folder(tmp_path)
+    shutil.copytree(tmp_path / "sub-08", tmp_path / "old" / "sub-08")
+    other = tmp_path / "old" / "sub-08" / "dwi"
+    result = run("report", tmp_path, "--json", code=6, pages=True)
+    [failed] = [page for page in json.loads(result.stdout)["pages"] if page["status"] == "failed"]
+    assert failed["id"] == "sub-08"
+    assert str(folder) in failed["message"]
+    assert str(other) in failed["message"]
+    assert (folder / "sub-08.html").is_file()
+    assert (other / "sub-08.html").is_file()
+    index = (tmp_path / "index.html").read_text()
+    assert "<dt>sub-08</dt>" in index[index.index('id="failures"') :]
+    assert ">sub-08</td>" in index  # in the table, without a link: to which page?
+
+
+def test_other_maps_of_a_scan_in_another_folder_are_told_and_both_pages_stay(tmp_path):
+    folder = write_scan(tmp_path, "sub-08")
+    report_folder(tmp_path)
+    other = write_scan(tmp_path / "old", "sub-08", scores={"elbo": np.ones(SHAPE)})
+    report_folder(tmp_path / "old")
+    failed = [page for page in report_folder(tmp_path) if page.status == "failed"]
+    assert "sub-08 has two maps of elbo" in failed[0].message
+    assert str(folder) in failed[0].message
+    assert str(other) in failed[0].message
+    assert (folder / "sub-08.html").is_file()
+    assert (other / "sub-08.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("told", "shown"), [({"Kind": "signal"}, "signal"), ({"Kind": "a", "Message": "b"}, "a: b")]
 )

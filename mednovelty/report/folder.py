@@ -24,7 +24,7 @@ from mednovelty.evaluation.files import find_maps
 from mednovelty.io.scan_files import ScanFiles
 from mednovelty.report.cohort_page import INDEX, cohort_page
 from mednovelty.report.page import is_ours, write_page
-from mednovelty.report.scan_facts import ScanFacts
+from mednovelty.report.scan_facts import ScanFacts, page_of
 from mednovelty.report.scan_page import scan_page
 from mednovelty.report.sources import look_up_quality
 
@@ -87,10 +87,12 @@ def report_folder(
         try:
             scan = ScanFacts.of(scored)
         except MedNoveltyError as error:
-            made.append(MadePage(id, scored.brain.parent, "failed", str(error)))
+            made.append(_failed(id, page_of(scored), error))
             continue
         facts.append(scan)
-        if only is None or id in only:
+        if scored.copied_to:
+            made.append(MadePage(id, scan.page, "failed", _two_folders(scan)))
+        elif only is None or id in only:
             advance(id)
             if look_up and scan.quality is None:
                 facts[-1] = scan = _looked_up(scan, scans)
@@ -99,6 +101,12 @@ def report_folder(
     failures = {page.id: page.message for page in made if page.status == "failed"}
     made.append(_index(out, facts, failures))
     return made
+
+
+def _two_folders(scan: ScanFacts) -> str:
+    """Say that it cannot be told which folder is meant; pages that lie in either are left as they are."""
+    folders = ", ".join(str(folder) for folder in (scan.page.parent, *scan.scored.copied_to))
+    return f"the same maps of {scan.id} lie in several folders: {folders}; keep one below this folder"
 
 
 def _looked_up(scan: ScanFacts, scans: Mapping[str, ScanFiles] | None) -> ScanFacts:

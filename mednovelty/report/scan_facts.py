@@ -173,7 +173,7 @@ class ScanFacts:
     @property
     def page(self) -> Path:
         """Where its page lies."""
-        return self.scored.brain.parent / f"{stem_of(self.scored)}.html"
+        return page_of(self.scored)
 
     @property
     def background_path(self) -> Path:
@@ -247,6 +247,11 @@ def stem_of(scored: ScoredScan) -> str:
     return scored.brain.name.rpartition("_desc-brain_mask")[0]
 
 
+def page_of(scored: ScoredScan) -> Path:
+    """Return where the page of a scan lies."""
+    return scored.brain.parent / f"{stem_of(scored)}.html"
+
+
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -287,4 +292,4 @@ def _clusters(path: Path) -> tuple[Cluster, ...]:
     return tuple(found)
 
 
-__all__ = ["Cluster", "MapFacts", "ScanFacts", "as_dict", "as_list", "stem_of"]
+__all__ = ["Cluster", "MapFacts", "ScanFacts", "as_dict", "as_list", "page_of", "stem_of"]
