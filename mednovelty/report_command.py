@@ -119,9 +119,10 @@ def refresh(maps: Path, ids: Sequence[str]) -> None:
 
 def say(made: Sequence[MadePage], out: Path) -> None:
     """Tell how many pages there are, and which could not be made."""
-    done = [page.status for page in made]
-    log.info("%d pages made, %d up to date, %d failed; open %s", done.count("done"),
-             done.count("up to date"), done.count("failed"), out / "index.html")  # fmt: skip
+    done, index = [page.status for page in made], made[-1]
+    there = "there is no page of the cohort" if index.status == "failed" else f"open {index.path}"
+    log.info("%d pages made, %d up to date, %d failed; %s", done.count("done"),
+             done.count("up to date"), done.count("failed"), there)  # fmt: skip
     for page in made:
         if page.status == "failed":
             log.error("no page of %s: %s", page.id or "the cohort", page.message)

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from calibrated_models import run
+from PIL import Image
 from scored_folders import SHAPE, write_clusters, write_scan
 
 from mednovelty.errors import ScanError
@@ -43,6 +44,43 @@ def test_a_sidecar_that_cannot_be_used_stops_no_other_scan(tmp_path, content):
     index = (tmp_path / "index.html").read_text()
     assert f"<dt>{name}</dt>" in index[index.index('id="failures"') :]
     assert [(one.id, one.status) for one in write_scenes(tmp_path)] == [(name, "failed"), ("sub-02", "done")]
+
+
+def evaluated(out, **told):
+    """Write an evaluation of one score, as ``evaluate`` would."""
+    (out / "evaluation").mkdir()
+    facts = {"scans": {"sub-01": {}}, "mean": {"elbo": {"auroc": 0.75}}, "pooled": {}, **told}
+    (out / "evaluation" / "evaluation.json").write_text(json.dumps(facts))
+
+
+def test_a_damaged_picture_of_an_evaluation_is_named_in_its_place(tmp_path):
+    write_scan(tmp_path)
+    evaluated(tmp_path)
+    (tmp_path / "evaluation" / "roc.png").write_text("hello")
+    Image.new("RGB", (60, 60), (9, 8, 7)).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "evaluation" / "panels.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "evaluation" / "histogram_elbo.png").write_bytes(content)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    index = (tmp_path / "index.html").read_text()
+    for name in ("roc.png", "panels.png"):
+        assert f"<p>{name}: is no picture; remove it, and make it again with mednovelty evaluate</p>" in index
+    assert index.count("data:image/png") == 1
+    assert ">0.750</td>" in index
+
+
+def test_where_no_page_is_left_none_is_to_be_opened(tmp_path, monkeypatch):
+    write_scan(tmp_path)
+    assert f"open {tmp_path / 'index.html'}" in run("report", tmp_path, pages=True).output.replace("\n", "")
+
+    def broken(*_):
+        raise ScanError("all is lost")
+
+    monkeypatch.setattr("mednovelty.report.folder.cohort_page", broken)
+    result = run("report", tmp_path, code=6, pages=True)
+    assert not (tmp_path / "index.html").exists()
+    assert "there is no page of the cohort" in result.output
+    assert "open" not in result.output
 
 
 def test_a_folder_where_no_sidecar_can_be_used_is_refused_with_why(tmp_path):

@@ -31,8 +31,7 @@ MOST_PER_SCORE = 3
 def evaluation_part(folder: Path) -> dict[str, Any] | None:
     """Return what is shown of an evaluation; None where there is none.
 
-    Raises:
-        ScanError: A picture is damaged.
+    In the place of a picture that is damaged stands what is wrong with it.
     """
     found = told(folder / "evaluation.json")
     if not found:
@@ -99,7 +98,7 @@ def _roc_alt(mean: Mapping[str, Any], ranked: list[str]) -> str:
     return f"ROC curves by voxel, mean over scans; areas under them: {told_of}."
 
 
-def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture | None]:
+def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture | str | None]:
     from mednovelty.report.figures import file_part
 
     part, area = file_part(score), _value(as_dict(mean[score]).get("auroc"))
@@ -111,8 +110,12 @@ def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture
     ]
 
 
-def _picture(path: Path, alt: str) -> Picture | None:
-    return Picture(shrunk(path, LONGEST), alt) if path.is_file() else None
+def _picture(path: Path, alt: str) -> Picture | str | None:
+    """Return a picture, or why it cannot be shown; None where there is none."""
+    try:
+        return Picture(shrunk(path, LONGEST), alt) if path.is_file() else None
+    except ScanError as error:
+        return f"{error} with mednovelty evaluate"
 
 
 def shrunk(path: Path, longest: int) -> bytes:
