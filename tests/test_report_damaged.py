@@ -46,6 +46,16 @@ def test_a_sidecar_that_cannot_be_used_stops_no_other_scan(tmp_path, content):
     assert [(one.id, one.status) for one in write_scenes(tmp_path)] == [(name, "failed"), ("sub-02", "done")]
 
 
+@pytest.mark.parametrize("content", ["{}", '{"Calibrations": {"abc": {"Sco'])
+def test_a_damaged_calibration_leaves_out_only_what_is_drawn_from_it(tmp_path, content):
+    write_scan(tmp_path)
+    (tmp_path / "calibration.json").write_text(content)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    index = (tmp_path / "index.html").read_text()
+    assert "<p>calibration.json: damaged; score the scans again" in index
+    assert ">sub-01</a>" in index
+
+
 def evaluated(out, **told):
     """Write an evaluation of one score, as ``evaluate`` would."""
     (out / "evaluation").mkdir()

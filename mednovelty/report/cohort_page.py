@@ -38,14 +38,14 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         scans: Its scans.
         failures: By scan id, why its page could not be made.
 
-    Raises:
-        ScanError: A file that is drawn from cannot be read.
+    What is damaged of the run's own files, its evaluation or calibration, is named in its place.
     """
     run = told(out / "run.json") or {}
     rows = [row for scan in scans for row in _rows(scan, out, scan.id in (failures or {}))]
     with_whole = any(len(cells) > len(COLUMNS) for _, cells in rows)
     columns = [*COLUMNS, *(WHOLE if with_whole else ())]
     filled = [[*cells, *[number("n/a")] * (len(columns) - len(cells))] for _, cells in rows]
+    charts, without_charts = charts_of(out, scans)
     table = Table(columns, filled, marks=[score for score, _ in rows])
     return render(
         "cohort.html",
@@ -53,7 +53,8 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         numbers=_numbers(scans, run),
         table=table,
         scores=list(dict.fromkeys(score for score, _ in rows)),
-        charts=charts_of(out, scans),
+        charts=charts,
+        without_charts=without_charts,
         evaluation=evaluation_part(out / "evaluation"),
         failed=_failed(run),
         pages_failed=list((failures or {}).items()),
