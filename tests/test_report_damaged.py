@@ -56,6 +56,20 @@ def test_a_damaged_calibration_leaves_out_only_what_is_drawn_from_it(tmp_path, c
     assert ">sub-01</a>" in index
 
 
+def test_of_maps_without_calibration_the_table_has_the_highest_and_the_page_says_what_is_missing(tmp_path):
+    values = np.indices(SHAPE)[2].astype(float)
+    values[5, 15, 8] = 47.25
+    values[0, 0, 0] = 99.0  # Outside the mask: write_scan sets it to 0, so it is put back.
+    folder = write_scan(tmp_path, scores={"elbo": values})
+    path = folder / "sub-01_desc-elbo_novelty.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), path)
+    report_folder(tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert '<td class="number" data-key="47.25">47.25</td>' in index
+    assert "Not calibrated, so no p and no plot against controls; see mednovelty calibrate." in index
+
+
 def evaluated(out, **told):
     """Write an evaluation of one score, as ``evaluate`` would."""
     (out / "evaluation").mkdir()

@@ -40,7 +40,8 @@ def charts_of(out: Path, scans: Sequence[ScanFacts]) -> tuple[list[dict[str, Any
         calibrations = ToldCalibrations.read(out)
     except ScanError as error:
         return [], [_without(out, error)]
-    parts, reasons = [], []
+    parts: list[dict[str, Any]] = []
+    reasons = [] if found else [_why_none(scans)]
     for number, (name, of) in enumerate(found.items()):
         try:
             # That of the first scan: the others' are the same but for a scan that is itself among them.
@@ -53,6 +54,12 @@ def charts_of(out: Path, scans: Sequence[ScanFacts]) -> tuple[list[dict[str, Any
             {"score": name, "highest": chart_svg(_highest_chart(name, of, controls)), "curves": curves}
         )
     return parts, list(dict.fromkeys(reasons))
+
+
+def _why_none(scans: Sequence[ScanFacts]) -> str:
+    if any(one.is_calibrated for scan in scans for one in scan.maps):
+        return "Nothing was segmented, so there is nothing to hold against controls; see mednovelty threshold."
+    return "Not calibrated, so no p and no plot against controls; see mednovelty calibrate."
 
 
 def _without(out: Path, error: ScanError) -> str:

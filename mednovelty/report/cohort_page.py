@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mednovelty.errors import MedNoveltyError
+from mednovelty.io.mask import read_mask
+from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.report.cohort_charts import charts_of
 from mednovelty.report.evaluation_part import evaluation_part
@@ -84,13 +89,24 @@ def _cells(scan: ScanFacts, one: MapFacts, href: str) -> list[Cell]:
         number(_times(numbers.get("largest_mm3"), 1e-3), 3),
         number(numbers.get("p_volume"), 2),
         number(numbers.get("p_maximum"), 2),
-        number(numbers.get("maximum"), 4),
+        number(numbers["maximum"] if "maximum" in numbers else _highest(scan, one), 4),
         Cell(str(count) if count else "none", float(count)),
     ]
     whole = _whole(one)
     if whole:
         cells += [number(whole.get("overall"), 4), number(whole.get("p_value"), 2)]
     return cells
+
+
+def _highest(scan: ScanFacts, one: MapFacts) -> float:
+    """Read the highest score in the mask, which no file tells of a map that was not segmented."""
+    try:
+        volume = read_volume(one.novelty)
+        mask, _ = read_mask(scan.scored.brain, volume.grid, volume.name)
+    except MedNoveltyError:
+        return math.nan  # Its own page says what is wrong.
+    values = volume.data[0][mask]
+    return float(values.max()) if np.isfinite(values).all() else math.nan
 
 
 def _whole(one: MapFacts) -> Mapping[str, Any]:
