@@ -93,6 +93,37 @@ def test_a_damaged_picture_of_an_evaluation_is_named_in_its_place(tmp_path):
     assert ">0.750</td>" in index
 
 
+def test_an_evaluation_of_other_maps_says_so(tmp_path):
+    for id in ("sub-01", "sub-02", "sub-03"):
+        write_scan(tmp_path, id)
+    index = tmp_path / "index.html"
+    sidecar = tmp_path / "sub-01" / "dwi" / "sub-01_desc-elbo_novelty.json"
+    facts = json.loads(sidecar.read_text())
+    maps = {"elbo": facts["MapSha256"]}
+    scans = {"sub-01": {"elbo": {}, "elbo+other": {}}, "sub-02": {"elbo": {}}}
+    evaluated(tmp_path, scans=scans, maps=dict.fromkeys(scans, maps), scans_without_mask=["sub-03"])
+    report_folder(tmp_path, only=())
+    assert "Evaluation against" in index.read_text()
+    assert "is outdated" not in index.read_text()
+    sidecar.write_text(json.dumps(facts | {"MapSha256": "0" * 64}))
+    (tmp_path / "sub-02").rename(tmp_path / "gone")
+    for path in (tmp_path / "gone").rglob("*_novelty.*"):
+        path.unlink()
+    report_folder(tmp_path, only=())
+    assert (
+        "The evaluation is outdated: of scans that are not here: sub-02; of other maps: sub-01. "
+        "Run mednovelty evaluate again."
+    ) in index.read_text()
+
+
+def test_an_evaluation_of_before_hashes_were_told_still_lacks_scans(tmp_path):
+    write_scan(tmp_path)
+    evaluated(tmp_path, scans={f"sub-{n:02}": {"elbo": {}} for n in range(1, 9)})
+    report_folder(tmp_path, only=())
+    said = "of scans that are not here: sub-02, sub-03, sub-04, sub-05, sub-06 and 2 more. Run mednovelty"
+    assert said in (tmp_path / "index.html").read_text()
+
+
 def test_where_no_page_is_left_none_is_to_be_opened(tmp_path, monkeypatch):
     write_scan(tmp_path)
     assert f"open {tmp_path / 'index.html'}" in run("report", tmp_path, pages=True).output.replace("\n", "")
@@ -190,7 +221,11 @@ def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
 def test_copies_of_pages_that_people_keep_are_never_removed(tmp_path):
     folder = write_scan(tmp_path)
     report_folder(tmp_path)
-    copies = [tmp_path / "for Dr X sub-01.html", tmp_path / "kept" / "sub-01.html", folder / "sub-01 old.html"]
+    copies = [
+        tmp_path / "for Dr X sub-01.html",
+        tmp_path / "kept" / "sub-01.html",
+        folder / "sub-01 old.html",
+    ]
     copies[1].parent.mkdir()
     for path in copies:
         shutil.copy(folder / "sub-01.html", path)

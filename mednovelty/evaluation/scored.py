@@ -146,7 +146,7 @@ class ScoredScan:
 
     @property
     def copied_to(self) -> list[Path]:
-        """Folders that hold copies of its maps and none of its own: of the whole scan, as somebody keeps it."""
+        """Folders that hold copies of its maps and none of its own, as of a whole scan that is kept."""
         own = {path.parent for path in self.maps.values()}
         return sorted({path.parent for path in self.copies} - own)
 

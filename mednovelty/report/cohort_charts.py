@@ -58,7 +58,7 @@ def charts_of(out: Path, scans: Sequence[ScanFacts]) -> tuple[list[dict[str, Any
 
 def _why_none(scans: Sequence[ScanFacts]) -> str:
     if any(one.is_calibrated for scan in scans for one in scan.maps):
-        return "Nothing was segmented, so there is nothing to hold against controls; see mednovelty threshold."
+        return "Nothing was segmented, so nothing is held against controls; see mednovelty threshold."
     return "Not calibrated, so no p and no plot against controls; see mednovelty calibrate."
 
 

@@ -60,7 +60,7 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         scores=list(dict.fromkeys(score for score, _ in rows)),
         charts=charts,
         without_charts=without_charts,
-        evaluation=evaluation_part(out / "evaluation"),
+        evaluation=evaluation_part(out / "evaluation", scans),
         failed=_failed(run),
         pages_failed=list((failures or {}).items()),
         not_reached=[str(id) for id in as_list(run.get("NotReached"))],

@@ -169,7 +169,7 @@ def _remove_pages_without_maps(out: Path, current: Set[Path]) -> None:
 
 
 def _has_lost_its_maps(page: Path) -> bool:
-    """Whether a page lies among files of its scan, and no map is left of them, not even one that is damaged."""
+    """Whether a page lies among files of its scan, and no map is left of them, not even a damaged one."""
     names = [path.name for path in page.parent.iterdir() if path.name.startswith(f"{page.stem}_desc-")]
     return bool(names) and not any(name.endswith(MAP_ENDINGS) for name in names)
 
