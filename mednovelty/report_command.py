@@ -126,12 +126,16 @@ def say(made: Sequence[MadePage], out: Path) -> None:
     for page in made:
         if page.status == "failed":
             log.error("no page of %s: %s", page.id or "the cohort", page.message)
+        elif page.message:
+            log.error("page of %s: %s", page.id, page.message)
 
 
 def exit_code_of(made: Sequence[MadePage]) -> int:
-    """Return 0 where every page was made, 3 where none was, 6 where some were not."""
+    """Return 0 where every page was made, 3 where none was, 6 where some were not, or not whole."""
     failed = sum(page.status == "failed" for page in made)
-    return 0 if not failed else ScanError.exit_code if failed == len(made) else 6
+    if not failed:
+        return 6 if any(page.message for page in made) else 0
+    return ScanError.exit_code if failed == len(made) else 6
 
 
 def _scans_in(folder: Path) -> dict[str, ScanFiles]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from calibrated_models import run
 from PIL import Image
-from scored_folders import SHAPE, write_clusters, write_scan
+from scored_folders import RAS, SHAPE, write_clusters, write_scan
 
 from mednovelty.errors import ScanError
 from mednovelty.report.folder import report_folder
@@ -68,6 +68,45 @@ def test_of_maps_without_calibration_the_table_has_the_highest_and_the_page_says
     index = (tmp_path / "index.html").read_text()
     assert '<td class="number" data-key="47.25">47.25</td>' in index
     assert "Not calibrated, so no p and no plot against controls; see mednovelty calibrate." in index
+
+
+@pytest.mark.parametrize("damage", ["cut", "not finite", "other voxels", "other p"])
+def test_one_map_that_cannot_be_used_is_left_out_and_named(tmp_path, damage):
+    scores = {"a": np.indices(SHAPE)[0] + 1.0, "b": np.indices(SHAPE)[1] + 1.0}
+    folder = write_scan(tmp_path, scores=scores, facts={"Calibration": {"Scans": 2}})
+    path = folder / "sub-01_desc-a_novelty.nii.gz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    elif damage == "other voxels":
+        image = nib.load(path)
+        nib.save(
+            nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + np.diag([0, 0, 1, 0])), path
+        )
+    else:
+        path = path if damage == "not finite" else folder / "sub-01_desc-a_pvalue.nii.gz"
+        nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
+    made = report_folder(tmp_path)
+    assert statuses(made) == [("sub-01", "done"), ("", "done")]
+    assert made[0].message.startswith("a is left out: ")
+    assert path.name in made[0].message
+    page = (folder / "sub-01.html").read_text()
+    assert f"<li>{made[0].message}</li>" in page
+    viewed = json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["scores"]
+    assert [one["name"] for one in viewed] == ["b"]
+    assert f"<li>sub-01: {made[0].message}</li>" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("damage", ["cut", "not finite"])
+def test_where_the_background_cannot_be_used_the_mask_stands_for_it(tmp_path, damage):
+    folder = write_scan(tmp_path)
+    path = folder / "sub-01_desc-background.nii.gz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    else:
+        nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert f"<li>the mask stands for the background: {path.name}" in page
 
 
 def evaluated(out, **told):

@@ -167,11 +167,29 @@ def test_failed_scans_stand_on_the_cohorts_page_with_why(model, tmp_path):
     assert "acquired with" in index[index.index('id="failures"') :]
 
 
-def test_a_map_that_is_damaged_stops_no_other_page(out):
+def test_a_map_that_is_damaged_costs_its_own_part_of_the_page(out):
     path = out / "sub-p01" / "dwi" / f"sub-p01_desc-{SCORES[0]}_novelty.nii.gz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
+    result = run("report", out, code=6)
+    assert f"page of sub-p01: {SCORES[0]} is left out: " in result.output
+    page = page_of(out)
+    assert (
+        f"{SCORES[0]} is left out: {path.name}" in page[page.index('class="warnings"') : page.index("<main>")]
+    )
+    assert SCORES[0] not in [one["name"] for one in facts_of(page)["scores"]]
+    assert SCORES[1] in [one["name"] for one in facts_of(page)["scores"]]
+    index = (out / "index.html").read_text()
+    assert f"sub-p01: {SCORES[0]} is left out: " in index[index.index("<h2>Warnings") :]
+    assert 'href="sub-p01' in index
+    # Nor is what is not whole ever up to date, so that it is told of again.
+    assert [page.status for page in report_folder(out)] == ["done", "up to date", "done"]
+
+
+def test_a_scan_without_any_map_that_can_be_read_has_no_page_and_stops_no_other(out):
+    for path in (out / "sub-p01").rglob("*_novelty.nii.gz"):
+        path.write_bytes(path.read_bytes()[:400])
     result = run("report", out, code=6)
     assert "no page of sub-p01" in result.output
     assert not (out / "sub-p01" / "dwi" / "sub-p01.html").exists()  # an outdated one would mislead

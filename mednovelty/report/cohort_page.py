@@ -35,13 +35,19 @@ WHOLE = (("scan score", "of the scan as a whole"), ("p, scan", "of the scan as a
 """Further columns where a score judges scans as a whole."""
 
 
-def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, str] | None = None) -> str:
+def cohort_page(
+    out: Path,
+    scans: Sequence[ScanFacts],
+    failures: Mapping[str, str] | None = None,
+    left_out: Sequence[str] = (),
+) -> str:
     """Return the page of a folder of maps.
 
     Args:
         out: The folder.
         scans: Its scans.
         failures: By scan id, why its page could not be made.
+        left_out: What is missing on pages that could be made.
 
     What is damaged of the run's own files, its evaluation or calibration, is named in its place.
     """
@@ -66,7 +72,7 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         not_reached=[str(id) for id in as_list(run.get("NotReached"))],
         ended_by=_ended_by(run),
         skipped=_skipped(run),
-        warnings=_warnings(scans),
+        warnings=[*left_out, *_warnings(scans)],
         run=_run_rows(run),
     )
 

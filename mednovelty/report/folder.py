@@ -25,12 +25,14 @@ from mednovelty.io.scan_files import ScanFiles
 from mednovelty.report.cohort_page import INDEX, cohort_page
 from mednovelty.report.page import is_ours, write_page
 from mednovelty.report.scan_facts import ScanFacts, page_of
+from mednovelty.report.scan_images import read_scan_images
 from mednovelty.report.scan_page import scan_page
 from mednovelty.report.sources import look_up_quality
 
 log = logging.getLogger("mednovelty")
 
 _MADE_OF = re.compile(r'<meta name="made-of" content="([0-9a-f]{64})">')
+NOT_WHOLE = "0" * 64
 _HEAD_BYTES = 64 << 10
 MAP_ENDINGS = ("_novelty.nii.gz", "_novelty.json")
 
@@ -43,7 +45,7 @@ class MadePage:
         id: Of the scan; empty for the cohort's.
         path: Where it lies.
         status: ``done``, ``up to date`` or ``failed``.
-        message: Why it failed.
+        message: Why it failed; of one that is done, what is left out there, and why.
     """
 
     id: str
@@ -99,7 +101,8 @@ def report_folder(
             made.append(_one(scan, out, again))
     _remove_pages_without_maps(out, {scan.page for scan in facts})
     failures = {page.id: page.message for page in made if page.status == "failed"}
-    made.append(_index(out, facts, failures))
+    left_out = [f"{page.id}: {page.message}" for page in made if page.status == "done" and page.message]
+    made.append(_index(out, facts, failures, left_out))
     return made
 
 
@@ -119,20 +122,25 @@ def _looked_up(scan: ScanFacts, scans: Mapping[str, ScanFiles] | None) -> ScanFa
 
 def _one(scan: ScanFacts, out: Path, again: bool) -> MadePage:
     try:
-        if not again and _made_of(scan.page) == scan.made_of():
+        made_of = scan.made_of()
+        if not again and _made_of(scan.page) == made_of:
             return MadePage(scan.id, scan.page, "up to date")
-        write_page(scan.page, scan_page(scan, out))
+        read = read_scan_images(scan)
+        # What is not whole is never up to date, so that each run tells of it.
+        write_page(scan.page, scan_page(read, out, NOT_WHOLE if read.left_out else made_of))
     except StoppedError:
         raise
     except Exception as error:  # Whatever is wrong with one page must not stop the others.
         return _failed(scan.id, scan.page, error)
-    return MadePage(scan.id, scan.page, "done")
+    return MadePage(scan.id, scan.page, "done", "; ".join(read.left_out))
 
 
-def _index(out: Path, facts: Sequence[ScanFacts], failures: Mapping[str, str]) -> MadePage:
+def _index(
+    out: Path, facts: Sequence[ScanFacts], failures: Mapping[str, str], left_out: Sequence[str]
+) -> MadePage:
     path = out / INDEX
     try:
-        write_page(path, cohort_page(out, facts, failures))
+        write_page(path, cohort_page(out, facts, failures, left_out))
     except StoppedError:
         raise
     except Exception as error:

@@ -19,7 +19,6 @@ import numpy as np
 from mednovelty.errors import ScanError
 from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.io.guard import read_text, shown
-from mednovelty.io.mask import read_mask
 from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.quality import ENDING, Quality
@@ -209,23 +208,6 @@ class ScanFacts:
         """The images that it was read from, where its sidecar says that they lay."""
         told_of = as_list(self.sidecar.get("Sources"))
         return [Path(os.path.normpath(self.scored.brain.parent / str(path))) for path in told_of]
-
-    def images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read background, brain mask and affine; without a background the mask stands for it.
-
-        Raises:
-            ScanError: One cannot be read.
-            GeometryError: They do not lie on the same voxels.
-        """
-        first = read_volume(self.maps[0].novelty)
-        mask, _ = read_mask(self.scored.brain, first.grid, first.name)
-        if not mask.any():
-            raise ScanError(f"{shown(self.scored.brain)}: is empty; score {self.id} again", code="mask.empty")
-        if not self.background_path.is_file():
-            return mask.astype(np.float32), mask, first.affine
-        background = read_volume(self.background_path)
-        background.grid.check_same(first.grid, background.name, first.name)
-        return background.data[0], mask, first.affine
 
     def made_of(self) -> str:
         """Return a hash of all that the page is made of; images count by their bytes, and are not decoded."""
