@@ -1,5 +1,6 @@
 """Pages of folders that hold more, less or other things than ``score`` left there."""
 
+import html
 import json
 import re
 import shutil
@@ -107,6 +108,24 @@ def test_where_the_background_cannot_be_used_the_mask_stands_for_it(tmp_path, da
     assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
     page = (folder / "sub-01.html").read_text()
     assert f"<li>the mask stands for the background: {path.name}" in page
+
+
+def test_the_sources_of_method_and_mask_are_cited_where_the_score_has_none(tmp_path):
+    facts = {
+        "Score": {"name": "elbo", "paper": ""},
+        "Detector": {"Method": "synthetic_lesions"},
+        "Mask": {"Source": "dipy median_otsu on the mean b=0", "Voxels": 5},
+    }
+    folder = write_scan(tmp_path, facts=facts)
+    report_folder(tmp_path)
+    page = html.unescape((folder / "sub-01.html").read_text())
+    assert (
+        "of the method synthetic_lesions (Tan et al. 2022; Ruff 2021; the families of anomalies "
+        "that it plants are mednovelty's own), trained on"
+    ) in page
+    cited = re.findall("<li>(.*?)</li>", page[page.index("<h3>References</h3>") :])
+    assert [text.partition(".")[0] for text in cited] == ["Tan et al", "Ruff", "Garyfallidis et al"]
+    assert cited[0].endswith("Detecting Outliers with Foreign Patch Interpolation. 2022. arXiv:2011.04197")
 
 
 def evaluated(out, **told):
