@@ -290,15 +290,26 @@ def test_a_cluster_is_where_the_scan_says_in_table_viewer_and_mosaic(tmp_path, n
 def test_the_quality_of_older_maps_is_looked_up_where_the_scans_are(out, tmp_path):
     for path in out.rglob("*_quality.json"):
         path.unlink()
+    (out / "run.json").unlink()  # Which tells where the scans are, wherever the maps are.
     shutil.copytree(out, tmp_path / "elsewhere" / "deep" / "out")
     moved = tmp_path / "elsewhere" / "deep" / "out"
     result = run("report", moved)
-    assert "its quality is not known" in result.output
+    assert result.output.count("the quality of 2 scans is not known: sub-p01: ") == 1
+    assert "sub-p02: " not in result.output
     assert "pass the folder of the scans with --scans" in result.output
     assert "Signal of each volume and gradients are not known" in page_of(moved)
     run("report", moved, "--scans", tiny_cohort().patients)
     assert "Mean signal in the mask of" in page_of(moved)
     assert Quality.read(moved / "sub-p01" / "dwi" / "sub-p01_quality.json") is not None
+
+
+def test_the_scans_of_a_folder_that_was_moved_are_where_its_run_says(out, tmp_path):
+    for path in out.rglob("*_quality.json"):
+        path.unlink()
+    moved = shutil.copytree(out, tmp_path / "elsewhere" / "deep" / "out")
+    result = run("report", moved)
+    assert "is not known" not in result.output
+    assert "Mean signal in the mask of" in page_of(moved)
 
 
 def test_another_scan_of_the_same_name_is_not_taken_for_it(out, tmp_path):

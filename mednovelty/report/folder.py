@@ -85,6 +85,7 @@ def report_folder(
     # By the name of the sidecar: the scan may have other maps, and a page.
     made = [MadePage(path.name, path, "failed", str(error)) for path, error in unusable.items()]
     facts: list[ScanFacts] = []
+    unknown: list[str] = []
     for id, scored in found.items():
         try:
             scan = ScanFacts.of(scored)
@@ -97,8 +98,11 @@ def report_folder(
         elif only is None or id in only:
             advance(id)
             if look_up and scan.quality is None:
-                facts[-1] = scan = _looked_up(scan, scans)
+                facts[-1] = scan = _looked_up(scan, scans, unknown)
             made.append(_one(scan, out, again))
+    if unknown:
+        log.warning("the quality of %d scan%s is not known: %s", len(unknown), "s" * (len(unknown) != 1),
+                    unknown[0])  # fmt: skip
     _remove_pages_without_maps(out, {scan.page for scan in facts})
     failures = {page.id: page.message for page in made if page.status == "failed"}
     left_out = [f"{page.id}: {page.message}" for page in made if page.status == "done" and page.message]
@@ -112,11 +116,14 @@ def _two_folders(scan: ScanFacts) -> str:
     return f"the same maps of {scan.id} lie in several folders: {folders}; keep one below this folder"
 
 
-def _looked_up(scan: ScanFacts, scans: Mapping[str, ScanFiles] | None) -> ScanFacts:
+def _looked_up(scan: ScanFacts, scans: Mapping[str, ScanFiles] | None, unknown: list[str]) -> ScanFacts:
     try:
         return look_up_quality(scan, scans)
     except (ScanError, GeometryError) as error:
-        log.warning("%s: its quality is not known: %s", scan.id, error)
+        log.debug("the quality of %s is not known: %s", scan.id, error)
+        unknown.append(
+            str(error)
+        )  # One line of the first: of a folder that was moved it is the same for all.
         return scan
 
 

@@ -23,6 +23,7 @@ from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.quality import ENDING, Quality
 from mednovelty.segment_files import SegmentNames
+from mednovelty.told_sources import sources_of
 
 PEAK_COLUMNS = ("peak_x_mm", "peak_y_mm", "peak_z_mm")
 LARGEST_TABLE_BYTES = 16 << 20
@@ -205,9 +206,8 @@ class ScanFacts:
 
     @property
     def sources(self) -> list[Path]:
-        """The images that it was read from, where its sidecar says that they lay."""
-        told_of = as_list(self.sidecar.get("Sources"))
-        return [Path(os.path.normpath(self.scored.brain.parent / str(path))) for path in told_of]
+        """The images that it was read from, where they are, else where its sidecar says that they lay."""
+        return sources_of(self.scored.brain.parent, self.sidecar, self.id)
 
     def made_of(self) -> str:
         """Return a hash of all that the page is made of; images count by their bytes, and are not decoded."""
