@@ -245,6 +245,9 @@ def test_explained_voxels_are_in_the_page_and_else_how_to_have_them(tmp_path):
     page = (folder / "sub-01.html").read_text()
     assert "It is far from normal." in page
     assert "mednovelty explain out" not in page
+    (folder / "sub-01_desc-R1P2S3_explained.txt").write_text("It is near, after all.\n")
+    assert statuses(report_folder(out)) == [("sub-01", "done"), ("", "done")]
+    assert "It is near, after all." in (folder / "sub-01.html").read_text()
 
 
 def test_the_cohorts_charts_say_what_maps_and_calibration_hold(scored):

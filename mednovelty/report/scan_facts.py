@@ -220,7 +220,10 @@ class ScanFacts:
         for one in self.maps:
             images += [one.novelty, one.names.pvalue, one.names.mask]
         # Links of git-annex whose content was dropped are as good as gone.
-        parts += [(path.name, _sha256_of(path)) for path in (*images, *self.explained) if path.is_file()]
+        words = [path.with_suffix(".txt") for path in self.explained]
+        parts += [
+            (path.name, _sha256_of(path)) for path in (*images, *self.explained, *words) if path.is_file()
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
