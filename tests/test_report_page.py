@@ -24,7 +24,7 @@ HOSTILE = "</script><script>alert(1)</script>\"'&\x1b[31m"
 
 def cohort(**context):
     known = {"title": "A page", "numbers": [], "table": Table([("scan", "")], []), "scores": [], "charts": [],
-             "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [], "ended_by": {},
+             "without_charts": [], "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [], "ended_by": {},
              "skipped": None, "warnings": [], "run": []}  # fmt: skip
     return render("cohort.html", **(known | context))
 
@@ -32,9 +32,10 @@ def cohort(**context):
 def test_what_others_wrote_is_escaped_wherever_it_stands():
     table = Table([(HOSTILE, HOSTILE)], [[Cell(HOSTILE, href="x.html")]], HOSTILE, [HOSTILE])
     page = cohort(title=HOSTILE, table=table, warnings=[HOSTILE], run=[(HOSTILE, HOSTILE)],
-                  pages_failed=[(HOSTILE, HOSTILE)], numbers=[(HOSTILE, HOSTILE)])  # fmt: skip
+                  pages_failed=[(HOSTILE, HOSTILE)], numbers=[(HOSTILE, HOSTILE)],
+                  without_charts=[HOSTILE])  # fmt: skip
     assert "alert(1)</script>" not in page
-    assert page.count("alert(1)&lt;/script&gt;") >= 10
+    assert page.count("alert(1)&lt;/script&gt;") >= 11
     assert "\x1b" not in page
     assert "\\x1b[31m" in page
 
