@@ -24,8 +24,8 @@ HOSTILE = "</script><script>alert(1)</script>\"'&\x1b[31m"
 
 def cohort(**context):
     known = {"title": "A page", "numbers": [], "table": Table([("scan", "")], []), "scores": [], "charts": [],
-             "without_charts": [], "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [], "ended_by": {},
-             "skipped": None, "warnings": [], "run": []}  # fmt: skip
+             "without_charts": [], "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [],
+             "ended_by": {}, "skipped": None, "warnings": [], "run": []}  # fmt: skip
     return render("cohort.html", **(known | context))
 
 
@@ -62,8 +62,8 @@ def test_a_page_names_no_address_outside_itself():
 
 
 def test_a_picture_is_in_the_page_with_what_it_shows():
-    part = {"tables": [], "verdicts": [], "found_words": [], "warnings": [], "by_score": [], "panels": None,
-            "roc": Picture(b"\x89PNG", "areas of 0.9 and 0.8", "below")}  # fmt: skip
+    part = {"tables": [], "verdicts": [], "found_words": [], "warnings": [], "outdated": "", "by_score": [],
+            "panels": None, "roc": Picture(b"\x89PNG", "areas of 0.9 and 0.8", "below")}  # fmt: skip
     page = cohort(evaluation=part)
     assert '<img src="data:image/png;base64,iVBORw==" alt="areas of 0.9 and 0.8">' in page
     assert "<figcaption>below</figcaption>" in page
