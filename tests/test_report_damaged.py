@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from calibrated_models import run
 from PIL import Image
-from scored_folders import RAS, SHAPE, write_clusters, write_scan
+from scored_folders import AFFINES, RAS, SHAPE, write_clusters, write_scan
 
 from mednovelty.errors import ScanError
+from mednovelty.evaluation.files import find_maps
 from mednovelty.report.folder import report_folder
+from mednovelty.report.scan_facts import ScanFacts
+from mednovelty.report.scan_images import read_scan_images
 from mednovelty.viewers.slicer import write_scenes
 
 
@@ -107,7 +110,23 @@ def test_where_the_background_cannot_be_used_the_mask_stands_for_it(tmp_path, da
         nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
     assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
     page = (folder / "sub-01.html").read_text()
-    assert f"<li>the mask stands for the background: {path.name}" in page
+    assert f"<li>the mask stands for the background, the lighter the deeper inside: {path.name}" in page
+
+
+@pytest.mark.parametrize("name", ["anisotropic", "oblique"])
+def test_the_mask_that_stands_for_a_background_can_be_seen(tmp_path, name):
+    inside = np.zeros((9, 11, 7), bool)
+    inside[1:8, 0:10, 1:6] = True  # At the border of the image along one axis.
+    write_scan(tmp_path, affine=AFFINES[name], mask=inside)
+    (tmp_path / "sub-01" / "dwi" / "sub-01_desc-background.nii.gz").unlink()
+    [scored] = find_maps(tmp_path)[0].values()
+    read = read_scan_images(ScanFacts.of(scored))
+    assert not read.left_out
+    assert not read.background[~inside].any()
+    spacing = nib.affines.voxel_sizes(AFFINES[name])
+    assert read.background[4, 0, 3] == pytest.approx(spacing[1])
+    assert read.background[1, 5, 3] == pytest.approx(spacing[0])
+    assert read.background[4, 5, 3] == pytest.approx(min(spacing * (4, 5, 3)))
 
 
 def test_the_sources_of_method_and_mask_are_cited_where_the_score_has_none(tmp_path):

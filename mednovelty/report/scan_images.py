@@ -14,6 +14,8 @@ from mednovelty.io.nifti import read_volume
 from mednovelty.report.scan_facts import MapFacts, ScanFacts
 from mednovelty.scan import Volume
 
+INSTEAD = "the mask stands for the background, the lighter the deeper inside"
+
 
 @dataclass(frozen=True, eq=False)
 class ReadScore:
@@ -135,16 +137,26 @@ def _finite(facts: ScanFacts, name: str, inside: np.ndarray) -> np.ndarray:
 
 def _background(facts: ScanFacts, mask: Volume) -> tuple[np.ndarray, str]:
     """Return the background, and why the mask stands for it; empty where it does not, or there is none."""
-    instead, path = mask.data[0].astype(np.float32), facts.background_path
+    instead, path = _depth(mask), facts.background_path
     if not path.is_file():
         return instead, ""
     try:
         found = _on(mask, read_volume(path), facts)[0]
     except ScanError as error:
-        return instead, f"the mask stands for the background: {error}"
+        return instead, f"{INSTEAD}: {error}"
     if not np.isfinite(found[mask.data[0]]).any():
-        return instead, f"the mask stands for the background: {path.name}: no voxel of the mask is finite"
+        return instead, f"{INSTEAD}: {path.name}: no voxel of the mask is finite"
     return found, ""
+
+
+def _depth(mask: Volume) -> np.ndarray:
+    """Return how deep voxels lie in the mask, in mm: one grey would be black in a window of its quantiles."""
+    from scipy.ndimage import distance_transform_edt
+
+    spacing_mm = np.linalg.norm(mask.affine[:3, :3], axis=0)
+    # What lies at the border of the image is not deep, either.
+    depth: np.ndarray = distance_transform_edt(np.pad(mask.data[0], 1), sampling=spacing_mm)
+    return depth[1:-1, 1:-1, 1:-1].astype(np.float32)
 
 
 __all__ = ["ReadScan", "ReadScore", "read_scan_images"]
