@@ -78,7 +78,9 @@ def test_of_maps_without_calibration_the_table_has_the_highest_and_the_page_says
 def test_one_map_that_cannot_be_used_is_left_out_and_named(tmp_path, damage):
     scores = {"a": np.indices(SHAPE)[0] + 1.0, "b": np.indices(SHAPE)[1] + 1.0}
     folder = write_scan(tmp_path, scores=scores, facts={"Calibration": {"Scans": 2}})
-    path = folder / "sub-01_desc-a_novelty.nii.gz"
+    # The first one's voxels are held against the mask's, and the others' with them.
+    bad, good = ("b", "a") if damage == "other voxels" else ("a", "b")
+    path = folder / f"sub-01_desc-{bad}_novelty.nii.gz"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:300])
     elif damage == "other voxels":
@@ -91,12 +93,12 @@ def test_one_map_that_cannot_be_used_is_left_out_and_named(tmp_path, damage):
         nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
     made = report_folder(tmp_path)
     assert statuses(made) == [("sub-01", "done"), ("", "done")]
-    assert made[0].message.startswith("a is left out: ")
+    assert made[0].message.startswith(f"{bad} is left out: ")
     assert path.name in made[0].message
     page = (folder / "sub-01.html").read_text()
     assert f"<li>{made[0].message}</li>" in page
     viewed = json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["scores"]
-    assert [one["name"] for one in viewed] == ["b"]
+    assert [one["name"] for one in viewed] == [good]
     assert f"<li>sub-01: {made[0].message}</li>" in (tmp_path / "index.html").read_text()
 
 
@@ -325,6 +327,16 @@ def test_a_scan_in_two_folders_is_told_with_both_and_loses_no_page(tmp_path):
     index = (tmp_path / "index.html").read_text()
     assert "<dt>sub-08</dt>" in index[index.index('id="failures"') :]
     assert ">sub-08</td>" in index  # in the table, without a link: to which page?
+
+
+def test_maps_of_two_detectors_that_share_a_baseline_are_no_copies(tmp_path):
+    baseline = np.indices(SHAPE)[0] + 1.0
+    for out, score in (("a", "elbo"), ("b", "other")):
+        write_scan(tmp_path / out, scores={score: np.indices(SHAPE)[1] + 1.0, "raw_b0": baseline})
+        report_folder(tmp_path / out, only=())
+    [scored] = find_maps(tmp_path)[0].values()
+    assert [path.parent.parent.parent.name for path in scored.copies] == ["b"]
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
 
 
 def test_other_maps_of_a_scan_in_another_folder_are_told_and_both_pages_stay(tmp_path):
