@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from mednovelty.report.voxel import Slices, draw_voxel
 from mednovelty.scan import Scan, Volume
 from mednovelty.segment_files import SegmentNames
 from mednovelty.store import json_types
+from mednovelty.told_sources import sources_of
 
 if TYPE_CHECKING:
     from mednovelty.detector import Detector
@@ -263,8 +263,7 @@ def _read(detector: Detector, maps: MapsToExplain) -> Scan:
     from mednovelty.io.scan_folder import ScanFiles
 
     sidecar, facts, scored = maps.sidecar, maps.facts, maps.scored
-    sources = facts.get("Sources")
-    paths = [Path(os.path.normpath(sidecar.parent / str(path))) for path in sources or []]
+    paths = sources_of(sidecar.parent, facts, scored.id)
     gone = [path for path in paths if not path.exists()]
     if not paths or gone:
         where = f"{shown(gone[0])}: is there no more" if gone else f"{sidecar.name}: does not tell its scan"

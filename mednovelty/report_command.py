@@ -119,18 +119,23 @@ def refresh(maps: Path, ids: Sequence[str]) -> None:
 
 def say(made: Sequence[MadePage], out: Path) -> None:
     """Tell how many pages there are, and which could not be made."""
-    done = [page.status for page in made]
-    log.info("%d pages made, %d up to date, %d failed; open %s", done.count("done"),
-             done.count("up to date"), done.count("failed"), out / "index.html")  # fmt: skip
+    done, index = [page.status for page in made], made[-1]
+    there = "there is no page of the cohort" if index.status == "failed" else f"open {index.path}"
+    log.info("%d pages made, %d up to date, %d failed; %s", done.count("done"),
+             done.count("up to date"), done.count("failed"), there)  # fmt: skip
     for page in made:
         if page.status == "failed":
             log.error("no page of %s: %s", page.id or "the cohort", page.message)
+        elif page.message:
+            log.error("page of %s: %s", page.id, page.message)
 
 
 def exit_code_of(made: Sequence[MadePage]) -> int:
-    """Return 0 where every page was made, 3 where none was, 6 where some were not."""
+    """Return 0 where every page was made, 3 where none was, 6 where some were not, or not whole."""
     failed = sum(page.status == "failed" for page in made)
-    return 0 if not failed else ScanError.exit_code if failed == len(made) else 6
+    if not failed:
+        return 6 if any(page.message for page in made) else 0
+    return ScanError.exit_code if failed == len(made) else 6
 
 
 def _scans_in(folder: Path) -> dict[str, ScanFiles]:

@@ -38,8 +38,12 @@ def show_scored(output: Path) -> int:
                         "written again", one.path)  # fmt: skip
         if one.status == "failed":
             log.error("no scene for 3D Slicer: %s: %s", one.id, one.message)
+        elif one.message:
+            log.error("scene for 3D Slicer of %s: %s", one.id, one.message)
     failed = done.count("failed")
-    return 0 if not failed else ScanError.exit_code if failed == len(found) else 6
+    if not failed:
+        return 6 if any(one.message for one in found) else 0
+    return ScanError.exit_code if failed == len(found) else 6
 
 
 def copy_module(folder: Path, overwrite: bool, as_json: bool) -> int:

@@ -402,6 +402,8 @@ def test_a_map_that_is_not_the_one_its_sidecar_tells_of_is_left_out(study):
     assert all("raw_b0" in rows for rows in evaluate(out, masks).scans.values())
     write(path, -read(path))
     found = evaluate(out, masks)
+    first = json.loads(tell(out, "sub-01", "raw_b0").with_suffix("").with_suffix(".json").read_text())
+    assert found.to_dict()["maps"] == {"sub-01": {"raw_b0": first["MapSha256"]}, "sub-02": {}}
     assert "raw_b0" in found.scans["sub-01"]
     assert "raw_b0" not in found.scans["sub-02"]
     own = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -266,6 +266,18 @@ def test_scans_that_moved_can_be_given(out, tmp_path):
     assert "has no scan sub-p01; there are sub-c01" in result.output
 
 
+def test_the_scans_of_maps_that_moved_are_where_the_run_says(out, tmp_path):
+    moved = shutil.copytree(out, tmp_path / "much" / "deeper" / "out")
+    at = ("--at", ",".join(map(str, highest(moved)[1])))
+    words = ("explain", moved / "sub-p01", *at, "--detector", tiny_detector()[1])
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    (moved / "run.json").unlink()
+    result = run(*words)
+    assert result.exit_code == 3
+    assert "is there no more; pass the folder of the scans with --scans" in result.output
+
+
 def test_a_scan_that_changed_since_is_refused(out):
     change(out, lambda facts: facts.update(InputSha256="0" * 64))
     result = run("explain", out / "sub-p01")

@@ -23,7 +23,7 @@ LAYERS = [
     "detector abnormality detector_settings model_folder model_card origin record_checks",
     "voxel_fitting explaining words calibrate combine",
     "evaluation outputs testing",
-    "pvalue_maps told_calibrations quality lesion_masks",
+    "pvalue_maps told_calibrations told_sources quality lesion_masks",
     "output_folder run_record scan_table segment_files segment_labelled segment_ways combine_files",
     "cohort segment_folder combine_folder report viewers notebook explain_cohort explain_maps explain_voxels "
     "cross_validation benchmarks",

@@ -27,6 +27,13 @@ def test_every_plug_in_can_be_loaded_and_is_documented():
             assert info.address == f"{kind.__module__}:{kind.__qualname__}"
 
 
+def test_every_method_of_ours_has_its_sources():
+    ours = {info.name for info in available("methods") if info.address.startswith("mednovelty.")}
+    assert set(papers.METHODS) == ours
+    assert all(papers.METHODS.values())
+    assert {key for keys in papers.METHODS.values() for key in keys} <= set(papers.PAPERS)
+
+
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(
         UnknownPluginError, match="no scorer is called 'latent_euclidian'; did you mean 'latent_euc"

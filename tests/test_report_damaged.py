@@ -1,16 +1,22 @@
 """Pages of folders that hold more, less or other things than ``score`` left there."""
 
+import html
 import json
 import re
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 from calibrated_models import run
-from scored_folders import SHAPE, write_clusters, write_scan
+from PIL import Image
+from scored_folders import AFFINES, RAS, SHAPE, write_clusters, write_scan
 
 from mednovelty.errors import ScanError
+from mednovelty.evaluation.files import find_maps
 from mednovelty.report.folder import report_folder
+from mednovelty.report.scan_facts import ScanFacts
+from mednovelty.report.scan_images import read_scan_images
 from mednovelty.viewers.slicer import write_scenes
 
 
@@ -42,6 +48,173 @@ def test_a_sidecar_that_cannot_be_used_stops_no_other_scan(tmp_path, content):
     index = (tmp_path / "index.html").read_text()
     assert f"<dt>{name}</dt>" in index[index.index('id="failures"') :]
     assert [(one.id, one.status) for one in write_scenes(tmp_path)] == [(name, "failed"), ("sub-02", "done")]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"Calibrations": {"abc": {"Sco'])
+def test_a_damaged_calibration_leaves_out_only_what_is_drawn_from_it(tmp_path, content):
+    write_scan(tmp_path)
+    (tmp_path / "calibration.json").write_text(content)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    index = (tmp_path / "index.html").read_text()
+    assert "<p>calibration.json: damaged; score the scans again" in index
+    assert ">sub-01</a>" in index
+
+
+def test_of_maps_without_calibration_the_table_has_the_highest_and_the_page_says_what_is_missing(tmp_path):
+    values = np.indices(SHAPE)[2].astype(float)
+    values[5, 15, 8] = 47.25
+    values[0, 0, 0] = 99.0  # Outside the mask: write_scan sets it to 0, so it is put back.
+    folder = write_scan(tmp_path, scores={"elbo": values})
+    path = folder / "sub-01_desc-elbo_novelty.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), path)
+    report_folder(tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert '<td class="number" data-key="47.25">47.25</td>' in index
+    assert "Not calibrated, so no p and no plot against controls; see mednovelty calibrate." in index
+
+
+@pytest.mark.parametrize("damage", ["cut", "not finite", "other voxels", "other p"])
+def test_one_map_that_cannot_be_used_is_left_out_and_named(tmp_path, damage):
+    scores = {"a": np.indices(SHAPE)[0] + 1.0, "b": np.indices(SHAPE)[1] + 1.0}
+    folder = write_scan(tmp_path, scores=scores, facts={"Calibration": {"Scans": 2}})
+    # The first one's voxels are held against the mask's, and the others' with them.
+    bad, good = ("b", "a") if damage == "other voxels" else ("a", "b")
+    path = folder / f"sub-01_desc-{bad}_novelty.nii.gz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    elif damage == "other voxels":
+        image = nib.load(path)
+        nib.save(
+            nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + np.diag([0, 0, 1, 0])), path
+        )
+    else:
+        path = path if damage == "not finite" else folder / "sub-01_desc-a_pvalue.nii.gz"
+        nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
+    made = report_folder(tmp_path)
+    assert statuses(made) == [("sub-01", "done"), ("", "done")]
+    assert made[0].message.startswith(f"{bad} is left out: ")
+    assert path.name in made[0].message
+    page = (folder / "sub-01.html").read_text()
+    assert f"<li>{made[0].message}</li>" in page
+    viewed = json.loads(re.search(r'id="viewer-facts">(.*?)</script>', page)[1])["scores"]
+    assert [one["name"] for one in viewed] == [good]
+    assert f"<li>sub-01: {made[0].message}</li>" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("damage", ["cut", "not finite"])
+def test_where_the_background_cannot_be_used_the_mask_stands_for_it(tmp_path, damage):
+    folder = write_scan(tmp_path)
+    path = folder / "sub-01_desc-background.nii.gz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    else:
+        nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), RAS), path)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    page = (folder / "sub-01.html").read_text()
+    assert f"<li>the mask stands for the background, the lighter the deeper inside: {path.name}" in page
+
+
+@pytest.mark.parametrize("name", ["anisotropic", "oblique"])
+def test_the_mask_that_stands_for_a_background_can_be_seen(tmp_path, name):
+    inside = np.zeros((9, 11, 7), bool)
+    inside[1:8, 0:10, 1:6] = True  # At the border of the image along one axis.
+    write_scan(tmp_path, affine=AFFINES[name], mask=inside)
+    (tmp_path / "sub-01" / "dwi" / "sub-01_desc-background.nii.gz").unlink()
+    [scored] = find_maps(tmp_path)[0].values()
+    read = read_scan_images(ScanFacts.of(scored))
+    assert not read.left_out
+    assert not read.background[~inside].any()
+    spacing = nib.affines.voxel_sizes(AFFINES[name])
+    assert read.background[4, 0, 3] == pytest.approx(spacing[1])
+    assert read.background[1, 5, 3] == pytest.approx(spacing[0])
+    assert read.background[4, 5, 3] == pytest.approx(min(spacing * (4, 5, 3)))
+
+
+def test_the_sources_of_method_and_mask_are_cited_where_the_score_has_none(tmp_path):
+    facts = {
+        "Score": {"name": "elbo", "paper": ""},
+        "Detector": {"Method": "synthetic_lesions"},
+        "Mask": {"Source": "dipy median_otsu on the mean b=0", "Voxels": 5},
+    }
+    folder = write_scan(tmp_path, facts=facts)
+    report_folder(tmp_path)
+    page = html.unescape((folder / "sub-01.html").read_text())
+    assert (
+        "of the method synthetic_lesions (Tan et al. 2022; Ruff 2021; the families of anomalies "
+        "that it plants are mednovelty's own), trained on"
+    ) in page
+    cited = re.findall("<li>(.*?)</li>", page[page.index("<h3>References</h3>") :])
+    assert [text.partition(".")[0] for text in cited] == ["Tan et al", "Ruff", "Garyfallidis et al"]
+    assert cited[0].endswith("Detecting Outliers with Foreign Patch Interpolation. 2022. arXiv:2011.04197")
+
+
+def evaluated(out, **told):
+    """Write an evaluation of one score, as ``evaluate`` would."""
+    (out / "evaluation").mkdir()
+    facts = {"scans": {"sub-01": {}}, "mean": {"elbo": {"auroc": 0.75}}, "pooled": {}, **told}
+    (out / "evaluation" / "evaluation.json").write_text(json.dumps(facts))
+
+
+def test_a_damaged_picture_of_an_evaluation_is_named_in_its_place(tmp_path):
+    write_scan(tmp_path)
+    evaluated(tmp_path)
+    (tmp_path / "evaluation" / "roc.png").write_text("hello")
+    Image.new("RGB", (60, 60), (9, 8, 7)).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "evaluation" / "panels.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "evaluation" / "histogram_elbo.png").write_bytes(content)
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+    index = (tmp_path / "index.html").read_text()
+    for name in ("roc.png", "panels.png"):
+        assert f"<p>{name}: is no picture; remove it, and make it again with mednovelty evaluate</p>" in index
+    assert index.count("data:image/png") == 1
+    assert ">0.750</td>" in index
+
+
+def test_an_evaluation_of_other_maps_says_so(tmp_path):
+    for id in ("sub-01", "sub-02", "sub-03"):
+        write_scan(tmp_path, id)
+    index = tmp_path / "index.html"
+    sidecar = tmp_path / "sub-01" / "dwi" / "sub-01_desc-elbo_novelty.json"
+    facts = json.loads(sidecar.read_text())
+    maps = {"elbo": facts["MapSha256"]}
+    scans = {"sub-01": {"elbo": {}, "elbo+other": {}}, "sub-02": {"elbo": {}}}
+    evaluated(tmp_path, scans=scans, maps=dict.fromkeys(scans, maps), scans_without_mask=["sub-03"])
+    report_folder(tmp_path, only=())
+    assert "Evaluation against" in index.read_text()
+    assert "is outdated" not in index.read_text()
+    sidecar.write_text(json.dumps(facts | {"MapSha256": "0" * 64}))
+    (tmp_path / "sub-02").rename(tmp_path / "gone")
+    for path in (tmp_path / "gone").rglob("*_novelty.*"):
+        path.unlink()
+    report_folder(tmp_path, only=())
+    assert (
+        "The evaluation is outdated: of scans that are not here: sub-02; of other maps: sub-01. "
+        "Run mednovelty evaluate again."
+    ) in index.read_text()
+
+
+def test_an_evaluation_of_before_hashes_were_told_still_lacks_scans(tmp_path):
+    write_scan(tmp_path)
+    evaluated(tmp_path, scans={f"sub-{n:02}": {"elbo": {}} for n in range(1, 9)})
+    report_folder(tmp_path, only=())
+    said = "of scans that are not here: sub-02, sub-03, sub-04, sub-05, sub-06 and 2 more. Run mednovelty"
+    assert said in (tmp_path / "index.html").read_text()
+
+
+def test_where_no_page_is_left_none_is_to_be_opened(tmp_path, monkeypatch):
+    write_scan(tmp_path)
+    assert f"open {tmp_path / 'index.html'}" in run("report", tmp_path, pages=True).output.replace("\n", "")
+
+    def broken(*_):
+        raise ScanError("all is lost")
+
+    monkeypatch.setattr("mednovelty.report.folder.cohort_page", broken)
+    result = run("report", tmp_path, code=6, pages=True)
+    assert not (tmp_path / "index.html").exists()
+    assert "there is no page of the cohort" in result.output
+    assert "open" not in result.output
 
 
 def test_a_folder_where_no_sidecar_can_be_used_is_refused_with_why(tmp_path):
@@ -122,6 +295,61 @@ def test_the_page_of_a_scan_without_maps_goes_and_others_stay(tmp_path):
         "sub-01.html",
         "notes.html",
     ]
+
+
+def test_copies_of_pages_that_people_keep_are_never_removed(tmp_path):
+    folder = write_scan(tmp_path)
+    report_folder(tmp_path)
+    copies = [
+        tmp_path / "for Dr X sub-01.html",
+        tmp_path / "kept" / "sub-01.html",
+        folder / "sub-01 old.html",
+    ]
+    copies[1].parent.mkdir()
+    for path in copies:
+        shutil.copy(folder / "sub-01.html", path)
+    report_folder(tmp_path)
+    assert [path for path in copies if not path.is_file()] == []
+
+
+def test_a_scan_in_two_folders_is_told_with_both_and_loses_no_page(tmp_path):
+    folder = write_scan(tmp_path, "sub-08")
+    report_folder(tmp_path)
+    shutil.copytree(tmp_path / "sub-08", tmp_path / "old" / "sub-08")
+    other = tmp_path / "old" / "sub-08" / "dwi"
+    result = run("report", tmp_path, "--json", code=6, pages=True)
+    [failed] = [page for page in json.loads(result.stdout)["pages"] if page["status"] == "failed"]
+    assert failed["id"] == "sub-08"
+    assert str(folder) in failed["message"]
+    assert str(other) in failed["message"]
+    assert (folder / "sub-08.html").is_file()
+    assert (other / "sub-08.html").is_file()
+    index = (tmp_path / "index.html").read_text()
+    assert "<dt>sub-08</dt>" in index[index.index('id="failures"') :]
+    assert ">sub-08</td>" in index  # in the table, without a link: to which page?
+
+
+def test_maps_of_two_detectors_that_share_a_baseline_are_no_copies(tmp_path):
+    baseline = np.indices(SHAPE)[0] + 1.0
+    for out, score in (("a", "elbo"), ("b", "other")):
+        write_scan(tmp_path / out, scores={score: np.indices(SHAPE)[1] + 1.0, "raw_b0": baseline})
+        report_folder(tmp_path / out, only=())
+    [scored] = find_maps(tmp_path)[0].values()
+    assert [path.parent.parent.parent.name for path in scored.copies] == ["b"]
+    assert statuses(report_folder(tmp_path)) == [("sub-01", "done"), ("", "done")]
+
+
+def test_other_maps_of_a_scan_in_another_folder_are_told_and_both_pages_stay(tmp_path):
+    folder = write_scan(tmp_path, "sub-08")
+    report_folder(tmp_path)
+    other = write_scan(tmp_path / "old", "sub-08", scores={"elbo": np.ones(SHAPE)})
+    report_folder(tmp_path / "old")
+    failed = [page for page in report_folder(tmp_path) if page.status == "failed"]
+    assert "sub-08 has two maps of elbo" in failed[0].message
+    assert str(folder) in failed[0].message
+    assert str(other) in failed[0].message
+    assert (folder / "sub-08.html").is_file()
+    assert (other / "sub-08.html").is_file()
 
 
 @pytest.mark.parametrize(

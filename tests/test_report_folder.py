@@ -168,11 +168,29 @@ def test_failed_scans_stand_on_the_cohorts_page_with_why(model, tmp_path):
     assert "acquired with" in index[index.index('id="failures"') :]
 
 
-def test_a_map_that_is_damaged_stops_no_other_page(out):
+def test_a_map_that_is_damaged_costs_its_own_part_of_the_page(out):
     path = out / "sub-p01" / "dwi" / f"sub-p01_desc-{SCORES[0]}_novelty.nii.gz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
+    result = run("report", out, code=6)
+    assert f"page of sub-p01: {SCORES[0]} is left out: " in result.output
+    page = page_of(out)
+    assert (
+        f"{SCORES[0]} is left out: {path.name}" in page[page.index('class="warnings"') : page.index("<main>")]
+    )
+    assert SCORES[0] not in [one["name"] for one in facts_of(page)["scores"]]
+    assert SCORES[1] in [one["name"] for one in facts_of(page)["scores"]]
+    index = (out / "index.html").read_text()
+    assert f"sub-p01: {SCORES[0]} is left out: " in index[index.index("<h2>Warnings") :]
+    assert 'href="sub-p01' in index
+    # Nor is what is not whole ever up to date, so that it is told of again.
+    assert [page.status for page in report_folder(out)] == ["done", "up to date", "done"]
+
+
+def test_a_scan_without_any_map_that_can_be_read_has_no_page_and_stops_no_other(out):
+    for path in (out / "sub-p01").rglob("*_novelty.nii.gz"):
+        path.write_bytes(path.read_bytes()[:400])
     result = run("report", out, code=6)
     assert "no page of sub-p01" in result.output
     assert not (out / "sub-p01" / "dwi" / "sub-p01.html").exists()  # an outdated one would mislead
@@ -228,6 +246,9 @@ def test_explained_voxels_are_in_the_page_and_else_how_to_have_them(tmp_path):
     page = (folder / "sub-01.html").read_text()
     assert "It is far from normal." in page
     assert "mednovelty explain out" not in page
+    (folder / "sub-01_desc-R1P2S3_explained.txt").write_text("It is near, after all.\n")
+    assert statuses(report_folder(out)) == [("sub-01", "done"), ("", "done")]
+    assert "It is near, after all." in (folder / "sub-01.html").read_text()
 
 
 def test_the_cohorts_charts_say_what_maps_and_calibration_hold(scored):
@@ -273,15 +294,26 @@ def test_a_cluster_is_where_the_scan_says_in_table_viewer_and_mosaic(tmp_path, n
 def test_the_quality_of_older_maps_is_looked_up_where_the_scans_are(out, tmp_path):
     for path in out.rglob("*_quality.json"):
         path.unlink()
+    (out / "run.json").unlink()  # Which tells where the scans are, wherever the maps are.
     shutil.copytree(out, tmp_path / "elsewhere" / "deep" / "out")
     moved = tmp_path / "elsewhere" / "deep" / "out"
     result = run("report", moved)
-    assert "its quality is not known" in result.output
+    assert result.output.count("the quality of 2 scans is not known: sub-p01: ") == 1
+    assert "sub-p02: " not in result.output
     assert "pass the folder of the scans with --scans" in result.output
     assert "Signal of each volume and gradients are not known" in page_of(moved)
     run("report", moved, "--scans", tiny_cohort().patients)
     assert "Mean signal in the mask of" in page_of(moved)
     assert Quality.read(moved / "sub-p01" / "dwi" / "sub-p01_quality.json") is not None
+
+
+def test_the_scans_of_a_folder_that_was_moved_are_where_its_run_says(out, tmp_path):
+    for path in out.rglob("*_quality.json"):
+        path.unlink()
+    moved = shutil.copytree(out, tmp_path / "elsewhere" / "deep" / "out")
+    result = run("report", moved)
+    assert "is not known" not in result.output
+    assert "Mean signal in the mask of" in page_of(moved)
 
 
 def test_another_scan_of_the_same_name_is_not_taken_for_it(out, tmp_path):

@@ -24,17 +24,18 @@ HOSTILE = "</script><script>alert(1)</script>\"'&\x1b[31m"
 
 def cohort(**context):
     known = {"title": "A page", "numbers": [], "table": Table([("scan", "")], []), "scores": [], "charts": [],
-             "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [], "ended_by": {},
-             "skipped": None, "warnings": [], "run": []}  # fmt: skip
+             "without_charts": [], "evaluation": None, "failed": None, "pages_failed": [], "not_reached": [],
+             "ended_by": {}, "skipped": None, "warnings": [], "run": []}  # fmt: skip
     return render("cohort.html", **(known | context))
 
 
 def test_what_others_wrote_is_escaped_wherever_it_stands():
     table = Table([(HOSTILE, HOSTILE)], [[Cell(HOSTILE, href="x.html")]], HOSTILE, [HOSTILE])
     page = cohort(title=HOSTILE, table=table, warnings=[HOSTILE], run=[(HOSTILE, HOSTILE)],
-                  pages_failed=[(HOSTILE, HOSTILE)], numbers=[(HOSTILE, HOSTILE)])  # fmt: skip
+                  pages_failed=[(HOSTILE, HOSTILE)], numbers=[(HOSTILE, HOSTILE)],
+                  without_charts=[HOSTILE])  # fmt: skip
     assert "alert(1)</script>" not in page
-    assert page.count("alert(1)&lt;/script&gt;") >= 10
+    assert page.count("alert(1)&lt;/script&gt;") >= 11
     assert "\x1b" not in page
     assert "\\x1b[31m" in page
 
@@ -61,8 +62,8 @@ def test_a_page_names_no_address_outside_itself():
 
 
 def test_a_picture_is_in_the_page_with_what_it_shows():
-    part = {"tables": [], "verdicts": [], "found_words": [], "warnings": [], "by_score": [], "panels": None,
-            "roc": Picture(b"\x89PNG", "areas of 0.9 and 0.8", "below")}  # fmt: skip
+    part = {"tables": [], "verdicts": [], "found_words": [], "warnings": [], "outdated": "", "by_score": [],
+            "panels": None, "roc": Picture(b"\x89PNG", "areas of 0.9 and 0.8", "below")}  # fmt: skip
     page = cohort(evaluation=part)
     assert '<img src="data:image/png;base64,iVBORw==" alt="areas of 0.9 and 0.8">' in page
     assert "<figcaption>below</figcaption>" in page

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scored_scans import BOX, GRIDS, PEAK, SMALLEST_P, save, write_scored
 
 from mednovelty.errors import OutputError
+from mednovelty.slicer_command import show_scored
 from mednovelty.viewers.colours import SEGMENTS, colour_table, map_colours
 from mednovelty.viewers.levels import level_of, surprise
 from mednovelty.viewers.scan_scene import MOST_SEGMENTS, merged
@@ -191,13 +192,41 @@ def test_a_scene_that_another_program_saved_is_left_alone(written):
 def test_a_scan_that_cannot_be_shown_stops_no_other(written):
     good = write_scored(written.out, GRIDS["RAS"], id="sub-02")
     save(written.path("desc-elbo_pvalue.nii.gz"), written.surprise[1:], written.affine, np.float32)
+    save(written.path("desc-raw_b0_novelty.nii.gz"), written.surprise[2:], written.affine, np.float32)
     first, second = write_scenes(written.out)
     assert (first.status, second.status) == ("failed", "done")
-    assert "sub-01_desc-elbo_pvalue.nii.gz" in first.message
-    for shape in ("(10, 14, 9)", "(11, 14, 9)"):
-        assert shape in first.message
     assert not written.scene.exists()
     assert good.scene.is_file()
+
+
+def test_a_map_that_cannot_be_shown_is_left_out_and_named(written):
+    whole = written.path("desc-elbo_pvalue.nii.gz").read_bytes()
+    save(written.path("desc-elbo_pvalue.nii.gz"), written.surprise[1:], written.affine, np.float32)
+    (one,) = write_scenes(written.out)
+    assert one.status == "done"
+    assert one.message.startswith("elbo is left out: sub-01_desc-elbo_pvalue.nii.gz")
+    for shape in ("(10, 14, 9)", "(11, 14, 9)"):
+        assert shape in one.message
+    assert list(by_score(written.scene)) == ["raw_b0"]
+    assert write_scenes(written.out) == [one]  # And is told again.
+    assert show_scored(written.out) == 6
+    written.path("desc-elbo_pvalue.nii.gz").write_bytes(whole)
+    (one,) = write_scenes(written.out)
+    assert (one.status, one.message) == ("done", "")
+    assert sorted(by_score(written.scene)) == ["elbo", "raw_b0"]
+    assert statuses(written.out) == ["up to date"]
+
+
+def test_where_the_background_is_damaged_the_mask_lies_below(written):
+    path = written.path("desc-background.nii.gz")
+    path.write_bytes(path.read_bytes()[:300])
+    (one,) = write_scenes(written.out)
+    assert one.status == "done"
+    assert one.message.startswith("the mask stands for the background: sub-01_desc-background.nii.gz")
+    files = {node.get("fileName") for node in nodes(written.scene).values()}
+    assert "sub-01_desc-brain_mask.nii.gz" in files
+    assert "sub-01_desc-background.nii.gz" not in files
+    assert sorted(by_score(written.scene)) == ["elbo", "raw_b0"]
 
 
 HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1)
@@ -351,8 +380,9 @@ def test_without_a_background_the_mask_lies_below(written):
 def test_a_damaged_table_is_told(written):
     written.path("desc-elbo_clusters.tsv").write_text("cluster\tvolume_mm3\npeak\t1\n")
     (one,) = write_scenes(written.out)
-    assert one.status == "failed"
-    assert "sub-01_desc-elbo_clusters.tsv: no table of clusters" in one.message
+    assert one.status == "done"
+    assert list(by_score(written.scene)) == ["raw_b0"]
+    assert "elbo is left out: sub-01_desc-elbo_clusters.tsv: no table of clusters" in one.message
     assert "run mednovelty threshold again" in one.message
 
 

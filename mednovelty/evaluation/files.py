@@ -144,7 +144,8 @@ def _add(scans: dict[str, ScoredScan], sidecar: Path) -> None:
             )
     files, made = scans.setdefault(id, ScoredScan(id, brain)), Made.of(content)
     if score in files.maps and made.sha256 is not None and made.sha256 == files.made[score].sha256:
-        return  # The same map again, as a baseline that stands beside the maps of two detectors.
+        files.copies.append(image)  # As of a baseline that stands beside the maps of two detectors.
+        return
     if score in files.maps:
         raise ScanError(
             f"{shown(image)}: {id} has two maps of {score}, {files.maps[score]} and {image}; keep one",

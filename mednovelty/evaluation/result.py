@@ -215,6 +215,12 @@ class Evaluation:
             (rows[score][key] for rows in self.scans.values() if key in rows.get(score, ())), math.nan
         )
 
+    def maps_sha256(self) -> dict[str, dict[str, str]]:
+        """Return scan id to score to the hash of its map, as its sidecar tells it, of all that was rated."""
+        return {id: {score: one.sha256 for score, one in sorted(files.made.items())
+                     if one.sha256 is not None and score in self.scans.get(id, ())}
+                for id, (files, _) in self.sources.items()}  # fmt: skip
+
     def verdicts(self) -> list[str]:
         """Say in words which scores beat the best trivial baseline, by AUROC and by AP."""
         return verdicts(self)
@@ -227,6 +233,7 @@ class Evaluation:
         """Return everything but the curves as JSON types; undefined numbers are None."""
         return _without_nan({
             "scans": self.scans,
+            "maps": self.maps_sha256(),
             "mean": self.mean,
             "pooled": self.pooled,
             "trivial": sorted(score for score in self.mean if self.is_trivial(score)),

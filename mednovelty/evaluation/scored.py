@@ -134,6 +134,7 @@ class ScoredScan:
         maps: Score name to raw map.
         made: Score name to what its sidecar says the map was made of.
         together: Name of a combination to the two scores that it is of; both have maps.
+        copies: Maps that are the same as one of ``maps``, to the byte, in other folders.
     """
 
     id: str
@@ -141,6 +142,13 @@ class ScoredScan:
     maps: dict[str, Path] = field(default_factory=dict)
     made: dict[str, Made] = field(default_factory=dict)
     together: dict[str, tuple[str, str]] = field(default_factory=dict)
+    copies: list[Path] = field(default_factory=list)
+
+    @property
+    def copied_to(self) -> list[Path]:
+        """Folders that hold copies of its maps and none of its own, as of a whole scan that is kept."""
+        own = {path.parent for path in self.maps.values()}
+        return sorted({path.parent for path in self.copies} - own)
 
     @property
     def scores(self) -> set[str]:

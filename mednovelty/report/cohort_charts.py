@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mednovelty.errors import MedNoveltyError
+from mednovelty.errors import MedNoveltyError, ScanError
 from mednovelty.io.mask import read_mask
 from mednovelty.io.nifti import read_volume
 from mednovelty.report.charts import Chart, Series, chart_svg
@@ -24,32 +25,46 @@ _GOLDEN = 0.618034
 """Spreads points that would lie over each other: evenly, and the same each time."""
 
 
-def charts_of(out: Path, scans: Sequence[ScanFacts]) -> list[dict[str, Any]]:
+def charts_of(out: Path, scans: Sequence[ScanFacts]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return of each segmented score the highest score and the share below each p, beside those of controls.
 
-    Scores whose calibration the folder does not know are left out.
-
-    Raises:
-        ScanError: What is told of calibrations is damaged.
+    Returns:
+        The charts; and why there are none of other scores, as where what is told of calibrations is damaged.
     """
-    calibrations = ToldCalibrations.read(out)
     found: dict[str, list[tuple[ScanFacts, MapFacts]]] = {}
     for scan in scans:
         for one in scan.maps:
             if one.numbers and one.is_calibrated:
                 found.setdefault(one.name, []).append((scan, one))
-    parts = []
+    try:
+        calibrations = ToldCalibrations.read(out)
+    except ScanError as error:
+        return [], [_without(out, error)]
+    parts: list[dict[str, Any]] = []
+    reasons = [] if found else [_why_none(scans)]
     for number, (name, of) in enumerate(found.items()):
         try:
             # That of the first scan: the others' are the same but for a scan that is itself among them.
             controls, _ = calibrations.table(name, of[0][1].sidecar)
-        except MedNoveltyError:
+        except ScanError as error:
+            reasons.append(_without(out, error))
             continue
         curves = _curves_chart(name, of, controls) if number < MOST_SCORES else None
         parts.append(
             {"score": name, "highest": chart_svg(highest_chart(name, of, controls)), "curves": curves}
         )
-    return parts
+    return parts, list(dict.fromkeys(reasons))
+
+
+def _why_none(scans: Sequence[ScanFacts]) -> str:
+    if any(one.is_calibrated for scan in scans for one in scan.maps):
+        return "Nothing was segmented, so nothing is held against controls; see mednovelty threshold."
+    return "Not calibrated, so no p and no plot against controls; see mednovelty calibrate."
+
+
+def _without(out: Path, error: ScanError) -> str:
+    """Return what is wrong; a page says nothing of where its folder lies."""
+    return str(error).replace(f"{out}{os.sep}", "")
 
 
 def highest_chart(name: str, of: Sequence[tuple[ScanFacts, MapFacts]], controls: Controls) -> Chart:

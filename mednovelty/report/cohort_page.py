@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mednovelty.errors import MedNoveltyError
+from mednovelty.io.mask import read_mask
+from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.report.cohort_charts import charts_of
 from mednovelty.report.evaluation_part import evaluation_part
@@ -30,22 +35,28 @@ WHOLE = (("scan score", "of the scan as a whole"), ("p, scan", "of the scan as a
 """Further columns where a score judges scans as a whole."""
 
 
-def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, str] | None = None) -> str:
+def cohort_page(
+    out: Path,
+    scans: Sequence[ScanFacts],
+    failures: Mapping[str, str] | None = None,
+    left_out: Sequence[str] = (),
+) -> str:
     """Return the page of a folder of maps.
 
     Args:
         out: The folder.
         scans: Its scans.
         failures: By scan id, why its page could not be made.
+        left_out: What is missing on pages that could be made.
 
-    Raises:
-        ScanError: A file that is drawn from cannot be read.
+    What is damaged of the run's own files, its evaluation or calibration, is named in its place.
     """
     run = told(out / "run.json") or {}
     rows = [row for scan in scans for row in _rows(scan, out, scan.id in (failures or {}))]
     with_whole = any(len(cells) > len(COLUMNS) for _, cells in rows)
     columns = [*COLUMNS, *(WHOLE if with_whole else ())]
     filled = [[*cells, *[number("n/a")] * (len(columns) - len(cells))] for _, cells in rows]
+    charts, without_charts = charts_of(out, scans)
     table = Table(columns, filled, marks=[score for score, _ in rows])
     return render(
         "cohort.html",
@@ -53,14 +64,15 @@ def cohort_page(out: Path, scans: Sequence[ScanFacts], failures: Mapping[str, st
         numbers=_numbers(scans, run),
         table=table,
         scores=list(dict.fromkeys(score for score, _ in rows)),
-        charts=charts_of(out, scans),
-        evaluation=evaluation_part(out / "evaluation"),
+        charts=charts,
+        without_charts=without_charts,
+        evaluation=evaluation_part(out / "evaluation", scans),
         failed=_failed(run),
         pages_failed=list((failures or {}).items()),
         not_reached=[str(id) for id in as_list(run.get("NotReached"))],
         ended_by=_ended_by(run),
         skipped=_skipped(run),
-        warnings=_warnings(scans),
+        warnings=[*left_out, *_warnings(scans)],
         run=_run_rows(run),
     )
 
@@ -83,13 +95,24 @@ def _cells(scan: ScanFacts, one: MapFacts, href: str) -> list[Cell]:
         number(_times(numbers.get("largest_mm3"), 1e-3), 3),
         number(numbers.get("p_volume"), 2),
         number(numbers.get("p_maximum"), 2),
-        number(numbers.get("maximum"), 4),
+        number(numbers["maximum"] if "maximum" in numbers else _highest(scan, one), 4),
         Cell(str(count) if count else "none", float(count)),
     ]
     whole = _whole(one)
     if whole:
         cells += [number(whole.get("overall"), 4), number(whole.get("p_value"), 2)]
     return cells
+
+
+def _highest(scan: ScanFacts, one: MapFacts) -> float:
+    """Read the highest score in the mask, which no file tells of a map that was not segmented."""
+    try:
+        volume = read_volume(one.novelty)
+        mask, _ = read_mask(scan.scored.brain, volume.grid, volume.name)
+    except MedNoveltyError:
+        return math.nan  # Its own page says what is wrong.
+    values = volume.data[0][mask]
+    return float(values.max()) if np.isfinite(values).all() else math.nan
 
 
 def _whole(one: MapFacts) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mednovelty.errors import ScanError
 from mednovelty.outputs import told
 from mednovelty.report.page import Cell, Picture, Table, number
 from mednovelty.report.planes import palette_png
-from mednovelty.report.scan_facts import as_dict, as_list
+from mednovelty.report.scan_facts import ScanFacts, as_dict, as_list
 
 MEASURES = (
     ("auroc", "AUROC"),
@@ -22,17 +22,22 @@ MEASURES = (
     ("dice_fifth", "Dice, by a fifth"),
     ("lesion_recall_at_fpr_1_in_100", "lesions found, 1 % flagged"),
 )
+MOST_NAMED = 5
+"""Scans; more are counted."""
 LONGEST = 1300
 """Pixels of a picture's width; those of an evaluation of many scans are larger."""
 MOST_PER_SCORE = 3
 """Scores with pictures of their own, the best by AP."""
 
 
-def evaluation_part(folder: Path) -> dict[str, Any] | None:
+def evaluation_part(folder: Path, scans: Sequence[ScanFacts] = ()) -> dict[str, Any] | None:
     """Return what is shown of an evaluation; None where there is none.
 
-    Raises:
-        ScanError: A picture is damaged.
+    Args:
+        folder: Where it lies.
+        scans: Those that lie in the folder of maps now.
+
+    In the place of a picture that is damaged stands what is wrong with it.
     """
     found = told(folder / "evaluation.json")
     if not found:
@@ -59,10 +64,37 @@ def evaluation_part(folder: Path) -> dict[str, Any] | None:
         "verdicts": [str(text) for text in texts],
         "found_words": [f"{one.get('method')}: trained to find {one.get('words')}" for one in trained],
         "warnings": [str(text) for text in as_list(found.get("warnings"))],
+        "outdated": _outdated(found, scans),
         "roc": _picture(folder / "roc.png", _roc_alt(mean, ranked)),
         "panels": _picture(folder / "panels.png", panels),
         "by_score": [(score, [one for one in _of_score(folder, score, mean) if one]) for score in own],
     }
+
+
+def _outdated(found: Mapping[str, Any], scans: Sequence[ScanFacts]) -> str:
+    """Say where an evaluation is of other maps than those that lie there now; empty where it is of these."""
+    rated, maps = as_dict(found.get("scans")), as_dict(found.get("maps"))
+    now = {scan.id: {one.name: one.sidecar.get("MapSha256") for one in scan.maps} for scan in scans}
+    here = [id for id in rated if id in now]
+    groups = {
+        "of scans that are not here": [id for id in rated if id not in now],
+        "of other maps": [id for id in here if _differ(as_dict(rated[id]), as_dict(maps.get(id)), now[id])],
+    }
+    told_of = [f"{what}: {_some(ids)}" for what, ids in groups.items() if ids]
+    if not told_of:
+        return ""
+    return f"The evaluation is outdated: {'; '.join(told_of)}. Run mednovelty evaluate again."
+
+
+def _differ(rated: Mapping[str, Any], hashes: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a map that was rated has gone or changed; of a combination there are no files."""
+    gone = any(score not in now for score in (hashes or rated) if "+" not in score)
+    return gone or any(now[score] not in (None, sha256) for score, sha256 in hashes.items())
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return ", ".join(ids[:MOST_NAMED]) + more
 
 
 def _table(
@@ -99,7 +131,7 @@ def _roc_alt(mean: Mapping[str, Any], ranked: list[str]) -> str:
     return f"ROC curves by voxel, mean over scans; areas under them: {told_of}."
 
 
-def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture | None]:
+def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture | str | None]:
     from mednovelty.report.figures import file_part
 
     part, area = file_part(score), _value(as_dict(mean[score]).get("auroc"))
@@ -111,8 +143,12 @@ def _of_score(folder: Path, score: str, mean: Mapping[str, Any]) -> list[Picture
     ]
 
 
-def _picture(path: Path, alt: str) -> Picture | None:
-    return Picture(shrunk(path, LONGEST), alt) if path.is_file() else None
+def _picture(path: Path, alt: str) -> Picture | str | None:
+    """Return a picture, or why it cannot be shown; None where there is none."""
+    try:
+        return Picture(shrunk(path, LONGEST), alt) if path.is_file() else None
+    except ScanError as error:
+        return f"{error} with mednovelty evaluate"
 
 
 def shrunk(path: Path, longest: int) -> bytes:

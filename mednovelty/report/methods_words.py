@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mednovelty.papers import PAPERS
+from mednovelty.papers import METHODS, PAPERS
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict, as_list
 
 CONFORMAL = (
@@ -16,6 +16,10 @@ CONFORMAL = (
 )
 FDR = ("Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to "
        "multiple testing. J. R. Stat. Soc. B 57, 1995.")  # fmt: skip
+OWN = {"synthetic_lesions": "the families of anomalies that it plants are mednovelty's own"}
+"""Of methods, what has no source."""
+MASK_MAKERS = {"median_otsu": "garyfallidis2014"}
+"""By what the origin of a mask holds, who made it."""
 PACKAGES = ("mednovelty", "Python", "torch", "numpy", "nibabel", "dipy", "faiss-cpu")
 
 
@@ -34,8 +38,11 @@ def methods(facts: ScanFacts) -> list[str]:
 
 
 def references(facts: ScanFacts) -> list[str]:
-    """Return the sources of the scores, and of p-values and thresholds; no address is a link."""
-    keys = dict.fromkeys(str(one.score.get("paper") or "") for one in facts.maps)
+    """Return the sources of method, scores, mask, p-values and thresholds; no address is a link."""
+    made, origin = METHODS.get(_method(facts.sidecar), ()), _mask_origin(facts.sidecar)
+    of_scores = [str(one.score.get("paper") or "") for one in facts.maps]
+    of_mask = [key for name, key in MASK_MAKERS.items() if name in origin]
+    keys = dict.fromkeys([*made, *of_scores, *of_mask])
     found = [_reference(key) for key in keys if key in PAPERS]
     if any(one.is_calibrated for one in facts.maps):
         found += CONFORMAL
@@ -78,21 +85,34 @@ def _scan_words(sidecar: Mapping[str, Any]) -> str:
     what = f"A diffusion scan ({scheme})" if scheme else "A structural scan"
     n = mask.get("Voxels")
     count = f"{n:,} voxels" if isinstance(n, int) else "the voxels"
-    return f"{what} was scored in {count} of a mask, made by: {mask.get('Source') or 'not told'}."
+    return f"{what} was scored in {count} of a mask, made by: {_mask_origin(sidecar) or 'not told'}."
 
 
 def _detector_words(sidecar: Mapping[str, Any]) -> str:
-    detector = as_dict(sidecar.get("Detector"))
-    method, n = detector.get("Method"), detector.get("ReferenceVoxels")
+    method, n = _method(sidecar), as_dict(sidecar.get("Detector")).get("ReferenceVoxels")
     if not method:
         return ""
     reference = f", with a reference of {n:,} samples of these" if isinstance(n, int) and n else ""
     semi = as_dict(sidecar.get("Score")).get("semi_supervised")
     shown = " It was also shown what is abnormal: scores are semi-supervised." if semi else ""
     return (
-        f"The detector is of the method {method}, trained on scans that were taken to be healthy{reference}."
-        f"{shown}"
+        f"The detector is of the method {method}{_sources(method)}, trained on scans that were taken to be "
+        f"healthy{reference}.{shown}"
     )
+
+
+def _method(sidecar: Mapping[str, Any]) -> str:
+    return str(as_dict(sidecar.get("Detector")).get("Method") or "")
+
+
+def _mask_origin(sidecar: Mapping[str, Any]) -> str:
+    return str(as_dict(sidecar.get("Mask")).get("Source") or "")
+
+
+def _sources(method: str) -> str:
+    papers = [_short_paper(key) for key in METHODS.get(method, ())]
+    parts = [*papers, *([OWN[method]] if method in OWN else [])]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _score_words(one: MapFacts) -> str:

@@ -19,16 +19,16 @@ import numpy as np
 from mednovelty.errors import ScanError
 from mednovelty.evaluation.scored import ScoredScan
 from mednovelty.io.guard import read_text, shown
-from mednovelty.io.mask import read_mask
 from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.quality import ENDING, Quality
 from mednovelty.segment_files import SegmentNames
+from mednovelty.told_sources import sources_of
 
 PEAK_COLUMNS = ("peak_x_mm", "peak_y_mm", "peak_z_mm")
 LARGEST_TABLE_BYTES = 16 << 20
 EXPLAINED = "_explained.png"
-LAYOUT = 2
+LAYOUT = 3
 """Counted up where pages look otherwise, so that those that stand are made again."""
 
 
@@ -173,7 +173,7 @@ class ScanFacts:
     @property
     def page(self) -> Path:
         """Where its page lies."""
-        return self.scored.brain.parent / f"{stem_of(self.scored)}.html"
+        return page_of(self.scored)
 
     @property
     def background_path(self) -> Path:
@@ -206,26 +206,8 @@ class ScanFacts:
 
     @property
     def sources(self) -> list[Path]:
-        """The images that it was read from, where its sidecar says that they lay."""
-        told_of = as_list(self.sidecar.get("Sources"))
-        return [Path(os.path.normpath(self.scored.brain.parent / str(path))) for path in told_of]
-
-    def images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read background, brain mask and affine; without a background the mask stands for it.
-
-        Raises:
-            ScanError: One cannot be read.
-            GeometryError: They do not lie on the same voxels.
-        """
-        first = read_volume(self.maps[0].novelty)
-        mask, _ = read_mask(self.scored.brain, first.grid, first.name)
-        if not mask.any():
-            raise ScanError(f"{shown(self.scored.brain)}: is empty; score {self.id} again", code="mask.empty")
-        if not self.background_path.is_file():
-            return mask.astype(np.float32), mask, first.affine
-        background = read_volume(self.background_path)
-        background.grid.check_same(first.grid, background.name, first.name)
-        return background.data[0], mask, first.affine
+        """The images that it was read from, where they are, else where its sidecar says that they lay."""
+        return sources_of(self.scored.brain.parent, self.sidecar, self.id)
 
     def made_of(self) -> str:
         """Return a hash of all that the page is made of; images count by their bytes, and are not decoded."""
@@ -238,13 +220,21 @@ class ScanFacts:
         for one in self.maps:
             images += [one.novelty, one.names.pvalue, one.names.mask]
         # Links of git-annex whose content was dropped are as good as gone.
-        parts += [(path.name, _sha256_of(path)) for path in (*images, *self.explained) if path.is_file()]
+        words = [path.with_suffix(".txt") for path in self.explained]
+        parts += [
+            (path.name, _sha256_of(path)) for path in (*images, *self.explained, *words) if path.is_file()
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stem_of(scored: ScoredScan) -> str:
     """Return how the names of a scan's files begin."""
     return scored.brain.name.rpartition("_desc-brain_mask")[0]
+
+
+def page_of(scored: ScoredScan) -> Path:
+    """Return where the page of a scan lies."""
+    return scored.brain.parent / f"{stem_of(scored)}.html"
 
 
 def _sha256_of(path: Path) -> str:
@@ -287,4 +277,4 @@ def _clusters(path: Path) -> tuple[Cluster, ...]:
     return tuple(found)
 
 
-__all__ = ["Cluster", "MapFacts", "ScanFacts", "as_dict", "as_list", "stem_of"]
+__all__ = ["Cluster", "MapFacts", "ScanFacts", "as_dict", "as_list", "page_of", "stem_of"]

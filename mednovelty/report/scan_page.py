@@ -14,7 +14,7 @@ from mednovelty.report.methods_words import methods, references, settings_rows, 
 from mednovelty.report.page import Cell, Table, link, number, render
 from mednovelty.report.planes import css_gradient
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict
-from mednovelty.report.scan_images import ReadScan, read_scan_images
+from mednovelty.report.scan_images import ReadScan
 from mednovelty.report.scan_parts import explained, quality_part
 from mednovelty.report.score_parts import SHOWN_FROM, score_parts
 from mednovelty.report.viewer import ViewedScore, build_viewer
@@ -32,19 +32,18 @@ MEANINGS = {
 }
 
 
-def scan_page(facts: ScanFacts, out: Path, kinds: Mapping[str, Sequence[str]] | None = None) -> str:
+def scan_page(
+    read: ReadScan, out: Path, made_of: str, kinds: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """Return the page of a scan.
 
     Args:
-        facts: What is on disk of it.
+        read: Its images, and what is told of it.
         out: The folder that its cohort's page lies in.
+        made_of: See ``ScanFacts.made_of``.
         kinds: By score, what must stand beside its name.
-
-    Raises:
-        ScanError: An image cannot be read.
-        GeometryError: Images do not lie on the same voxels.
     """
-    read = read_scan_images(facts)
+    facts = read.facts
     folder = facts.page.parent
     labels = {one.name: named(one.name, (kinds or {}).get(one.name, facts.scored.kinds(one.name)))
               for one in facts.maps}  # fmt: skip
@@ -53,8 +52,8 @@ def scan_page(facts: ScanFacts, out: Path, kinds: Mapping[str, Sequence[str]] | 
         "scan.html",
         title=facts.id,
         cohort=link(out / "index.html", folder),
-        made_of=facts.made_of(),
-        warnings=facts.warnings,
+        made_of=made_of,
+        warnings=[*read.left_out, *facts.warnings],
         numbers=_numbers(facts),
         viewer=viewer,
         viewed=len(viewer.facts["scores"]),

@@ -46,12 +46,14 @@ class ScanToShow:
         stem: How the names of its files begin.
         maps: Score to raw map, in the order of the scene.
         trivial: Those that are no method's, such as the intensity itself.
+        without_background: Whether the mask lies below though there is a background, as one is damaged.
     """
 
     folder: Path
     stem: str
     maps: Mapping[str, Path]
     trivial: frozenset[str] = frozenset()
+    without_background: bool = False
 
     def file(self, ending: str) -> Path:
         """Return a file of the scan, such as ``_scene.mrml``."""
@@ -76,7 +78,7 @@ class ScanToShow:
     def background_file(self) -> Path:
         """The image below; the mask where there is none, as of maps combined from folders without it."""
         found = self.file("_desc-background.nii.gz")
-        return found if found.is_file() else self.mask_file
+        return found if found.is_file() and not self.without_background else self.mask_file
 
     @cached_property
     def mask(self) -> np.ndarray:

@@ -15,7 +15,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ _FORMAT = 1
 """Raised when scenes are made in another way, so that they are written again."""
 _MARK = "mednovelty scene of "
 _MARKED = re.compile(rf"<!-- {_MARK}([0-9a-f]{{64}}) -->")
+_NOT_WHOLE = "0" * 64
 _HEAD_CHARACTERS = 400
 
 
@@ -47,7 +48,7 @@ class SceneOutcome:
         id: Of the scan.
         path: Of the scene.
         status: ``done``, ``up to date``, ``changed`` by another program and left so, or ``failed``.
-        message: Why it failed.
+        message: Why it failed; of one that is done, what is left out there, and why.
     """
 
     id: str
@@ -94,12 +95,49 @@ def _write(id: str, scan: ScanToShow) -> SceneOutcome:
             return SceneOutcome(id, scan.scene, "changed")
         if standing == key and _is_whole(scan):
             return SceneOutcome(id, scan.scene, "up to date")
-        write_scene(scan, key)
+        left_out = _write_what_can_be(scan, key)
     except (OutputError, StoppedError):
         raise
     except Exception as error:  # Whatever is wrong with one scan must not stop the others.
         return SceneOutcome(id, scan.scene, "failed", failure_message(error, id))
-    return SceneOutcome(id, scan.scene, "done")
+    return SceneOutcome(id, scan.scene, "done", "; ".join(left_out))
+
+
+def _write_what_can_be(scan: ScanToShow, key: str) -> list[str]:
+    """Write a scene, of what can be read; return what is left out, and why."""
+    try:
+        write_scene(scan, key)
+        return []
+    except ScanError:
+        kept, left_out = _usable(scan)
+        if not kept.maps or not left_out:
+            raise
+    # What is not whole is never up to date, so that each run tells of it.
+    write_scene(kept, _NOT_WHOLE)
+    return left_out
+
+
+def _usable(scan: ScanToShow) -> tuple[ScanToShow, list[str]]:
+    """Return a scan with what of it can be shown, and why the rest cannot."""
+    left_out: list[str] = []
+    try:
+        if scan.background_file != scan.mask_file:
+            background = read_volume(scan.background_file)
+            background.grid.check_same(read_volume(scan.mask_file).grid, background.name, scan.mask_file.name)
+    except ScanError as error:
+        left_out.append(f"the mask stands for the background: {error}")
+        scan = replace(scan, without_background=True)
+    maps: dict[str, Path] = {}
+    for score, path in scan.maps.items():
+        one = ScoredMap.read(score, path)
+        try:
+            scene_of(replace(scan, maps={score: path}))
+            if one.clusters:
+                read_volume(one.names.labels)
+            maps[score] = path
+        except ScanError as error:
+            left_out.append(f"{score} is left out: {error}")
+    return replace(scan, maps=maps), left_out
 
 
 def write_scene(scan: ScanToShow, key: str) -> None:
