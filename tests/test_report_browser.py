@@ -151,6 +151,49 @@ def test_another_score_can_be_chosen_and_the_keyboard_moves(browser, folder):
     page.context.close()
 
 
+def settled(page):
+    """Wait until every score's picture has come, and what waits for it has been done."""
+    page.evaluate(
+        "async () => { for (const score of JSON.parse(document.getElementById('viewer-facts').textContent)"
+        ".scores) { const picture = new Image(); picture.src = score.levels; await picture.decode(); }"
+        " await new Promise(done => setTimeout(done, 300)); }"
+    )
+
+
+def test_of_scores_chosen_one_right_after_the_other_the_last_is_shown(browser, tmp_path):
+    values = np.random.default_rng(0).uniform(0, 1, SHAPE)
+    folder = write_scan(tmp_path / "out", scores={"elbo": values, "other": values[::-1]})
+    for score, peak in zip(("elbo", "other"), PEAKS, strict=True):
+        write_clusters(folder, "sub-01", score, [(AFFINES["RAS"] @ [*peak, 1.0])[:3]])
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html")
+    before = pixels(page)
+    page.evaluate(
+        "() => { const chosen = document.getElementById('viewer-score');"
+        " for (const name of ['other', 'elbo']) {"
+        " chosen.value = name; chosen.dispatchEvent(new Event('change')); } }"
+    )
+    settled(page)
+    assert page.input_value("#viewer-score") == "elbo"
+    assert pixels(page) == before
+    page.context.close()
+
+    page = opened(browser, folder / "sub-01.html")
+    # A row of the other score, whose picture is yet to come, and at once the first again.
+    page.evaluate(
+        "() => { const rows = document.querySelectorAll('tr[data-mark]'); rows[1].click(); rows[0].click(); }"
+    )
+    settled(page)
+    assert page.input_value("#viewer-score") == "elbo"
+    assert page.locator("#viewer-readout").inner_text().count("elbo") == 1
+    assert [row.get_attribute("class") for row in page.locator("tr[data-mark]").all()] == ["chosen", ""]
+    shown = [float(v) for v in page.locator("#viewer-readout").get_attribute("data-mm").split(";")]
+    assert np.abs(shown - (AFFINES["RAS"] @ [*PEAKS[0], 1.0])[:3]).max() <= 1.01
+    assert pixels(page) == before
+    assert page.wrong == []
+    page.context.close()
+
+
 def test_a_click_on_a_column_sorts_the_cohort(browser, folder):
     page = opened(browser, folder.parents[1] / "index.html")
     assert page.locator("#score-filter").count() == 0  # one score alone

@@ -7,7 +7,8 @@
   const rows = [...document.querySelectorAll("tr[data-mark]")].filter(row => row.dataset.mark.includes(";"));
   const thresholds = new Map(facts.scores.map(score => [score.name, score.threshold]));
   const overlay = document.createElement("canvas"), pen = overlay.getContext("2d");
-  let brain = null, levels = null, shown = facts.scores[0];
+  // Of what is on its way only what was asked for last is shown.
+  let brain = null, levels = null, shown = facts.scores[0], wanted = shown, followed = null;
   const cache = new Map();
 
   function levelsOf(score) {
@@ -79,16 +80,20 @@
     document.getElementById("viewer-unit").textContent = shown.unit;
   }
   async function choose(name) {
-    shown = facts.scores.find(score => score.name === name) || facts.scores[0];
-    if (chosen) chosen.value = shown.name;
-    levels = await levelsOf(shown);
+    const asked = wanted = facts.scores.find(score => score.name === name) || facts.scores[0];
+    if (chosen) chosen.value = asked.name;
+    const found = await levelsOf(asked);
+    if (asked !== wanted) return;
+    shown = asked; levels = found;
     overlay.width = levels.width; overlay.height = levels.height;
     setSlider(); paint();
   }
   async function follow(row) {
     const [name, ...mm] = row.dataset.mark.split(";");
+    followed = row;
     rows.forEach(other => other.classList.toggle("chosen", other === row));
-    if (name !== shown.name && facts.scores.some(score => score.name === name)) await choose(name);
+    if (facts.scores.some(score => score.name === name) && !(name === shown.name && shown === wanted)) await choose(name);
+    if (followed !== row) return;
     moveTo(mm.map(Number));
     document.getElementById("viewer").scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
