@@ -136,6 +136,32 @@ def test_the_threshold_changes_what_is_painted(browser, folder):
     page.context.close()
 
 
+def test_a_threshold_that_is_typed_is_read_as_it_is_meant(browser, tmp_path):
+    # Below 0, so that an empty field that counts as 0 would show.
+    values = np.random.default_rng(0).uniform(-9, -1, SHAPE)
+    folder = write_scan(tmp_path / "out", scores={"elbo": values})
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html")
+    field, count = page.locator("#viewer-value"), "() => Number(mednoveltyBrain.overlay.sprite.dataset.count)"
+
+    def typed(text):
+        field.fill(text)
+        field.dispatch_event("change")
+        return field.input_value(), page.evaluate(count)
+
+    known, painted = typed("-3.5")
+    assert known == "-3.5"
+    assert painted > 0.1 * ball().sum()
+    for text in ("", "  ", "3,4,5", "-2 or so", "0x1"):
+        assert typed(text) == ("-3.5", painted)
+    fewer, left = typed("-2,5")
+    assert fewer == "-2.5"
+    assert 0 < left < painted
+    assert typed("\u22123,5") == ("-3.5", painted)  # A minus sign as word processors set it.
+    assert page.wrong == []
+    page.context.close()
+
+
 def test_another_score_can_be_chosen_and_the_keyboard_moves(browser, folder):
     page = opened(browser, folder / "sub-01.html")
     readout = page.locator("#viewer-readout")

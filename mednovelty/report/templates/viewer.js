@@ -114,9 +114,12 @@
       typed.value = Number(thresholds.get(shown.name).toPrecision(4)); paint();
     });
     typed.addEventListener("change", () => {
-      const value = Number(typed.value);
-      if (!Number.isFinite(value)) return;
-      thresholds.set(shown.name, Math.min(shown.high, Math.max(shown.low, value))); setSlider(); paint();
+      // A comma is a point in many countries; what is no number leaves the threshold, and the field, as they were.
+      const text = typed.value.trim().replace(",", ".").replace("\u2212", "-");
+      const value = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : NaN;
+      if (Number.isFinite(value)) thresholds.set(shown.name, Math.min(shown.high, Math.max(shown.low, value)));
+      setSlider();
+      if (Number.isFinite(value)) paint();
     });
     for (const row of rows) {
       row.tabIndex = 0; row.style.cursor = "pointer";
