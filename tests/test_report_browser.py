@@ -241,7 +241,54 @@ def test_a_click_on_a_column_sorts_the_cohort(browser, folder):
 
 def test_print_hides_what_cannot_be_printed(browser, folder):
     page = opened(browser, folder / "sub-01.html")
+    assert "A row moves the viewer" in page.locator("caption").inner_text()
     page.emulate_media(media="print")
     assert not page.is_visible("#viewer")
     assert page.is_visible("#quality")
+    assert page.locator("caption").inner_text().strip() == "elbo: 2 clusters."
+    page.context.close()
+
+
+def test_a_table_of_clusters_is_as_wide_as_the_paper(browser, tmp_path):
+    folder = write_scan(tmp_path / "out", scores={"a_score_with_a_long_name": ball() * 1.0})
+    columns = (
+        "cluster voxels volume_mm3 peak_x_mm peak_y_mm peak_z_mm centroid_x_mm centroid_y_mm centroid_z_mm"
+    )
+    row = "12 33612 12345.25 -117.5 -101.5 -138.25 -119.6131 -101.409226 -135.30655 -11.779578 -10.001438"
+    write_clusters(folder, "sub-01", "a_score_with_a_long_name", [(0, 0, 0)])
+    (folder / "sub-01_desc-a_score_with_a_long_name_clusters.tsv").write_text(
+        "\t".join([*columns.split(), "mean", "max", "p_peak", "p_cluster", "region"])
+        + "\n"
+        + "\t".join([*row.split(), "1.563981e-05", "0.04347826", "Left-Cerebral-White-Matter"])
+        + "\n"
+    )
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html", width=718)
+    table = page.locator("table").first
+    assert table.locator("th:visible").count() == 14
+    page.emulate_media(media="print")
+    assert table.locator("th:visible").all_inner_texts()[3:7] == [
+        "peak x mm",
+        "peak y mm",
+        "peak z mm",
+        "mean",
+    ]
+    assert table.locator("td:visible").count() == 11
+    # A4 between margins of a centimetre.
+    assert table.evaluate("one => one.getBoundingClientRect().right") <= 718
+    page.context.close()
+
+
+def test_what_is_folded_away_is_printed(browser, tmp_path):
+    scores = {name: np.random.default_rng(0).gamma(2, 1, SHAPE) for name in "abcde"}
+    folder = write_scan(tmp_path / "out", scores=scores)
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html")
+    opens = "() => [...document.querySelectorAll('details')].map(one => one.open)"
+    before = page.evaluate(opens)
+    assert before.count(False) == 3  # two scores, and the files
+    page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = ({opens})(); }})")
+    page.pdf()
+    assert all(page.evaluate("window.printed"))
+    assert page.evaluate(opens) == before
     page.context.close()

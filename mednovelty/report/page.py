@@ -86,6 +86,10 @@ class Table:
     caption: str = ""
     marks: Sequence[str] = field(default=())
     """Of each row, what a script finds in ``data-mark``."""
+    hint: str = ""
+    """Behind the caption, of what only a screen can do; not printed."""
+    on_screen: Sequence[int] = ()
+    """Columns that are not printed, for the width of the paper."""
 
 
 def number(value: Any, digits: int = 4, unit: str = "") -> Cell:

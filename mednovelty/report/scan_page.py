@@ -126,11 +126,13 @@ def _cluster_table(one: MapFacts, label: str) -> Table:
     marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm if cluster.is_placed)])
              for cluster in shown]  # fmt: skip
     names = [(column.replace("_", " "), MEANINGS.get(column, "")) for column in columns]
-    caption = f"{label}: {n} cluster{'s' * (n != 1)}. A row moves the viewer to the cluster's peak."
+    caption = f"{label}: {n} cluster{'s' * (n != 1)}."
     if n > len(shown):
         rest = f"the other {n - len(shown)} stand in {one.names.clusters.name}"
         caption += f" The first {len(shown)} are shown; {rest}."
-    return Table(names, rows, caption, marks)
+    centroids = [n for n, column in enumerate(columns) if column.startswith("centroid_")]
+    hint = "A row moves the viewer to the cluster's peak."
+    return Table(names, rows, caption, marks, hint=hint, on_screen=centroids)
 
 
 def _is_number(cell: str) -> bool:
