@@ -251,13 +251,13 @@ def test_print_hides_what_cannot_be_printed(browser, folder):
 
 def test_a_table_of_clusters_is_as_wide_as_the_paper(browser, tmp_path):
     folder = write_scan(tmp_path / "out", scores={"a_score_with_a_long_name": ball() * 1.0})
-    columns = (
-        "cluster voxels volume_mm3 peak_x_mm peak_y_mm peak_z_mm centroid_x_mm centroid_y_mm centroid_z_mm"
-    )
+    places = [f"{what}_{axis}_mm" for what in ("peak", "centroid") for axis in "xyz"]
     row = "12 33612 12345.25 -117.5 -101.5 -138.25 -119.6131 -101.409226 -135.30655 -11.779578 -10.001438"
     write_clusters(folder, "sub-01", "a_score_with_a_long_name", [(0, 0, 0)])
     (folder / "sub-01_desc-a_score_with_a_long_name_clusters.tsv").write_text(
-        "\t".join([*columns.split(), "mean", "max", "p_peak", "p_cluster", "region"])
+        "\t".join(
+            ["cluster", "voxels", "volume_mm3", *places, "mean", "max", "p_peak", "p_cluster", "region"]
+        )
         + "\n"
         + "\t".join([*row.split(), "1.563981e-05", "0.04347826", "Left-Cerebral-White-Matter"])
         + "\n"
@@ -267,12 +267,7 @@ def test_a_table_of_clusters_is_as_wide_as_the_paper(browser, tmp_path):
     table = page.locator("table").first
     assert table.locator("th:visible").count() == 14
     page.emulate_media(media="print")
-    assert table.locator("th:visible").all_inner_texts()[3:7] == [
-        "peak x mm",
-        "peak y mm",
-        "peak z mm",
-        "mean",
-    ]
+    assert "centroid" not in " ".join(table.locator("th:visible").all_inner_texts())
     assert table.locator("td:visible").count() == 11
     # A4 between margins of a centimetre.
     assert table.evaluate("one => one.getBoundingClientRect().right") <= 718
@@ -291,4 +286,41 @@ def test_what_is_folded_away_is_printed(browser, tmp_path):
     page.pdf()
     assert all(page.evaluate("window.printed"))
     assert page.evaluate(opens) == before
+    page.context.close()
+
+
+def edges(page, frame):
+    """Return of which edges of a frame something is said to be beyond, once that has been found out."""
+    page.wait_for_timeout(100)
+    return {name for name in ("more-left", "more-right") if name in (frame.get_attribute("class") or "")}
+
+
+def test_on_a_phone_labels_can_be_read_and_what_goes_on_beside_is_seen_to(browser, tmp_path):
+    folder = write_scan(tmp_path / "out")
+    write_clusters(folder, "sub-01", "elbo", [(0, 0, 0)])
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html", width=400)
+    charts = page.locator("svg.chart:visible")
+    assert charts.count() > 0
+    for chart in charts.all():
+        # Pixels of the screen to one of the chart, whose letters have 12.
+        assert chart.evaluate("one => one.getScreenCTM().a") * 12 >= 10
+    mosaic = page.locator("#scores ~ details img").first
+    # Of its seven slices each is then as wide as a thumb.
+    assert mosaic.evaluate("one => one.getBoundingClientRect().width") >= 900
+    for frame in (mosaic.locator("xpath=.."), page.locator(".wide:has(table)").first):
+        assert edges(page, frame) == {"more-right"}
+        assert frame.evaluate("one => getComputedStyle(one).maskImage") != "none"
+        frame.evaluate("one => { one.scrollLeft = 50; }")
+        assert edges(page, frame) == {"more-left", "more-right"}
+        frame.evaluate("one => { one.scrollLeft = 9999; }")
+        assert edges(page, frame) == {"more-left"}
+    # Of the three slices the axial one, which is the last, is seen first.
+    viewer = page.locator(".viewer-frame")
+    assert edges(page, viewer) == {"more-left"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.context.close()
+
+    page = opened(browser, folder / "sub-01.html")
+    assert page.locator(".more-left, .more-right").count() == 0
     page.context.close()

@@ -134,6 +134,9 @@
       if (!step) return;
       event.preventDefault(); moveTo(toMm(brain.numSlice).map((value, axis) => value + step[axis]));
     });
+    // Where three slices have no room the axial one, the last, is seen first.
+    const frame = brain.canvas.closest(".viewer-frame");
+    frame.scrollLeft = frame.scrollWidth;
     document.getElementById("viewer").dataset.ready = "yes";
   }
   // nilearn starts the viewer once its pictures are there, which may be after this script.
