@@ -166,8 +166,10 @@ def test_another_score_can_be_chosen_and_the_keyboard_moves(browser, folder):
     page = opened(browser, folder / "sub-01.html")
     readout = page.locator("#viewer-readout")
     assert "elbo" in readout.inner_text()
+    page.evaluate("() => { document.getElementById('viewer-words').textContent = ''; }")
     page.select_option("#viewer-score", "other")
     page.wait_for_function("document.getElementById('viewer-readout').textContent.includes('other')")
+    assert page.inner_text("#viewer-words").startswith("Nothing was segmented; shown: the highest 3 %")
     before = [float(v) for v in readout.get_attribute("data-mm").split(";")]
     page.focus(".viewer-inner canvas")
     page.keyboard.press("ArrowLeft")  # Right is on the left.

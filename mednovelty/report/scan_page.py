@@ -16,7 +16,7 @@ from mednovelty.report.planes import css_gradient
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict
 from mednovelty.report.scan_images import ReadScan, read_scan_images
 from mednovelty.report.scan_parts import explained, quality_part
-from mednovelty.report.score_parts import SHOWN_FROM, score_parts
+from mednovelty.report.score_parts import SHOWN_FROM, score_parts, shown_instead
 from mednovelty.report.viewer import ViewedScore, build_viewer
 
 MOST_VIEWED = 12
@@ -79,9 +79,8 @@ def _viewer(read: ReadScan, labels: Mapping[str, str]) -> Any:
     for one in read.scores[:MOST_VIEWED]:
         low = one.threshold
         threshold = float(np.quantile(one.inside, SHOWN_FROM)) if low is None else low
-        viewed.append(
-            ViewedScore(one.facts.name, labels[one.facts.name], one.facts.unit, one.values, threshold)
-        )
+        viewed.append(ViewedScore(one.facts.name, labels[one.facts.name], one.facts.unit, one.values,
+                                  threshold, shown_instead(one)))  # fmt: skip
     return build_viewer(read.background, read.mask, read.affine, viewed, _start_mm(read))
 
 

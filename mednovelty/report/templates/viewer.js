@@ -78,6 +78,7 @@
     slider.value = Math.round(1000 * (value - shown.low) / (shown.high - shown.low));
     typed.value = Number(value.toPrecision(4));
     document.getElementById("viewer-unit").textContent = shown.unit;
+    document.getElementById("viewer-words").textContent = shown.words;
   }
   async function choose(name) {
     const asked = wanted = facts.scores.find(score => score.name === name) || facts.scores[0];
