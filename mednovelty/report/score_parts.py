@@ -40,7 +40,8 @@ def shown_instead(one: ReadScore) -> str:
     if one.threshold is not None:
         return ""
     why = "Nothing was segmented" if one.segmented is None else "Nothing is flagged"
-    return f"{why}; shown: the highest {100 * (1 - SHOWN_FROM):.0f} % of the mask's scores, which every scan has."
+    highest = f"the highest {100 * (1 - SHOWN_FROM):.0f} % of the mask's scores"
+    return f"{why}; shown: {highest}, which every scan has."
 
 
 def _score_part(one: ReadScore, label: str) -> dict[str, Any]:
