@@ -3,11 +3,13 @@
 Needs Chromium and playwright (extra ``[browser-test]``): ``apt install chromium``.
 """
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from scored_folders import AFFINES, SHAPE, ball, write_clusters, write_scan
 
 from mednovelty.report.folder import report_folder
@@ -100,6 +102,23 @@ def test_a_row_moves_the_viewer_to_its_clusters_peak(browser, folder):
         assert "chosen" in row.get_attribute("class")
         if number:
             assert pixels(page) != before
+    assert page.wrong == []
+    page.context.close()
+
+
+def test_an_explained_voxel_is_shown_in_the_viewer(browser, tmp_path):
+    scores = {"elbo": np.random.default_rng(0).uniform(0, 1, SHAPE), "other": ball() * 1.0}
+    folder = write_scan(tmp_path / "out", scores=scores)
+    start = folder / "sub-01_desc-R2P4S8_explained"
+    Image.new("L", (40, 30), 90).save(start.with_suffix(".png"))
+    start.with_suffix(".json").write_text(json.dumps({"Scores": [{"Score": "other"}]}))
+    report_folder(tmp_path / "out")
+    page = opened(browser, folder / "sub-01.html")
+    page.click("text=Show it in the viewer")
+    page.wait_for_function("document.getElementById('viewer-readout').textContent.includes('other')")
+    shown = [float(v) for v in page.locator("#viewer-readout").get_attribute("data-mm").split(";")]
+    assert np.abs(np.subtract(shown, (2, -4, 8))).max() <= 1.01
+    assert page.input_value("#viewer-score") == "other"
     assert page.wrong == []
     page.context.close()
 

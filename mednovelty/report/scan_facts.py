@@ -28,7 +28,7 @@ from mednovelty.segment_files import SegmentNames
 PEAK_COLUMNS = ("peak_x_mm", "peak_y_mm", "peak_z_mm")
 LARGEST_TABLE_BYTES = 16 << 20
 EXPLAINED = "_explained.png"
-LAYOUT = 2
+LAYOUT = 3
 """Counted up where pages look otherwise, so that those that stand are made again."""
 
 

@@ -4,7 +4,7 @@
   const chosen = document.getElementById("viewer-score"), slider = document.getElementById("viewer-threshold");
   const typed = document.getElementById("viewer-value"), readout = document.getElementById("viewer-readout");
   const [nx, ny, nz] = facts.shape, size = facts.size_mm, origin = facts.origin_mm;
-  const rows = [...document.querySelectorAll("tr[data-mark]")].filter(row => row.dataset.mark.includes(";"));
+  const rows = [...document.querySelectorAll("[data-mark]")].filter(row => row.dataset.mark.includes(";"));
   const thresholds = new Map(facts.scores.map(score => [score.name, score.threshold]));
   const overlay = document.createElement("canvas"), pen = overlay.getContext("2d");
   // Of what is on its way only what was asked for last is shown.
@@ -123,8 +123,10 @@
       if (Number.isFinite(value)) paint();
     });
     for (const row of rows) {
-      row.tabIndex = 0; row.style.cursor = "pointer";
+      row.style.cursor = "pointer";
       row.addEventListener("click", () => follow(row));
+      if (row.tagName === "BUTTON") continue;
+      row.tabIndex = 0;
       row.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); follow(row); } });
     }
     brain.canvas.tabIndex = 0;
