@@ -110,6 +110,18 @@ def test_what_is_not_calibrated_shows_its_highest_hundredth_and_says_so(written)
     assert volume.get("description") == "not calibrated: the highest 1 % of this scan, whatever they are"
 
 
+def test_legends_stand_in_the_corner_beside_the_head(written):
+    write_scenes(written.out)
+    legends = [node for node in nodes(written.scene).values() if node.tag == "ColorLegendDisplay"]
+    assert len(legends) == 2
+    for node in legends:
+        (across, up), (width, height) = (map(float, node.get(key).split()) for key in ("position", "size"))
+        # Shares of the view, from the left and from below; the letters stand to the left of the bar.
+        assert across >= 0.95
+        assert width <= 0.1
+        assert up + height <= 0.25
+
+
 def test_the_background_goes_from_black_to_white_inside_the_mask(written):
     write_scenes(written.out)
     (display,) = (
