@@ -292,7 +292,28 @@ def test_a_table_of_clusters_is_as_wide_as_the_paper(browser, tmp_path):
     assert table.locator("td:visible").count() == 11
     # A4 between margins of a centimetre.
     assert table.evaluate("one => one.getBoundingClientRect().right") <= 718
+    # As one of evaluate, whose numbers have intervals.
+    cells = '<td class="number">0.739 (0.66-0.83)</td>' * 7
+    page.evaluate(
+        "html => document.querySelector('main').insertAdjacentHTML('beforeend', html)",
+        f"<div class='wide'><table id='evaluated'><tr><td>a_score_of_some_length</td>{cells}</table></div>",
+    )
+    assert page.locator("#evaluated").evaluate("one => one.getBoundingClientRect().right") <= 718
     page.context.close()
+
+
+def test_what_is_printed_from_a_dark_screen_has_the_colours_of_paper(browser, tmp_path):
+    folder = write_scan(tmp_path / "out")
+    report_folder(tmp_path / "out")
+    colour = "() => getComputedStyle(document.querySelector('svg.chart .area')).fill"
+    found = {}
+    for scheme in ("light", "dark"):
+        page = opened(browser, folder / "sub-01.html", scheme=scheme)
+        found[scheme] = page.evaluate(colour)
+        page.emulate_media(media="print", color_scheme=scheme)
+        assert page.evaluate(colour) == found["light"]
+        page.context.close()
+    assert found["light"] != found["dark"]
 
 
 def test_what_is_folded_away_is_printed(browser, tmp_path):
@@ -336,6 +357,11 @@ def test_on_a_phone_labels_can_be_read_and_what_goes_on_beside_is_seen_to(browse
         assert edges(page, frame) == {"more-left", "more-right"}
         frame.evaluate("one => { one.scrollLeft = 9999; }")
         assert edges(page, frame) == {"more-left"}
+    # What stands over a table is read without moving it.
+    caption = page.locator("caption").first
+    assert caption.evaluate("one => one.getBoundingClientRect().width") <= 400
+    page.locator(".wide:has(table)").first.evaluate("one => { one.scrollLeft = 100; }")
+    assert caption.evaluate("one => one.getBoundingClientRect().left") >= 0
     # Of the three slices the axial one, which is the last, is seen first.
     viewer = page.locator(".viewer-frame")
     assert edges(page, viewer) == {"more-left"}
