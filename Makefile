@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SLOW_READY := $(VENV)/.ready-slow
 WORKERS ?= 2
 
 .PHONY: demo test slow lint clean
@@ -13,6 +14,15 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# Tests of what cannot be installed here are skipped, and `make slow` says so at its end. Pages are opened in
+# Chromium, which comes from the system: apt install chromium.
+$(SLOW_READY): $(READY)
+	for extra in browser-test slicer-test notebook; do \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,$$extra]" \
+			|| echo "[$$extra] was not installed: its tests will be skipped" >&2; \
+	done
 	touch $@
 
 demo: $(READY)
@@ -26,8 +36,8 @@ lint: $(READY)
 test: lint
 	$(BIN)/pytest -m 'not slow' -n $(WORKERS) --dist loadfile
 
-slow: $(READY)
-	$(BIN)/pytest -m slow
+slow: $(SLOW_READY)
+	$(BIN)/pytest -m slow -rs
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

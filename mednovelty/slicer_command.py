@@ -50,7 +50,8 @@ def copy_module(folder: Path, overwrite: bool, as_json: bool) -> int:
     """Copy the module for 3D Slicer into a folder, and say how it is loaded."""
     from mednovelty.viewers.module_files import copy_slicer_module
 
-    module = copy_slicer_module(folder, overwrite=overwrite)
+    # 3D Slicer starts elsewhere.
+    module = copy_slicer_module(folder.absolute(), overwrite=overwrite)
     if as_json:
         console.print_json({"exit_code": 0, "module": str(module)})
         return 0

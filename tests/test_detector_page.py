@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,8 +161,6 @@ def test_they_are_no_part_of_the_detector(tmp_path, caplog):
 def test_samples_of_an_earlier_detector_are_removed(tmp_path):
     model = copy_of_tiny(tmp_path)
     detector = Detector.load(model)
-    from dataclasses import replace
-
     replace(detector, fitted=replace(detector.fitted, examples=None)).save(model)
     assert not (model / EXAMPLES).exists()
 
@@ -182,6 +181,32 @@ def test_reconstructions_are_those_of_the_model_by_hand():
     assert len(shown.charts) == 4
     assert shown.charts[0][1] == f"number 1 of 64: root mean squared difference {errors.min():.3g}"
     assert shown.charts[-1][1] == f"number 64 of 64: root mean squared difference {errors.max():.3g}"
+
+
+def test_samples_without_a_signal_are_not_shown_as_the_best_that_it_makes():
+    detector, _ = tiny_detector()
+    samples = detector.fitted.examples.clone()
+    samples[5], samples[9] = 0, 0
+    shown = reconstructions_of(replace(detector, fitted=replace(detector.fitted, examples=samples)))
+    assert "4 of 62 held-out voxels" in shown.words
+    assert shown.words.endswith(" 2 without any signal, which is no work to reconstruct, are left out.")
+    best, worst = (words.partition(":")[0] for _, words in shown.charts[::3])
+    assert (best, worst) == ("number 1 of 62", "number 62 of 62")
+    assert not any("signals from 0 to 0" in str(chart) for chart, _ in shown.charts)
+    # What has nothing else is shown all the same.
+    empty = replace(detector, fitted=replace(detector.fitted, examples=torch.zeros_like(samples)))
+    assert "4 of 64" in reconstructions_of(empty).words
+
+
+def test_a_picture_that_is_the_same_all_over_is_empty_whatever_its_grey():
+    detector = detector_of("slices")
+    samples = detector.fitted.examples.clone()
+    pictures = samples.reshape(len(samples), *detector.shape)
+    pictures[1] = torch.tensor([-1.5, 0.25])[:, None, None]  # background after z-scores
+    pictures[2, 0] = 0.0  # one contrast alone has nothing
+    shown = reconstructions_of(replace(detector, fitted=replace(detector.fitted, examples=samples)))
+    assert " 1 without any signal, which is no work to reconstruct, is left out." in shown.words
+    assert f"of {len(samples) - 1} " in shown.words
 
 
 @pytest.mark.parametrize("recipe", ["slices", "patches"])

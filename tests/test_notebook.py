@@ -241,3 +241,12 @@ def test_the_notebook_runs_from_folder_to_widget(tmp_path, monkeypatch):
             except SyntaxError:
                 exec(final, names)
     assert hasattr(last, "_repr_mimebundle_") or hasattr(last, "_repr_html_")
+
+
+def test_the_notebook_shows_a_picture_before_it_is_run():
+    texts = ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"]
+             if cell["cell_type"] == "markdown"]  # fmt: skip
+    pictures = re.findall(r"!\[[^]]+\]\((.*?)\)", "\n".join(texts))
+    assert pictures
+    for name in pictures:
+        assert (NOTEBOOK.parent / name).read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scored_folders import AFFINES, SHAPE, ball
 
-from mednovelty.report.planes import Canvas, Overlay, Sheet, Upright
+from mednovelty.report.planes import COLUMNS, STRIP_PIXELS, TILE_PIXELS, Canvas, Overlay, Sheet, Upright
 
 PEAK = (4, 15, 9)
 
@@ -36,7 +36,7 @@ def shown_peak(affine, outlined=False):
         tile = picture[top : top + high, :wide].astype(int)
         rows, columns = np.nonzero(tile.max(-1) - tile.min(-1) > 60)
         places.append(((columns.mean() + 0.5) / wide, (rows.mean() + 0.5) / high))
-        top += high
+        top += high + STRIP_PIXELS
     assert top == len(picture)
     shares = (np.array([i, j, k]) + 0.5) / size
     return places, shares
@@ -48,6 +48,35 @@ def test_right_is_left_and_front_and_top_are_where_they_are_said_to_be(name, out
     places, (right, front, top) = shown_peak(AFFINES[name], outlined)
     expected = [(1 - right, 1 - front), (1 - right, 1 - top), (1 - front, 1 - top)]
     np.testing.assert_allclose(places, expected, atol=0.012)
+
+
+def test_what_is_said_of_slices_lies_below_them_on_black():
+    tissue = np.full(SHAPE, 200.0)
+    turned = Upright.of(AFFINES["LAS"], tissue, ball())
+    sheet = Sheet.of(turned.volumes[1])
+    png = Canvas(turned.volumes[0], turned.affine, sheet, (0.0, 200.0)).png()
+    picture = np.array(Image.open(io.BytesIO(png)).convert("L"))
+    spacing = turned.spacing_mm
+    pixel_mm = np.diff(sheet.box[0])[0] * spacing[0] / TILE_PIXELS
+    top = 0
+    for up, width in (
+        (1, TILE_PIXELS),
+        (2, TILE_PIXELS),
+        (2, np.diff(sheet.box[1])[0] * spacing[1] / pixel_mm),
+    ):
+        high = round(np.diff(sheet.box[up])[0] * spacing[up] / pixel_mm)
+        width = round(width)
+        for n in range(COLUMNS):
+            tile = picture[top : top + high, n * width : (n + 1) * width]
+            strip = picture[top + high : top + high + STRIP_PIXELS, n * width : (n + 1) * width]
+            assert tile.min() > 245  # the tissue alone, all over
+            letters = np.flatnonzero((strip > 200).any(0))
+            assert strip[0].max() == strip[-1].max() == 0
+            # The letter of the edge on the left, the place in the middle, and room between.
+            assert letters.min() < 8
+            assert abs((letters[letters > 20].min() + letters.max()) / 2 - width / 2) <= 3
+        top += high + STRIP_PIXELS
+    assert top == len(picture)
 
 
 def test_upright_turns_a_scan_towards_right_front_and_top():

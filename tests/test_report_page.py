@@ -108,3 +108,13 @@ def test_bars_stand_on_the_axis_each_on_its_own():
     path = re.search(r'class="area f0" d="([^"]+)"', svg)[1]
     assert path.count("Z") == 2
     assert path.count("256.0") == 5  # the first bar is of no height
+
+
+def test_numbers_beside_an_axis_leave_room_for_its_name():
+    series = [Series("", [1, 2], [0.0001, 1.0])]
+    svg = chart_svg(Chart("alt", "x", "share of voxels", series, log_y=True))
+    ends = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">0\.0001<', svg)]
+    assert len(ends) == 1
+    name = float(re.search(r"translate\(([\d.]+) ", svg)[1])
+    # Letters of 12 are about 7 wide, and stand on the name's line, which is 4 below.
+    assert ends[0] - 6 * 7.0 >= name + 4

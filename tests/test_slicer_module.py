@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 from calibrated_models import SCORES, calibrated_model, run
 from cohorts import tiny_cohort
+from PIL import Image
 from scored_scans import GRIDS, PEAK, write_scored
 
 import mednovelty
+from mednovelty.viewers.icon import ICON_PIXELS, icon
 from mednovelty.viewers.levels import surprise
 from mednovelty.viewers.module_files import SOURCE, module_files
 from mednovelty.viewers.slicer import write_scenes
@@ -26,6 +29,9 @@ FILES = {
     "CMakeLists.txt",
     "MedNovelty/CMakeLists.txt",
     "MedNovelty/MedNovelty.py",
+    "MedNovelty/Resources/Icons/MedNovelty.png",
+    "MedNovelty/Testing/CMakeLists.txt",
+    "MedNovelty/Testing/Python/CMakeLists.txt",
     *(
         f"MedNovelty/MedNoveltyLib/{name}.py"
         for name in ("__init__", "layers", "panel", "process", "program", "results")
@@ -107,9 +113,31 @@ def test_what_cmake_lists_is_there_and_all_that_is_there():
     listed = re.search(r"set\(MODULE_PYTHON_SCRIPTS\s+([^)]*)\)", text)[1]
     names = {name.replace("${MODULE_NAME}", "MedNovelty") for name in listed.split()}
     assert names == {name.removeprefix("MedNovelty/") for name in FILES if name.endswith(".py")}
+    resources = re.search(r"set\(MODULE_PYTHON_RESOURCES\s+([^)]*)\)", text)[1].split()
+    names = {f"MedNovelty/{name.replace('${MODULE_NAME}', 'MedNovelty')}" for name in resources}
+    assert names == {name for name in FILES if "/Resources/" in name}
+    assert "add_subdirectory(Testing)" in text
+    assert "add_subdirectory(Python)" in (MODULE / "Testing" / "CMakeLists.txt").read_text()
     extension = (SOURCE / "CMakeLists.txt").read_text()
     assert "project(MedNovelty)" in extension
     assert "add_subdirectory(MedNovelty)" in extension
+
+
+def test_where_the_module_lies_is_told_as_3d_slicer_needs_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run("slicer-module", "mod").stderr
+    assert f": add {tmp_path / 'mod' / 'MedNovelty' / 'MedNovelty'}, and start it again" in said
+    assert json.loads(run("slicer-module", "mod", "--overwrite", "--json").stdout)["module"].startswith("/")
+
+
+def test_the_icon_is_what_the_code_draws():
+    with Image.open(MODULE / "Resources" / "Icons" / "MedNovelty.png") as picture:
+        drawn = np.asarray(picture.convert("RGBA"))
+    assert drawn.shape == (ICON_PIXELS, ICON_PIXELS, 4)
+    # Colours of pixels that are not there do not count.
+    there = icon()[..., 3:] > 0
+    np.testing.assert_array_equal(drawn[..., 3:] > 0, there)
+    assert np.abs(drawn.astype(int) - icon())[np.broadcast_to(there, drawn.shape)].max() <= 2
 
 
 def test_the_four_classes_of_a_scripted_module():

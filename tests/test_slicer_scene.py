@@ -111,6 +111,18 @@ def test_what_is_not_calibrated_shows_its_highest_hundredth_and_says_so(written)
     assert volume.get("description") == "not calibrated: the highest 1 % of this scan, whatever they are"
 
 
+def test_legends_stand_in_the_corner_beside_the_head(written):
+    write_scenes(written.out)
+    legends = [node for node in nodes(written.scene).values() if node.tag == "ColorLegendDisplay"]
+    assert len(legends) == 2
+    for node in legends:
+        (across, up), (width, height) = (map(float, node.get(key).split()) for key in ("position", "size"))
+        # Shares of the view, from the left and from below; the letters stand to the left of the bar.
+        assert across >= 0.95
+        assert width <= 0.1
+        assert up + height <= 0.25
+
+
 def test_the_background_goes_from_black_to_white_inside_the_mask(written):
     write_scenes(written.out)
     (display,) = (
@@ -151,10 +163,61 @@ def test_without_a_segmentation_a_p_is_shown_that_is_no_decision(tmp_path):
     volume = by_score(written.scene)["elbo"]
     assert volume.get("description") == "not segmented; shown: p <= 0.001, no decision"
     assert not list(written.folder.glob("*.seg.nrrd"))
-    # No cluster to cut at: the middle of the mask.
-    middle = written.affine @ [*np.argwhere(written.mask).mean(axis=0), 1]
-    red = nodes(written.scene)["vtkMRMLSliceNodeRed"].get("sliceToRAS").split()
-    assert float(red[11]) == pytest.approx(middle[2])
+    # No cluster to cut at: the highest voxel.
+    assert cut_of(written.scene) == pytest.approx(written.mm(PEAK))
+
+
+def cut_of(scene):
+    rows = {view: nodes(scene)[f"vtkMRMLSliceNode{view}"].get("sliceToRAS").split()
+            for view in ("Red", "Green", "Yellow")}  # fmt: skip
+    return [float(rows[view][at]) for view, at in (("Yellow", 3), ("Green", 7), ("Red", 11))]
+
+
+def shown_first(scene):
+    found = {references(n)["foregroundVolume"][0] for n in nodes(scene).values() if n.tag == "SliceComposite"}
+    (id,) = found
+    return next(score for score, node in by_score(scene).items() if node.get("id") == id)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_what_tells_voxels_apart_is_shown_before_what_tells_slices_apart(tmp_path, axis):
+    written = write_scored(
+        tmp_path / "out", GRIDS["LAS-oblique-anisotropic"], score="map", segmented=False, calibrated=False
+    )
+    slices = np.indices(written.raw.shape)[axis] * written.mask
+    save(written.path("desc-all_novelty.nii.gz"), slices, written.affine, np.float32)
+    told = json.loads(written.path("desc-map_novelty.json").read_text())
+    told["Score"]["name"] = "all"
+    written.path("desc-all_novelty.json").write_text(json.dumps(told))
+    assert statuses(written.out) == ["done"]
+    assert list(by_score(written.scene)) == ["map", "all", "raw_b0"]
+    (written.out / "run.json").write_text(json.dumps({"Scores": ["all", "map"]}))
+    written.scene.unlink()
+    assert statuses(written.out) == ["done"]
+    assert list(by_score(written.scene)) == ["all", "map", "raw_b0"]
+    assert shown_first(written.scene) == "map"
+    assert cut_of(written.scene) == pytest.approx(written.mm(PEAK))
+    # Alone it is shown, and cut in the middle of its highest slice.
+    for path in written.folder.glob("*desc-map_novelty*"):
+        path.unlink()
+    assert statuses(written.out) == ["done"]
+    assert shown_first(written.scene) == "all"
+    voxel = np.linalg.solve(written.affine, [*cut_of(written.scene), 1])[:3]
+    last, middle = np.array(written.mask.shape) - 2, (np.array(written.mask.shape) - 1) / 2
+    assert voxel[axis] == pytest.approx(last[axis])
+    assert np.abs(np.delete(voxel - middle, axis)).max() <= 0.51
+
+
+def test_what_was_segmented_is_shown_first_even_if_it_tells_slices_apart(tmp_path):
+    written = write_scored(tmp_path / "out", GRIDS["RAS"], score="b", calibrated=False)
+    other = json.loads(written.path("desc-b_novelty.json").read_text())
+    other["Score"]["name"] = "a"
+    written.path("desc-a_novelty.json").write_text(json.dumps(other))
+    save(written.path("desc-a_novelty.nii.gz"), written.raw, written.affine, np.float32)
+    slices = np.broadcast_to(np.arange(written.raw.shape[2]), written.raw.shape) * written.mask
+    save(written.path("desc-b_novelty.nii.gz"), slices, written.affine, np.float32)
+    assert statuses(written.out) == ["done"]
+    assert shown_first(written.scene) == "b"
 
 
 def test_a_scene_is_written_again_only_when_what_it_shows_has_changed(written):

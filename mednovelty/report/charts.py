@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 WIDTH, HEIGHT = 640.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 10.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 14.0, 10.0, 44.0
 COLOURS = 7
 LEGEND_LINE = 18.0
 MOST_POINTS = 1500
@@ -79,7 +79,7 @@ class Chart:
 
 
 def chart_svg(chart: Chart) -> Markup:
-    """Return a chart as SVG that can stand in a page; its texts are escaped."""
+    """Return a chart as SVG that stands in a page, and scrolls on narrow screens; its texts are escaped."""
     from markupsafe import Markup
 
     x = _Axis.over([s.x for s in chart.series], chart.x_range, chart.log_x, (LEFT, WIDTH - RIGHT))
@@ -87,14 +87,15 @@ def chart_svg(chart: Chart) -> Markup:
     named = [s for s in chart.series if s.label]
     height = HEIGHT + LEGEND_LINE * len(named)
     parts = [
-        f'<svg class="chart" role="img" aria-label="{_text(chart.alt)}" viewBox="0 0 {WIDTH:g} {height:g}" '
+        f'<div class="wide"><svg class="chart" role="img" aria-label="{_text(chart.alt)}" '
+        f'viewBox="0 0 {WIDTH:g} {height:g}" '
         'preserveAspectRatio="xMinYMin meet">',
         f"<title>{_text(chart.alt)}</title>",
         *_frame(chart, x, y),
         *(_drawn(series, x, y) for series in chart.series),
         *(part for at, label in chart.marks for part in _mark(at, label, x)),
         *(part for line, series in enumerate(named) for part in _legend(series, line)),
-        "</svg>",
+        "</svg></div>",
     ]
     return Markup("".join(parts))
 

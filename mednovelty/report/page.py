@@ -46,6 +46,12 @@ class Picture:
     crisp: bool = False
 
     @property
+    def width(self) -> int:
+        """Its pixels in a row, as the PNG's head tells; 0 where it is none."""
+        head = self.png[:24]
+        return int.from_bytes(head[16:20]) if len(head) == 24 and head[12:16] == b"IHDR" else 0
+
+    @property
     def src(self) -> str:
         """The picture as an address that leads nowhere else."""
         return data_uri(self.png)
@@ -86,6 +92,10 @@ class Table:
     caption: str = ""
     marks: Sequence[str] = field(default=())
     """Of each row, what a script finds in ``data-mark``."""
+    hint: str = ""
+    """Behind the caption, of what only a screen can do; not printed."""
+    on_screen: Sequence[int] = ()
+    """Columns that are not printed, for the width of the paper."""
 
 
 def number(value: Any, digits: int = 4, unit: str = "") -> Cell:

@@ -25,6 +25,8 @@ TILE_PIXELS = 148
 """Width of an axial slice."""
 OUTLINE = (86, 180, 233)
 """Of masks and clusters: a light blue that any kind of sight tells from greys and from ``colours``."""
+STRIP_PIXELS = 18
+"""Below each row of slices, for what is said of them: on bright tissue it could not be read."""
 _MARGIN_VOXELS = 2
 _PALETTE = 96
 PNG_LEVEL = 6
@@ -216,18 +218,19 @@ class Canvas:
         return found
 
     def _labelled(self, row: np.ndarray, plane: str, axis: int, indices: Sequence[int]) -> Image:
-        """Return a row of slices that say where they lie, and what is left."""
+        """Return a row of slices with a strip below that says where they lie, and what is on their left."""
         from PIL import Image, ImageDraw, ImageFont
 
-        picture = Image.fromarray(row)
-        pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
-        width, height = picture.width // len(indices), picture.height
-        how: dict[str, Any] = {"font": font, "fill": (255, 255, 255), "stroke_width": 1,
-                               "stroke_fill": (0, 0, 0)}  # fmt: skip
+        height, width = row.shape[0], row.shape[1] // len(indices)
+        picture = Image.new("RGB", (row.shape[1], height + STRIP_PIXELS))
+        picture.paste(Image.fromarray(row))
+        pen = ImageDraw.Draw(picture)
+        how: dict[str, Any] = {"font": ImageFont.load_default(size=12), "fill": (255, 255, 255)}
+        middle = height + STRIP_PIXELS // 2
         for number, index in enumerate(indices):
             place = f"{'xyz'[axis]} {self.sheet.at_mm(self.affine, axis, index):+.0f}"
-            pen.text((number * width + 3, height - 15), place, **how)
-            pen.text((number * width + 2, height // 2 - 6), EDGES[plane][0], **how)
+            pen.text((number * width + 3, middle), EDGES[plane][0], anchor="lm", **how)
+            pen.text((number * width + width // 2, middle), place, anchor="mm", **how)
         return picture
 
 
@@ -277,5 +280,5 @@ def _edge(shape: np.ndarray) -> np.ndarray:
     return shape & ~inner
 
 
-__all__ = ["COLUMNS", "OUTLINE", "PNG_LEVEL", "Canvas", "Overlay", "Sheet", "Upright", "colours",
-           "css_gradient", "ends_of", "palette_png"]  # fmt: skip
+__all__ = ["COLUMNS", "OUTLINE", "PNG_LEVEL", "STRIP_PIXELS", "Canvas", "Overlay", "Sheet", "Upright",
+           "colours", "css_gradient", "ends_of", "palette_png"]  # fmt: skip

@@ -91,9 +91,10 @@ def gradients_svg(quality: Quality) -> Markup:
     columns, rows = min(3, max(1, len(named))), -(-len(named) // 3) or 1
     alt = gradients_alt(quality, named)
     return Markup(
-        f'<svg class="chart" role="img" aria-label="{alt}" style="max-width: {columns * 15}rem" '
+        f'<div class="wide"><svg class="chart" role="img" aria-label="{alt}" '
+        f'style="max-width: {columns * 15}rem; --least: {columns * 11}rem" '
         f'viewBox="0 0 {columns * _SIZE:g} {rows * (_SIZE + 24):g}"><title>{alt}</title>'
-        f"{''.join(pictures)}</svg>"
+        f"{''.join(pictures)}</svg></div>"
     )
 
 

@@ -59,11 +59,17 @@ def reconstructions_of(detector: Detector) -> Reconstructions:
             "No sample lies beside this detector, and its reference holds none: it was fitted before samples "
             "were kept, or they were removed. Fit it again to see reconstructions."
         )
+    filled = ~_is_empty(samples, tuple(detector.shape))
+    passed = int((~filled).sum()) if filled.any() else 0
+    samples = samples[filled] if passed else samples
     made = reconstructed(detector, samples)
     errors = (samples - made).square().mean(1).sqrt().numpy()
     order = np.argsort(errors, kind="stable")
     rows = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
     words = f"{len(rows)} of {len(errors)} {whose}, from the one that is reconstructed best to the worst."
+    if passed:
+        are = "is" if passed == 1 else "are"
+        words += f" {passed} without any signal, which is no work to reconstruct, {are} left out."
     ranks = {int(row): place + 1 for place, row in enumerate(order)}
     pairs = [
         (samples[row].numpy(), made[row].numpy(),
@@ -81,6 +87,14 @@ def reconstructed(detector: Detector, samples: Tensor) -> Tensor:
     model, device = detector.model, _device(detector)
     made = [model.decode(model.encode(block.to(device)).mean).mean.cpu() for block in samples.split(ROWS)]
     return torch.cat(made).reshape(len(samples), -1).float()
+
+
+def _is_empty(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return ``(n,)`` bool of ``(n, C)`` samples: a voxel of zeros, a picture that is the same all over."""
+    if len(shape) == 1:
+        return (samples == 0).all(1)
+    channels = samples.reshape(len(samples), shape[0], -1)
+    return (channels.amax(2) == channels.amin(2)).all(1)
 
 
 def _device(detector: Detector) -> torch.device:

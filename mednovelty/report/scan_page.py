@@ -16,7 +16,7 @@ from mednovelty.report.planes import css_gradient
 from mednovelty.report.scan_facts import MapFacts, ScanFacts, as_dict
 from mednovelty.report.scan_images import ReadScan
 from mednovelty.report.scan_parts import explained, quality_part
-from mednovelty.report.score_parts import SHOWN_FROM, score_parts
+from mednovelty.report.score_parts import SHOWN_FROM, score_parts, shown_instead
 from mednovelty.report.viewer import ViewedScore, build_viewer
 
 MOST_VIEWED = 12
@@ -78,9 +78,8 @@ def _viewer(read: ReadScan, labels: Mapping[str, str]) -> Any:
     for one in read.scores[:MOST_VIEWED]:
         low = one.threshold
         threshold = float(np.quantile(one.inside, SHOWN_FROM)) if low is None else low
-        viewed.append(
-            ViewedScore(one.facts.name, labels[one.facts.name], one.facts.unit, one.values, threshold)
-        )
+        viewed.append(ViewedScore(one.facts.name, labels[one.facts.name], one.facts.unit, one.values,
+                                  threshold, shown_instead(one)))  # fmt: skip
     return build_viewer(read.background, read.mask, read.affine, viewed, _start_mm(read))
 
 
@@ -125,11 +124,13 @@ def _cluster_table(one: MapFacts, label: str) -> Table:
     marks = [";".join([one.name, *(f"{value:.4f}" for value in cluster.peak_mm if cluster.is_placed)])
              for cluster in shown]  # fmt: skip
     names = [(column.replace("_", " "), MEANINGS.get(column, "")) for column in columns]
-    caption = f"{label}: {n} cluster{'s' * (n != 1)}. A row moves the viewer to the cluster's peak."
+    caption = f"{label}: {n} cluster{'s' * (n != 1)}."
     if n > len(shown):
         rest = f"the other {n - len(shown)} stand in {one.names.clusters.name}"
         caption += f" The first {len(shown)} are shown; {rest}."
-    return Table(names, rows, caption, marks)
+    centroids = [n for n, column in enumerate(columns) if column.startswith("centroid_")]
+    hint = "A row moves the viewer to the cluster's peak."
+    return Table(names, rows, caption, marks, hint=hint, on_screen=centroids)
 
 
 def _is_number(cell: str) -> bool:

@@ -35,6 +35,15 @@ def score_parts(read: ReadScan, labels: Mapping[str, str]) -> list[dict[str, Any
     return parts
 
 
+def shown_instead(one: ReadScore) -> str:
+    """Return what pictures show of a score of which nothing is flagged; empty where something is."""
+    if one.threshold is not None:
+        return ""
+    why = "Nothing was segmented" if one.segmented is None else "Nothing is flagged"
+    highest = f"the highest {100 * (1 - SHOWN_FROM):.0f} % of the mask's scores"
+    return f"{why}; shown: {highest}, which every scan has."
+
+
 def _score_part(one: ReadScore, label: str) -> dict[str, Any]:
     low, high = _ends(one)
     null = null_of(one.facts, one.inside, one.minus_log10_p)
@@ -48,6 +57,7 @@ def _score_part(one: ReadScore, label: str) -> dict[str, Any]:
         "chart": chart_svg(score_chart(one.facts, one.inside, null, one.threshold)),
         "calibrated": one.facts.is_calibrated,
         "against": null is not None,
+        "instead": shown_instead(one),
     }
 
 
@@ -90,4 +100,4 @@ def _mosaic_caption(one: ReadScore) -> str:
     )
 
 
-__all__ = ["MOST_MOSAIC_BYTES", "SHOWN_FROM", "score_parts"]
+__all__ = ["MOST_MOSAIC_BYTES", "SHOWN_FROM", "score_parts", "shown_instead"]

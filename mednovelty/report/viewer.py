@@ -45,6 +45,7 @@ class ViewedScore:
         unit: Of its values.
         values: ``(I, J, K)`` on the scan's voxels.
         threshold: What is shown at first is as high or higher.
+        words: Why that is shown, where it is not what was flagged.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ViewedScore:
     unit: str
     values: np.ndarray
     threshold: float
+    words: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +103,10 @@ def build_viewer(
         most = int(0.7 * np.prod(grid.shape))
     size, origin = float(grid.affine[0, 0]), grid.affine[:3, 3]
     told = [
-        {"name": s.name, "label": s.label, "unit": s.unit, "threshold": s.threshold, "levels": uri, **ends}
+        {"name": s.name, "label": s.label, "unit": s.unit, "threshold": s.threshold, "words": s.words,
+         "levels": uri, **ends}
         for s, uri, (_, ends) in zip(scores, uris, levels, strict=True)
-    ]
+    ]  # fmt: skip
     facts = {
         "shape": list(grid.shape),
         "size_mm": size,

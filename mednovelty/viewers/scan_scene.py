@@ -10,19 +10,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mednovelty.errors import ScanError
 from mednovelty.io.guard import read_text
 from mednovelty.io.nifti import read_volume
-from mednovelty.outputs import told
 from mednovelty.scan import Volume
-from mednovelty.segment_files import SegmentNames
 from mednovelty.viewers.levels import Level, level_of
+from mednovelty.viewers.scan_to_show import ScanToShow, ScoredMap
 from mednovelty.viewers.scene import Foreground, Point, Scene, Shown, Views
 from mednovelty.viewers.seg_nrrd import Segment
 
@@ -37,104 +35,6 @@ MOST_SEGMENTS = 100
 """More would make 3D Slicer slow; the rest, the smallest, becomes one segment."""
 
 
-@dataclass(frozen=True)
-class ScanToShow:
-    """One scan's maps that lie in one folder.
-
-    Attributes:
-        folder: Where they lie.
-        stem: How the names of its files begin.
-        maps: Score to raw map, in the order of the scene.
-        trivial: Those that are no method's, such as the intensity itself.
-        without_background: Whether the mask lies below though there is a background, as one is damaged.
-    """
-
-    folder: Path
-    stem: str
-    maps: Mapping[str, Path]
-    trivial: frozenset[str] = frozenset()
-    without_background: bool = False
-
-    def file(self, ending: str) -> Path:
-        """Return a file of the scan, such as ``_scene.mrml``."""
-        return self.folder / f"{self.stem}{ending}"
-
-    @property
-    def scene(self) -> Path:
-        """What 3D Slicer opens."""
-        return self.file("_scene.mrml")
-
-    @property
-    def colours(self) -> Path:
-        """The colour table."""
-        return self.file("_novelty.ctbl")
-
-    @property
-    def mask_file(self) -> Path:
-        """The brain mask."""
-        return self.file("_desc-brain_mask.nii.gz")
-
-    @property
-    def background_file(self) -> Path:
-        """The image below; the mask where there is none, as of maps combined from folders without it."""
-        found = self.file("_desc-background.nii.gz")
-        return found if found.is_file() and not self.without_background else self.mask_file
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """``(I, J, K)`` bool, where it was scored."""
-        return read_volume(self.mask_file).data[0] > 0
-
-
-@dataclass(frozen=True)
-class ScoredMap:
-    """What is known of one score's map.
-
-    Attributes:
-        score: Its name.
-        names: Of its files.
-        sidecar: What the map's sidecar tells.
-        segmentation: What that of its segmentation tells; None where there is none.
-    """
-
-    score: str
-    names: SegmentNames
-    sidecar: Mapping[str, Any]
-    segmentation: Mapping[str, Any] | None
-
-    @classmethod
-    def read(cls, score: str, path: Path) -> ScoredMap:
-        """Return what the sidecars tell."""
-        names = SegmentNames.beside(path)
-        return cls(score, names, told(names.novelty_sidecar) or {}, told(names.sidecar) or None)
-
-    @property
-    def smallest_p(self) -> float | None:
-        """That its calibration can give; None where there are no p-values."""
-        told = self.sidecar.get("Calibration")
-        p = told.get("SmallestP") if isinstance(told, dict) else None
-        return p if isinstance(p, float) and p > 0 and self.names.pvalue.is_file() else None
-
-    @property
-    def threshold(self) -> Mapping[str, Any] | None:
-        """How it was segmented; None where it was not."""
-        found = (self.segmentation or {}).get("Threshold")
-        return found if isinstance(found, dict) else None
-
-    @property
-    def clusters(self) -> int:
-        """How many were segmented."""
-        numbers = (self.segmentation or {}).get("Numbers")
-        n = numbers.get("clusters") if isinstance(numbers, dict) else None
-        return n if isinstance(n, int) and self.names.labels.is_file() else 0
-
-    @property
-    def unit(self) -> str:
-        """Of the score."""
-        told = self.sidecar.get("Score")
-        return str(told.get("unit") or "") if isinstance(told, dict) else ""
-
-
 def scene_of(scan: ScanToShow) -> Scene:
     """Return the scene of a scan.
 
@@ -145,6 +45,7 @@ def scene_of(scan: ScanToShow) -> Scene:
     known = [ScoredMap.read(score, path) for score, path in scan.maps.items()]
     active = _first_to_show(scan, known)
     background = read_volume(scan.background_file)
+    # This reads and checks the maps.
     shown = [_foreground(scan, one, background) for one in known]
     cut = _cut_mm(scan, known[active], background)
     return Scene(scan.colours.name, _background(scan, background), shown, _views(background, cut), active)
@@ -204,17 +105,35 @@ def merged(labels: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray,
 
 
 def _first_to_show(scan: ScanToShow, known: Sequence[ScoredMap]) -> int:
-    """Return which map is shown first: with clusters, else calibrated, else of a method, else any."""
-    wishes = (
-        lambda one: one.clusters > 0 and one.score not in scan.trivial,
-        lambda one: one.smallest_p is not None and one.score not in scan.trivial,
-        lambda one: one.score not in scan.trivial,
-    )
-    for wish in wishes:
-        for n, one in enumerate(known):
-            if wish(one):
-                return n
-    return 0
+    """Return which map is shown first: of a method, with clusters, segmented, calibrated, as on pages.
+
+    Of equals, one that tells voxels of a slice apart.
+    """
+
+    def rank(n: int) -> tuple[bool, bool, bool]:
+        one = known[n]
+        return one.score in scan.trivial, not one.clusters, one.segmentation is None
+
+    best = min(map(rank, range(len(known))))
+    equal = [n for n in range(len(known)) if rank(n) == best]
+    equal.sort(key=lambda n: known[n].smallest_p is None)
+    if len(equal) == 1:
+        return equal[0]
+    return next((n for n in equal if not _has_one_value_a_slice(scan, known[n])), equal[0])
+
+
+def _has_one_value_a_slice(scan: ScanToShow, one: ScoredMap) -> bool:
+    """Whether a map is the same all over each slice of some axis: the slice was scored, not its voxels."""
+    values = read_volume(one.names.novelty).data[0]
+    if values.shape != scan.mask.shape:
+        return False
+    low, high = np.where(scan.mask, values, np.inf), np.where(scan.mask, values, -np.inf)
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        # Slices outside the mask have a highest value below the lowest.
+        if (high.max(others) <= low.min(others)).all():
+            return True
+    return False
 
 
 def _background(scan: ScanToShow, background: Volume) -> Shown:
@@ -276,13 +195,16 @@ def _digits(span: float) -> int:
 
 
 def _cut_mm(scan: ScanToShow, one: ScoredMap, background: Volume) -> Point:
-    """Return the peak of the largest cluster; without any, the middle of the mask."""
+    """Return the peak of the largest cluster; without any, the highest voxel, of several a middle one."""
     for row in _rows(one) if one.clusters else ():
         if np.isfinite(row.peak_mm).all():
             return row.peak_mm
-    inside = np.argwhere(scan.mask)
-    middle = inside.mean(axis=0) if len(inside) else (np.array(scan.mask.shape) - 1) / 2
-    return _in_mm(middle, background.affine)
+    values = np.where(scan.mask, read_volume(one.names.novelty).data[0], np.nan)
+    if not np.isfinite(values).any():
+        return _in_mm((np.array(scan.mask.shape) - 1) / 2, background.affine)
+    highest = np.argwhere(values == np.nanmax(values))
+    apart = np.linalg.norm(highest - highest.mean(axis=0), axis=1)
+    return _in_mm(highest[apart.argmin()], background.affine)
 
 
 def _views(background: Volume, cut_mm: Point) -> Views:
@@ -299,4 +221,4 @@ def _in_mm(index: np.ndarray, affine: np.ndarray) -> Point:
     return x, y, z
 
 
-__all__ = ["MOST_SEGMENTS", "ScanToShow", "ScoredMap", "merged", "scene_of", "segments_of"]
+__all__ = ["MOST_SEGMENTS", "merged", "scene_of", "segments_of"]

@@ -20,6 +20,8 @@ _GREY = "vtkMRMLColorTableNodeGrey"
 _COLOURS = "vtkMRMLColorTableNode1"
 _FOUR_UP = 3
 """The layout of the three views and the 3-D one."""
+_LEGEND_AT, _LEGEND_SIZE = "0.98 0.01", "0.06 0.22"
+"""In the corner at the lower right, where a head seldom is; letters grow with the size."""
 _LETTERS = (
     "font-family:Arial;font-size:{}px;color:rgba(255,255,255,1);text-shadow:1px -1px 2px rgba(0,0,0,1.0);"
 )
@@ -187,9 +189,9 @@ def _foreground_nodes(n: int, one: Foreground) -> list[str]:
                  interpolate=0),
         _node("ColorLegendDisplay", legend, f"{one.name} legend",
               references=_references(primaryDisplay=display), visibility=True, visibility2D=True,
-              visibility3D=False, orientation="Vertical", position="0.95 0.1", size="0.12 0.45",
+              visibility3D=False, orientation="Vertical", position=_LEGEND_AT, size=_LEGEND_SIZE,
               titleText=one.title, labelFormat=f"%.{one.digits}f", maxNumberOfColors=256, numberOfLabels=5,
-              titleTextProperty=_LETTERS.format(12), labelTextProperty=_LETTERS.format(12)),
+              titleTextProperty=_LETTERS.format(10), labelTextProperty=_LETTERS.format(10)),
         *_volume_nodes(n, one, [display, legend], attributes=own, description=one.words),
     ]  # fmt: skip
 

@@ -26,13 +26,14 @@ from mednovelty.io.atomic import write_text_atomic
 from mednovelty.io.nifti import read_volume
 from mednovelty.outputs import told
 from mednovelty.viewers.colours import colour_table
-from mednovelty.viewers.scan_scene import ScanToShow, ScoredMap, merged, scene_of, segments_of
+from mednovelty.viewers.scan_scene import merged, scene_of, segments_of
+from mednovelty.viewers.scan_to_show import ScanToShow, ScoredMap
 from mednovelty.viewers.scene import mrml
 from mednovelty.viewers.seg_nrrd import write_seg_nrrd
 
 log = logging.getLogger("mednovelty")
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when scenes are made in another way, so that they are written again."""
 _MARK = "mednovelty scene of "
 _MARKED = re.compile(rf"<!-- {_MARK}([0-9a-f]{{64}}) -->")

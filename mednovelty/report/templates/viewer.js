@@ -4,10 +4,11 @@
   const chosen = document.getElementById("viewer-score"), slider = document.getElementById("viewer-threshold");
   const typed = document.getElementById("viewer-value"), readout = document.getElementById("viewer-readout");
   const [nx, ny, nz] = facts.shape, size = facts.size_mm, origin = facts.origin_mm;
-  const rows = [...document.querySelectorAll("tr[data-mark]")].filter(row => row.dataset.mark.includes(";"));
+  const rows = [...document.querySelectorAll("[data-mark]")].filter(row => row.dataset.mark.includes(";"));
   const thresholds = new Map(facts.scores.map(score => [score.name, score.threshold]));
   const overlay = document.createElement("canvas"), pen = overlay.getContext("2d");
-  let brain = null, levels = null, shown = facts.scores[0];
+  // Of what is on its way only what was asked for last is shown.
+  let brain = null, levels = null, shown = facts.scores[0], wanted = shown, followed = null;
   const cache = new Map();
 
   function levelsOf(score) {
@@ -77,18 +78,23 @@
     slider.value = Math.round(1000 * (value - shown.low) / (shown.high - shown.low));
     typed.value = Number(value.toPrecision(4));
     document.getElementById("viewer-unit").textContent = shown.unit;
+    document.getElementById("viewer-words").textContent = shown.words;
   }
   async function choose(name) {
-    shown = facts.scores.find(score => score.name === name) || facts.scores[0];
-    if (chosen) chosen.value = shown.name;
-    levels = await levelsOf(shown);
+    const asked = wanted = facts.scores.find(score => score.name === name) || facts.scores[0];
+    if (chosen) chosen.value = asked.name;
+    const found = await levelsOf(asked);
+    if (asked !== wanted) return;
+    shown = asked; levels = found;
     overlay.width = levels.width; overlay.height = levels.height;
     setSlider(); paint();
   }
   async function follow(row) {
     const [name, ...mm] = row.dataset.mark.split(";");
+    followed = row;
     rows.forEach(other => other.classList.toggle("chosen", other === row));
-    if (name !== shown.name && facts.scores.some(score => score.name === name)) await choose(name);
+    if (facts.scores.some(score => score.name === name) && !(name === shown.name && shown === wanted)) await choose(name);
+    if (followed !== row) return;
     moveTo(mm.map(Number));
     document.getElementById("viewer").scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
@@ -109,13 +115,18 @@
       typed.value = Number(thresholds.get(shown.name).toPrecision(4)); paint();
     });
     typed.addEventListener("change", () => {
-      const value = Number(typed.value);
-      if (!Number.isFinite(value)) return;
-      thresholds.set(shown.name, Math.min(shown.high, Math.max(shown.low, value))); setSlider(); paint();
+      // A comma is a point in many countries; what is no number leaves the threshold, and the field, as they were.
+      const text = typed.value.trim().replace(",", ".").replace("\u2212", "-");
+      const value = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : NaN;
+      if (Number.isFinite(value)) thresholds.set(shown.name, Math.min(shown.high, Math.max(shown.low, value)));
+      setSlider();
+      if (Number.isFinite(value)) paint();
     });
     for (const row of rows) {
-      row.tabIndex = 0; row.style.cursor = "pointer";
+      row.style.cursor = "pointer";
       row.addEventListener("click", () => follow(row));
+      if (row.tagName === "BUTTON") continue;
+      row.tabIndex = 0;
       row.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); follow(row); } });
     }
     brain.canvas.tabIndex = 0;
@@ -126,6 +137,9 @@
       if (!step) return;
       event.preventDefault(); moveTo(toMm(brain.numSlice).map((value, axis) => value + step[axis]));
     });
+    // Where three slices have no room the axial one, the last, is seen first.
+    const frame = brain.canvas.closest(".viewer-frame");
+    frame.scrollLeft = frame.scrollWidth;
     document.getElementById("viewer").dataset.ready = "yes";
   }
   // nilearn starts the viewer once its pictures are there, which may be after this script.
