@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mednovelty.benchmarks.run_facts import run_facts
 from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
+from mednovelty.output_folder import sole_writer
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
@@ -145,7 +147,7 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     Raises:
         SettingsError: An unknown benchmark, method, score, class, data set or setting.
         ScanError: A data set is not there, or damaged.
-        OutputError: The folder holds results already, or cannot be written.
+        OutputError: The folder holds results already, another run writes there, or it cannot be written.
     """
     plan, dataset = plan_named(request.name)
     if request.resume and request.overwrite:
@@ -158,15 +160,16 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     plan = plan.opened(*([] if text is None else _words(text, option) for text, option in named))
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
-    begin(out, resume=request.resume, overwrite=request.overwrite)
-    console.log_to_folder(out)
-    waiting = [task for task in tasks if done(out, task) is None]
-    log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
-             len(tasks) - len(waiting), out)  # fmt: skip
-    failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
-    records = tuple(record for task in tasks if (record := done(out, task)) is not None)
-    ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))
-    _write(ran, request.oracle)
+    with nullcontext() if what_is_there else sole_writer(out):
+        begin(out, resume=request.resume, overwrite=request.overwrite)
+        console.log_to_folder(out)
+        waiting = [task for task in tasks if done(out, task) is None]
+        log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
+                 len(tasks) - len(waiting), out)  # fmt: skip
+        failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
+        records = tuple(record for task in tasks if (record := done(out, task)) is not None)
+        ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))
+        _write(ran, request.oracle)
     return ran
 
 

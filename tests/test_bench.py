@@ -25,6 +25,7 @@ from mednovelty.benchmarks.plan import plan_from, plan_named, plans
 from mednovelty.benchmarks.scan_sets import is_scan_set
 from mednovelty.cli import app
 from mednovelty.errors import OutputError, ScanError, SettingsError, StoppedError, UnknownPluginError
+from mednovelty.output_folder import sole_writer
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import checked
 
@@ -224,6 +225,15 @@ class TestGrid:
         assert json.loads(refused.stdout)["kind"] == "OutputError"
         assert "3 cells, 0 done already" in bench(*words, "--overwrite").stderr
         assert "give one of the two" in bench(*words, "--overwrite", "--resume", code=2).stderr
+
+    def test_two_grids_do_not_write_into_one_folder(self, toy, tmp_path):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 1, "-o", out, "--workers", 0)
+        with sole_writer(out):
+            refused = bench(*words, code=5)
+        assert "another run is writing here; wait for it to end" in refused.stderr
+        assert not (out / "cells").exists()
+        assert "3 cells, 0 done already" in bench(*words).stderr
 
     def test_a_killed_grid_goes_on(self, toy, tmp_path):
         out = tmp_path / "out"
