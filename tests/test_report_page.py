@@ -96,10 +96,10 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path):
 
 
 def test_a_chart_places_values_where_its_axes_say():
-    # x from 0 to 10 spans 62..626, y from 1 to 100, logarithmic, spans 256..10: 10 is in the middle, 133.
+    # x from 0 to 10 spans 72..626, y from 1 to 100, logarithmic, spans 256..10: 10 is in the middle, 133.
     series = [Series("line", [0, 5, 10], [1, 10, 100]), Series("", [5], [math.nan], kind="points")]
     svg = chart_svg(Chart("alt", "x", "y", series, log_y=True))
-    assert 'd="M62.0 256.0L344.0 133.0L626.0 10.0"' in svg
+    assert 'd="M72.0 256.0L349.0 133.0L626.0 10.0"' in svg
     assert "<circle" not in svg
 
 
