@@ -26,3 +26,9 @@ def calibrated_model(folder, scores=SCORES):
     cohort = tiny_cohort()
     run("calibrate", model, cohort.controls, "--brain-masks", cohort.brains, "--scores", ",".join(scores))
     return model
+
+
+def score(model, out, *words, scores=SCORES, code=0, pages=False):
+    """Score the small cohort's patients."""
+    words = ("score", model, tiny_cohort().patients, "-o", out, "--scores", ",".join(scores), *words)
+    return run(*words, code=code, pages=pages)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from calibrated_models import SCORES, calibrated_model
 from calibrated_models import run as run_command
+from calibrated_models import score as score_command
 from cohorts import tiny_cohort
 from scored_folders import AFFINES, SHAPE, ball, write_clusters, write_scan
 
@@ -41,9 +42,7 @@ def out(scored, tmp_path):
 
 
 def score(model, out, *words, code=0):
-    return run(
-        "score", model, tiny_cohort().patients, "-o", out, "--scores", ",".join(SCORES), *words, code=code
-    )
+    return score_command(model, out, *words, code=code, pages=True)
 
 
 def page_of(out, id="sub-p01"):

@@ -7,7 +7,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from calibrated_models import SCORES, calibrated_model, run
+from calibrated_models import SCORES, calibrated_model, run, score
 from calibrations import calibration_of
 from cohorts import tiny_cohort
 
@@ -34,12 +34,6 @@ def scored(model, tmp_path_factory):
 @pytest.fixture
 def out(scored, tmp_path):
     return shutil.copytree(scored, tmp_path / "out")
-
-
-def score(model, out, *words, code=0):
-    return run(
-        "score", model, tiny_cohort().patients, "-o", out, "--scores", ",".join(SCORES), *words, code=code
-    )
 
 
 def name(out, kind, score=SCORES[0], id="sub-p01"):
