@@ -217,7 +217,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     against = _words(request.against, "--against") if request.against is not None else []
     guests |= outsiders(against, request.against_python)
     handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
-                    request.threads or 1)  # fmt: skip
+                    request.threads or 1, asked=request.classes is not None)  # fmt: skip
     others = handed.tasks(plan, benchmark, folders, guests)
     if not (tasks or others):
         raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "

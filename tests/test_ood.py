@@ -16,7 +16,7 @@ from mednovelty.benchmarks.ood import METRICS, OWN
 from mednovelty.benchmarks.ood_images import labelled, split_of
 from mednovelty.benchmarks.plan import plan_named
 from mednovelty.errors import SettingsError
-from mednovelty.metrics import Ranking
+from mednovelty.metrics import Ranking, auroc
 
 SMALL = {"epochs": 1, "batch": 50, "network": "dense", "latent": 12, "hidden": (20,)}
 FAR, NEAR = "fpr95_in_positive", "fpr95_out_positive"
@@ -175,6 +175,21 @@ class TestCommand:
         assert "3 cells, 3 done already" in again
         (image_sets / "my-noise" / "3.png").unlink()
         assert "3 cells, 2 done already" in bench(*words, "--resume").stderr
+
+    def test_trivial_methods_see_the_same_images(self, image_sets, tmp_path):  # noqa: F811
+        words = self.words(image_sets, tmp_path, "--in", "fashion_mnist", "--methods", "pixel-nearest")
+        result = bench(*words)
+        assert "svhn on fashion_mnist is left out: svhn: there is no folder of its pictures" in result.stderr
+        measured = {row["class"]: float(row["value"]) for row in numbers(tmp_path / "out")}
+        assert set(measured) == {"mnist", "cifar10"}
+        sets = {name: image_set(name, image_sets / name) for name in ("fashion_mnist", "mnist")}
+        split, _ = split_of(sets["fashion_mnist"], None, 0)
+        strange = torch.from_numpy(sets["mnist"].test.reshape(100, 784) / 255).float()
+        normals = torch.cat([split.training, split.held_out])
+        nearest = torch.cdist(torch.cat([split.test, strange]), normals).amin(1)
+        assert measured["mnist"] == pytest.approx(auroc(Ranking.of(nearest.numpy(), np.arange(200) >= 100)))
+        bench(*words[:-1], "pixel-mean", "--ood", "4", "--resume")
+        assert [row["class"] for row in numbers(tmp_path / "out")] == ["4"]
 
     def test_what_is_at_hand_where_nothing_is_asked_for(self, image_sets, tmp_path):  # noqa: F811
         result = bench(*self.words(image_sets, tmp_path, "--in", "fashion_mnist"))

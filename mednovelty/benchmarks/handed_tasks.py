@@ -29,6 +29,7 @@ class Handed:
         over: Settings that replace the protocol's.
         device: As torch names it.
         threads: Of the processor.
+        asked: Whether classes were asked for by name; then sets out of distribution must be there.
     """
 
     datasets: Sequence[str]
@@ -37,6 +38,7 @@ class Handed:
     over: Mapping[str, Any]
     device: str
     threads: int
+    asked: bool = True
 
     def tasks(
         self, plan: Plan, benchmark: Any, folders: SetFolders, methods: Mapping[str, Mapping[str, Any]]
@@ -51,6 +53,7 @@ class Handed:
 
         Raises:
             SettingsError: The protocol does not hand out its images.
+            ScanError: A data set is not there.
         """
         if methods and not isinstance(benchmark, HandsOut):
             raise SettingsError(
@@ -61,9 +64,12 @@ class Handed:
             tree = plan.settings_for(each, name, self.over)
             checked(benchmark.Settings, tree, plan.name)
             cell = Cell(each, label, seed, name)
-            task = Task(plan.name, cell, tree, (SCORE,), folders.of(each), self.device, self.threads,
-                        folders.hashes_of(each, None), outside=methods[name])  # fmt: skip
-            found.append(task)
+            if (plan.outside and each == label) or not folders.possible(plan, cell, tree, asked=self.asked):
+                continue
+            other = folders.beside_of(plan, cell, tree)
+            found.append(Task(plan.name, cell, tree, (SCORE,), folders.of(each), self.device, self.threads,
+                              folders.hashes_of(each, other), folders.beside(other),
+                              outside=methods[name]))  # fmt: skip
         return found
 
 

@@ -159,21 +159,39 @@ class OutOfDistribution:
 
     def run(self, task: Task, settings: OODSettings) -> Findings:
         """Train on the one, score the test images of both, and return AUROC, AP, and FPR95 both ways."""
-        cell = task.cell
-        left_out = int(cell.label) if cell.label.isdigit() else None
+        cell, left_out = task.cell, _left_out(task)
         words = json.dumps(asdict(settings), sort_keys=True)
         found = _fitted(cell.dataset, task.folder, left_out, cell.method, cell.seed, words, task.device)
         if left_out is not None:
             scores, novel = _scores_of_test(found, task.scores), found.split.novel
             return Findings(tuple(_measured(scores, novel)), found.told)
-        name, folder = task.beside
-        shape = found.split.shape
-        strange = image_set(name, Path(folder), (shape[1], shape[2])).test[: settings.test_images or None]
-        both = (_scores_of_test(found, task.scores), found.scores(task.scores, fitted(strange, shape)))
+        strange, told = _strange(task, settings, found.split.shape)
+        both = (_scores_of_test(found, task.scores), found.scores(task.scores, strange))
         novel = np.repeat([False, True], [len(found.split.test), len(strange)])
         scores = {each: np.concatenate([part[each] for part in both]) for each in task.scores}
-        told = {"out": {"images": len(strange), "shape": list(strange.shape[1:])}}
         return Findings(tuple(_measured(scores, novel)), found.told | told)
+
+    def split(self, task: Task, settings: OODSettings) -> Split:
+        """Return the images of a cell: those in distribution, and last those that are not."""
+        images, left_out = image_set(task.cell.dataset, task.folder), _left_out(task)
+        most, tested = settings.images, settings.test_images
+        split, _ = split_of(images, left_out, task.cell.seed, most=most, test_images=tested)
+        if left_out is not None:
+            return split
+        strange, _ = _strange(task, settings, split.shape)
+        novel = np.repeat([False, True], [len(split.test), len(strange)])
+        return replace(split, test=torch.cat([split.test, strange]), novel=novel)
+
+
+def _left_out(task: Task) -> int | None:
+    return int(task.cell.label) if task.cell.label.isdigit() else None
+
+
+def _strange(task: Task, settings: OODSettings, shape: tuple[int, ...]) -> tuple[Tensor, dict[str, Any]]:
+    """Return images out of distribution, ``(m, D)``, of that shape, and what is told of them."""
+    name, folder = task.beside
+    images = image_set(name, Path(folder), (shape[1], shape[2])).test[: settings.test_images or None]
+    return fitted(images, shape), {"out": {"images": len(images), "shape": list(images.shape[1:])}}
 
 
 @dataclass(frozen=True, eq=False)
