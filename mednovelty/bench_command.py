@@ -31,7 +31,6 @@ from mednovelty.benchmarks.run_facts import run_facts
 from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
-from mednovelty.output_folder import sole_writer
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
@@ -149,6 +148,8 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
         ScanError: A data set is not there, or damaged.
         OutputError: The folder holds results already, another run writes there, or it cannot be written.
     """
+    from mednovelty.output_folder import sole_writer
+
     plan, dataset = plan_named(request.name)
     if request.resume and request.overwrite:
         raise SettingsError("--resume keeps what is there and --overwrite does not; give one of the two")
