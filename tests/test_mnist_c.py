@@ -44,7 +44,7 @@ def test_every_corruption(name):
     np.testing.assert_array_equal(corrupted(images, name, 3), made)
     # An image's corruption does not depend on what comes after it.
     np.testing.assert_array_equal(corrupted(images[:1], name, 3), made[:1])
-    fixed = ("brightness", "canny_edges", "stripe")
+    fixed = ("brightness", "canny_edges", "scale", "stripe")
     assert np.array_equal(corrupted(images, name, 4), made) == (name in fixed)
 
 
@@ -60,25 +60,35 @@ def test_what_they_change():
     np.testing.assert_array_equal(made["stripe"][..., :7], 1 - images[..., :7])
     np.testing.assert_array_equal(made["stripe"][..., 21:], 1 - images[..., 21:])
     np.testing.assert_array_equal(made["stripe"][..., 7:21], images[..., 7:21])
-    # A dot in every other column, and nothing is taken away.
+    # Two columns without dots, two with; nothing is taken away.
     dots = made["dotted_line"] != images
-    assert not dots[..., 1::2].any()
+    assert not dots[..., (0, 1, 4, 5, 24, 25)].any()
     assert (made["dotted_line"] >= images).all()
+    assert dots[..., 22:24].any((1, 2)).all()
     assert (made["zigzag"] >= images).all()
-    assert ((made["zigzag"] > images).any(1).sum(1) > 20).all()
+    drawn = corrupted(np.zeros_like(images), "zigzag", 0) > 0.5
+    assert not drawn[..., :2].any()
+    assert not drawn[..., 25:].any()
+    assert np.median(drawn.any(1).sum(1)) == 23
+    assert 3.5 < np.median([np.ptp(np.flatnonzero(image[:, 3:11].any(1))) for image in drawn]) < 6.5
     share = (made["impulse_noise"] != images).mean()
-    assert share == pytest.approx(1 / 12, abs=0.02)  # Of a black and white image every other one shows.
+    assert share == pytest.approx(0.17 / 2, abs=0.01)  # Of a black and white image every other one shows.
+    assert not made["shot_noise"][images == 0].any()
+    assert made["shot_noise"][images == 1].mean() == pytest.approx(
+        0.776, abs=0.02
+    )  # E min(Poisson(3) / 3, 1)
+    mud = made["spatter"][images == 0]
+    assert mud.max() == pytest.approx(63 / 255, abs=1e-3)
+    assert 0.05 < (mud > 0).mean() < 0.4
     row, column, size = moments(images[0])
     for image in made["translate"]:
         moved = np.subtract(moments(image)[:2], (row, column))
-        assert (np.abs(moved) > 3.5).all()
-        assert (np.abs(moved) < 6.1).all()
+        np.testing.assert_allclose(np.abs(moved), 3, atol=1e-4)
     ways = [np.sign(np.subtract(moments(image)[:2], (row, column))) for image in made["translate"]]
     assert set(map(tuple, ways)) == {
         (-1, -1), (-1, 1), (1, -1), (1, 1),
     }  # fmt: skip
-    sizes = np.array([moments(image)[2] for image in made["scale"]]) / size
-    assert 0.45 < sizes.min() < 0.55 < 0.65 < sizes.max() < 0.75
+    assert moments(made["scale"][0])[2] / size == pytest.approx(0.7, abs=0.02)
     turned = np.array([moments(image)[2] for image in made["rotate"]]) / size
     np.testing.assert_allclose(turned, 1, atol=0.02)
 
@@ -90,6 +100,45 @@ def test_turned_about_the_middle():
     assert moments(turned[0])[:2] == pytest.approx((13.5, 13.5), abs=0.05)
     assert (turned * ring).sum() / np.linalg.norm(turned) / np.linalg.norm(ring) > 0.9
     assert moments(corrupted(ring, "scale", 0)[0])[:2] == pytest.approx((13.5, 13.5), abs=0.05)
+
+
+def test_a_bar_leans_turns_and_is_smeared():
+    bar = np.zeros((1, 28, 28), np.float32)
+    bar[0, 4:24, 13:15] = 1
+    rows = np.arange(28)[:, None]
+
+    def lean(image):
+        """Columns to the right for each row down."""
+        i, j = np.indices(image.shape)
+        weight = image / image.sum()
+        down = i - (i * weight).sum()
+        return (down * (j - 13.5) * weight).sum() / (down**2 * weight).sum()
+
+    leans = {name: [lean(corrupted(bar, name, seed)[0]) for seed in range(8)] for name in ("rotate", "shear")}
+    for name, expected in (("rotate", np.tan(0.4)), ("shear", np.sin(0.4))):
+        np.testing.assert_allclose(np.abs(leans[name]), expected, atol=0.02)
+        assert len(set(np.sign(leans[name]))) == 2
+    assert np.ptp(rows[corrupted(bar, "shear", 0)[0].max(1) > 0.5]) == pytest.approx(
+        19 / np.cos(0.4), abs=1.1
+    )
+    smeared = corrupted(bar, "motion_blur", 0)[0]
+    # Half a Gaussian to the left: nothing comes from the left of the bar, and its tail is long.
+    assert not smeared[:, 16:].any()
+    assert 1 < 13.5 - moments(smeared)[1] < 2.6
+    blurred = corrupted(bar, "glass_blur", 0)[0]
+    assert blurred.sum() == pytest.approx(bar.sum(), rel=1e-3)
+    assert not np.allclose(blurred[5:23], blurred[5:23].mean(0), atol=0.05)
+
+
+def test_fog_is_of_all_sizes_and_takes_contrast():
+    flat = np.zeros((60, 28, 28), np.float32)
+    flat[:, 13, 13] = 1
+    foggy = corrupted(flat, "fog", 0)
+    means = np.delete(foggy.reshape(60, -1), 13 * 28 + 13, axis=1).mean(1)
+    assert means.std() > 0.05  # Some images lie in a brighter place than others.
+    assert 0 <= foggy.min() < foggy.max() <= 0.75 + 0.25
+    lit = foggy[:, 13, 13] - foggy[:, 12:15, 12:15].mean((1, 2)) * 9 / 8 + foggy[:, 13, 13] / 8
+    assert lit.mean() == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("name", mnist_c.SCORES)
