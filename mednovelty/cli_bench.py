@@ -28,7 +28,12 @@ def bench(
     methods: Annotated[
         str, typer.Option("--methods", help="a,b; groups, all of the protocol; trivial: in pixels.")
     ] = "all",
-    scores: Annotated[str, typer.Option("--scores", help="Names or groups, a,b, or all.")] = "all",
+    scores: Annotated[
+        str,
+        typer.Option(
+            "--scores", help="Names or groups, a,b; all: without the group generated, which optimises."
+        ),
+    ] = "all",
     classes: Annotated[
         str | None,
         typer.Option("--classes", "--ood", help="a,b; default: all. Of ood: what is out of distribution."),

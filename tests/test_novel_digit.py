@@ -7,11 +7,13 @@ import pytest
 import torch
 from image_folders import folder, run, task_of  # noqa: F401 - a fixture among them
 
+from mednovelty.benchmarks import novel_digit
 from mednovelty.benchmarks.image_methods import ImageTable
 from mednovelty.benchmarks.novel_digit import split_of
 from mednovelty.errors import SettingsError
 from mednovelty.methods.image_vae import ImageVAEMethod, ImageVAESettings, closed_forms, misfits
 from mednovelty.nn.pooled import PooledDecoder, PooledEncoder
+from mednovelty.plugins import plugin
 from mednovelty.seeds import generator
 from mednovelty.testing import contracts
 from mednovelty.voxel_cache import VoxelCache
@@ -62,6 +64,30 @@ def test_all_are_the_scores_of_the_paper(folder):  # noqa: F811
     assert task_of(NAME, folder, "an_cho")[0].scores == ("encoder_stochastic_likelihood",)
     assert "outlier_score" in task_of(NAME, folder, "pca")[0].scores
     assert task_of(NAME, folder, "ocsvm", scores=("latent",))[0].scores == ()
+
+
+def test_scores_that_optimise_are_of_fewer_images(folder, monkeypatch, caplog):  # noqa: F811
+    caplog.set_level("INFO", "mednovelty")
+    plugin("benchmarks", NAME)().scores("vae_z24", ["all"])
+    assert "all: without the group generated (closest_generated" in caplog.text
+    assert "as all,generated" in caplog.text
+    caplog.clear()
+    names = plugin("benchmarks", NAME)().scores("vae_z24", ["latent_euclidean", "generated", "input_density"])
+    assert not caplog.text
+    asked = {}
+
+    def first_pixels(trained, names, *, test, **how):
+        asked.update(dict.fromkeys(names, len(test)))
+        return {name: test[:, 0].numpy() for name in names}
+
+    monkeypatch.setattr(novel_digit, "scores_of", first_pixels)
+    found = run(NAME, folder, "vae_z24", "3", scores=names, **SMALL, generated=30)
+    assert asked == {name: 30 if name in novel_digit.GENERATED else 112 for name in names}
+    assert [row.score for row in found.measured] == list(names)
+    assert found.told["test"] == {"normal": 72, "novel": 40}
+    few = found.told["test_of_generated"]
+    assert few["normal"] + few["novel"] == 30
+    assert min(few.values()) > 3
 
 
 @pytest.mark.slow
