@@ -114,6 +114,23 @@ spread = [1.0, 1.0, 1.0]
 percent = true
 """
 
+STAMPS = """
+[dataset]
+name = "stamps"
+source = "an album"
+licence = "CC0"
+citation = "none"
+fetch = "buy the album."
+[files]
+root = "$MEDNOVELTY_DATA/stamps"
+format = "idx"
+[checksums]
+train-images-idx3-ubyte = ""
+train-labels-idx1-ubyte = ""
+t10k-images-idx3-ubyte = ""
+t10k-labels-idx1-ubyte = ""
+"""
+
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
@@ -225,6 +242,19 @@ class TestGrid:
         assert json.loads(refused.stdout)["kind"] == "OutputError"
         assert "3 cells, 0 done already" in bench(*words, "--overwrite").stderr
         assert "give one of the two" in bench(*words, "--overwrite", "--resume", code=2).stderr
+
+    def test_a_stranger_brings_a_data_set(self, toy, tmp_path):
+        site, out = tmp_path / "site", tmp_path / "out"
+        plan = (site / "toy.toml").read_text()
+        (site / "toy.toml").write_text(plan.replace('datasets = ["mnist"', 'datasets = ["stamps", "mnist"'))
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 1, "--datasets", "stamps", "-o", out)
+        assert "no image set is called 'stamps'" in bench(*words, code=3).stderr
+        (site / "manifests").mkdir()
+        (site / "manifests" / "stamps.toml").write_text(STAMPS)
+        assert "Nothing is downloaded: buy the album. Licence: CC0" in bench(*words, code=3).stderr
+        write_idx(toy / "stamps", 20, 20)
+        assert "3 cells, 0 done already" in bench(*words, "--workers", 0).stderr
+        assert {row["dataset"] for row in numbers(out)} == {"stamps"}
 
     def test_two_grids_do_not_write_into_one_folder(self, toy, tmp_path):
         out = tmp_path / "out"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mednovelty.benchmarks.image_sets import MANIFESTS, image_manifest
+from mednovelty.benchmarks.image_sets import image_manifest
+from mednovelty.benchmarks.set_manifests import manifest_path
 from mednovelty.errors import ScanError
 from mednovelty.io.guard import sha256_of_file, shown
 from mednovelty.io.pictures import picture_files, read_colours
@@ -42,7 +43,7 @@ class DefectClass:
 
 def is_defect_set(name: str) -> bool:
     """Return whether there is a manifest of pictures with defects of that name."""
-    path = MANIFESTS / f"{name}.toml"
+    path = manifest_path(name)
     return path.is_file() and read_toml(path).get("files", {}).get("format") == "defects"
 
 

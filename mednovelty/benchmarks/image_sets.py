@@ -1,6 +1,6 @@
 """The image sets of the papers: where they come from, whether they are here and whole, and their pixels.
 
-A manifest a set, ``manifests/<name>.toml``:
+A manifest a set, ``manifests/<name>.toml``, here or beside the module of a benchmark that is installed:
 
 .. code-block:: toml
 
@@ -43,11 +43,11 @@ import numpy as np
 from mednovelty.benchmarks.cifar import LAYOUTS, labelled_colours
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.benchmarks.picture_sets import has_pictures, picture_set, pictures_sha256
+from mednovelty.benchmarks.set_manifests import manifest_names, manifest_path
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.settings import overlaid, read_toml
 
 log = logging.getLogger("mednovelty")
-MANIFESTS = Path(__file__).with_name("manifests")
 LARGEST_BYTES = 1 << 30
 PICTURES = "pictures"
 BLOCK_BYTES = 1 << 20
@@ -95,7 +95,7 @@ def image_manifest(name: str) -> ImageManifest:
     Raises:
         SettingsError: There is none, or it is not as it should be.
     """
-    path = MANIFESTS / f"{name}.toml"
+    path = manifest_path(name)
     if not path.is_file():
         raise SettingsError(f"no image set is called {name!r}; known: {', '.join(known_sets())}")
     head = dict.fromkeys(("name", "source", "licence", "citation", "fetch"), "")
@@ -106,7 +106,7 @@ def image_manifest(name: str) -> ImageManifest:
 
 def known_sets() -> list[str]:
     """Return the names of the sets that have a manifest, sorted."""
-    return sorted(path.stem for path in MANIFESTS.glob("*.toml"))
+    return manifest_names()
 
 
 def manifest_or_folder(name: str) -> ImageManifest:

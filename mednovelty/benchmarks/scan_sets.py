@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from mednovelty.benchmarks.image_sets import MANIFESTS
+from mednovelty.benchmarks.set_manifests import manifest_path
 from mednovelty.errors import ScanError
 from mednovelty.io.guard import sha256_of_file
 from mednovelty.io.manifest import Manifest, read_manifest
@@ -25,13 +25,13 @@ from mednovelty.settings import read_toml
 
 def is_scan_set(name: str) -> bool:
     """Return whether there is a data manifest of scans of that name."""
-    path = MANIFESTS / f"{name}.toml"
+    path = manifest_path(name)
     return path.is_file() and bool({"dwi", "contrasts"} & set(read_toml(path).get("files", {})))
 
 
 def scan_manifest(name: str, root: Path) -> Manifest:
     """Return the manifest of a set whose data are in a folder."""
-    return read_manifest(MANIFESTS / f"{name}.toml", root)
+    return read_manifest(manifest_path(name), root)
 
 
 def found_root(name: str, data: Path | None) -> Path:
@@ -44,7 +44,7 @@ def found_root(name: str, data: Path | None) -> Path:
     Raises:
         ScanError: It is not there: what to fetch, and where to put it; code ``scans.missing``.
     """
-    tree = read_toml(MANIFESTS / f"{name}.toml")
+    tree = read_toml(manifest_path(name))
     told, place = tree["dataset"], Path(os.path.expandvars(tree["files"]["root"]))
     own = [] if "$" in str(place) else [place]
     names = dict.fromkeys((name, name.replace("_", "-"), place.name))
@@ -77,7 +77,7 @@ def content_sha256(name: str, root: Path) -> str:
 
 def unchecked(name: str) -> str:
     """Return in words that nobody can tell whether files are as published; empty where one can."""
-    if read_toml(MANIFESTS / f"{name}.toml").get("checksums"):
+    if read_toml(manifest_path(name)).get("checksums"):
         return ""
     return f"There are no checksums of {name}: that its files are those that were published was not checked."
 
