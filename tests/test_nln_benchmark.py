@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from image_folders import folder, image_sets, run, task_of  # noqa: F401 - fixtures among them
 
 from mednovelty.benchmarks import nln
-from mednovelty.benchmarks.nln import METHODS, OWN_SCORES, changes, images_of, scaled
+from mednovelty.benchmarks.image_methods import trained
+from mednovelty.benchmarks.nln import METHODS, OWN_SCORES, changes, images_of, nln_scores, scaled
+from mednovelty.neighbours.latent_settings import NLNSettings
 
 SMALL = {"epochs": 1, "batch": 64, "latent": 4, "learning_rate": 1e-3}
 
@@ -49,6 +52,21 @@ def test_every_method_is_trained_and_scored(folder, name):  # noqa: F811
     told = changes(by_name["reconstruction", "auroc"], by_name["nln", "auroc"])
     assert by_name["nln", "change_as_printed"] == pytest.approx(told["change_as_printed"])
     assert by_name["nln", "change"] == pytest.approx(told["change"])
+
+
+def test_the_error_of_a_reconstruction_is_a_mean_of_absolute_differences(folder):  # noqa: F811
+    task, settings = task_of("simo", folder, "ae", **SMALL)
+    split = split_of(folder, True)
+    how = settings.training("ae")
+    found = trained(settings.method("ae"), split, how, seed=0, device="cpu")
+    with torch.no_grad():
+        made = found.model.decode(found.model.encode(split.test).mean).mean
+    expected = (split.test - made).abs().mean(1).numpy()
+    scores = nln_scores(found, "ae", NLNSettings(2, 0.8))
+    np.testing.assert_allclose(scores["reconstruction"], expected, rtol=1e-4)
+    # Ranks of squared differences are others.
+    squared = (split.test - made).square().mean(1).numpy()
+    assert (np.argsort(squared) != np.argsort(expected)).any()
 
 
 def test_k_and_alpha_train_nothing_anew(folder, monkeypatch):  # noqa: F811
