@@ -55,7 +55,7 @@ def test_every_method_is_trained_and_scored(folder, name):  # noqa: F811
 
 
 def test_the_error_of_a_reconstruction_is_a_mean_of_absolute_differences(folder):  # noqa: F811
-    task, settings = task_of("simo", folder, "ae", **SMALL)
+    _, settings = task_of("simo", folder, "ae", **SMALL)
     split = split_of(folder, True)
     how = settings.training("ae")
     found = trained(settings.method("ae"), split, how, seed=0, device="cpu")
