@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -9,14 +10,15 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from image_folders import image_sets, task_of, write_idx  # noqa: F401 - a fixture among them
 from typer.testing import CliRunner
 
-from mednovelty.benchmarks.benchmark import Benchmark, Cell, Measured
+from mednovelty.benchmarks import grid
+from mednovelty.benchmarks.benchmark import Benchmark, Cell, Measured, Task
 from mednovelty.benchmarks.cell_files import Record, begin, read_cell, task_sha256
 from mednovelty.benchmarks.comparison import ORACLE, Entry, markdown, rows_of
 from mednovelty.benchmarks.grid import run_cells
@@ -308,6 +310,19 @@ class TestGrid:
         process.send_signal(signal.SIGTERM)
         assert "stopped by SIGTERM; what is done is kept" in process.communicate(timeout=60)[1]
         assert process.returncode == 143
+
+    @pytest.mark.parametrize("error", [StoppedError("stopped"), KeyboardInterrupt()])
+    def test_a_worker_that_is_stopped_ends_without_a_word(self, monkeypatch, error):
+        def stopped(*_):
+            raise error
+
+        ours, theirs = multiprocessing.Pipe()
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr(grid, "attempt", stopped)
+        task = Task("toy", Cell("mnist", "0", 0, "good"), {}, ("one",), Path("images"))
+        ours.send_bytes(json.dumps(asdict(task) | {"folder": "images", "out": "out"}).encode())
+        grid._work(theirs)
+        assert not ours.poll()
 
 
 class TestWords:

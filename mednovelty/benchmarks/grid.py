@@ -199,7 +199,10 @@ def _work(connection: Connection) -> None:
         cell, folder = Cell(**tree.pop("cell")), Path(tree.pop("folder"))
         lists = {name: tuple(tree[name]) for name in ("scores", "beside")}
         task = Task(cell=cell, folder=folder, **tree | lists)
-        outcome = attempt(task, out)
+        try:
+            outcome = attempt(task, out)
+        except (StoppedError, KeyboardInterrupt):  # Who ended it has said so, or will.
+            return
         # Nobody may be there to hear it: what is done is on disk.
         with suppress(OSError):
             connection.send_bytes(
