@@ -33,11 +33,10 @@ def beside(plan: Plan, records: Sequence[Record]) -> str:
                   "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         own = [row for row in rows if row.key[0] == dataset]
         for row in sorted(own, key=lambda row: -row.entries[MEAN].ours):
-            cells = [r for r in records if (r.cell.dataset, r.cell.method) == (dataset, row.key[2])]
-            entry = row.entries[MEAN]
+            cells, entry = row.records, row.entries[MEAN]
             spread = "" if entry.spread is None else f" ± {entry.spread:.3f}"
             seconds = f"{statistics.fmean(record.seconds for record in cells):.1f}"
-            words = (_by(cells[0]), f"`{row.key[2]}`", f"`{row.key[3]}`", f"{entry.ours:.3f}{spread}")
+            words = (_by(cells[0]), row.method_words, f"`{row.key[3]}`", f"{entry.ours:.3f}{spread}")
             parts = (*words, seconds, *(_part(cells, key) for key in ("fit_seconds", "score_seconds")))
             lines.append(f"| {' | '.join(parts)} |")
         lines.append("")

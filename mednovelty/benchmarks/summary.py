@@ -17,7 +17,7 @@ NONE = "none"
 HEAD = (
     "Our best is the row of ours with the best mean over classes, of those that were run without labels: "
     "that it is the best is known from the test. The paper's number is that of the same row; where the paper "
-    "lacks it, its best one."
+    "lacks it, its best one. †: with settings that are not the protocol's own; the table itself says which."
 )
 
 
@@ -115,7 +115,7 @@ def _against_paper(
         return NONE, "", "", ""
     entry = best.entries[MEAN]
     spread = "" if entry.spread is None else f" ± {number_words(entry.spread)}"
-    ours = (f"`{best.key[2]}` `{best.key[3]}`", f"{number_words(entry.ours)}{spread}")
+    ours = (f"{best.method_words} `{best.key[3]}`", f"{number_words(entry.ours)}{spread}")
     top = _papers_best(table, dataset, labels)
     if entry.paper is not None:
         higher = (
@@ -147,7 +147,9 @@ def _papers_best(table: MadeTable, dataset: str, labels: Sequence[str]) -> tuple
 
 
 def _named(row: Row | None) -> str:
-    return NONE if row is None else f"{number_words(row.entries[MEAN].ours)} (`{row.key[2]}` `{row.key[3]}`)"
+    return (
+        NONE if row is None else f"{number_words(row.entries[MEAN].ours)} ({row.method_words} `{row.key[3]}`)"
+    )
 
 
 def _over(row: Row, labels: Sequence[str]) -> Row | None:
@@ -202,7 +204,7 @@ def shortfalls(table: MadeTable) -> list[str]:
         used |= {said[0]} if said else set()
         where = "; ".join(f"{label}: {entry.words()}" for label, entry in short.items())
         why = said[1] if said else "**No sentence says why.**"
-        lines.append(f"- {row.key[0]}, {row.key[1]}, `{row.key[2]}` by `{row.key[3]}`. {where}. {why}")
+        lines.append(f"- {row.key[0]}, {row.key[1]}, {row.method_words} by `{row.key[3]}`. {where}. {why}")
     unused = [name for name in table.settings.why if name not in used]
     found = ["", "Below the paper by more than the spread:", "", *lines] if lines else []
     if unused:

@@ -1,0 +1,127 @@
+"""The tables of ``bench`` by hand: which cells make a row, what was changed, and who was shown labels."""
+
+import pytest
+
+from mednovelty.benchmarks.benchmark import Cell, Measured
+from mednovelty.benchmarks.beside_table import beside
+from mednovelty.benchmarks.cell_files import Record
+from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
+from mednovelty.benchmarks.plan import plan_from
+from mednovelty.benchmarks.summary import MadeRun, MadeTable, summary, summary_rows
+
+SETTINGS = {"epochs": 6, "images": 0, "method_settings": {"samples": 100}}
+TREE = {
+    "protocol": {"title": "Toys", "paper": "vasilev2018", "tables": "Table 0", "datasets": ["mnist"],
+                 "classes": ["0", "1", "2"], "seeds": 2},
+    "settings": SETTINGS,
+    "methods": {"vae": {}, "long": {"epochs": 12}},
+    "published": [
+        {"dataset": "mnist", "method": "vae", "score": "s", "name": "N_q", "values": [0.5, 0.6, 0.7]},
+    ],
+}  # fmt: skip
+PLAN = plan_from(TREE, "toys")
+LABELS = ("0", "1", "2")
+
+
+def record(label="0", seed=0, method="vae", variant="", metric="auroc", told=None, over=None, **values):
+    rows = tuple(Measured(score, value, metric) for score, value in values.items())
+    own = SETTINGS | ({"epochs": 12} if method == "long" else {}) | (over or {})
+    cell = Cell("mnist", label, seed, method, variant)
+    return Record("toys", cell, "0" * 64, rows, told or {}, own, {}, "cpu", 1.0)
+
+
+def every(seeds=(0, 1), **more):
+    """Return a record for each class and seed."""
+    return [record(label, seed, **more) for label in LABELS for seed in seeds]
+
+
+def table(records, plan=PLAN, **more):
+    """Return the lines of the tables of ``bench``."""
+    return markdown(plan, records, oracle=False, **more).splitlines()
+
+
+def made(*runs, plan=PLAN, **more):
+    """Return a table of the summary, of runs of the pipeline."""
+    settings = TableSettings("toys", "toys", (RunSettings("all"),), **more)
+    told = tuple(MadeRun("mednovelty bench toys", tuple(run), len(run)) for run in runs)
+    return MadeTable(settings, plan, told)
+
+
+class TestSettingsAreNoSeeds:
+    def test_runs_with_other_settings_are_other_rows(self):
+        short, whole = every(over={"epochs": 1}, s=0.5), every(s=0.9)
+        rows = rows_of(PLAN, [*short, *whole])
+        assert [row.entries["mean"].ours for row in rows] == pytest.approx([0.5, 0.9])
+        lines = table([*short, *whole])
+        assert any(line.startswith("| `vae` (epochs=1 (6)) † | `s`, N_q | .500 ±") for line in lines)
+        assert any(line.startswith("| `vae` (as the protocol has it) | `s`, N_q | .900 ±") for line in lines)
+        # .5 of one and .9 of the other must not be told as .7.
+        assert not any(".700 ±" in line for line in lines)
+
+    def test_the_summary_takes_them_apart_too(self):
+        (row,) = summary_rows(made(every(over={"epochs": 1}, s=0.5), every(s=0.9)))
+        assert "| `vae` (as the protocol has it) `s` | .900 ± .000 |" in row
+        (row,) = summary_rows(made(every(over={"epochs": 1}, s=0.5)))
+        assert "| `vae` † `s` | .500 ± .000 |" in row
+
+    def test_a_cell_that_two_runs_have_is_one_seed(self):
+        (row,) = rows_of(PLAN, [*every((0,), s=0.5), *every((0,), s=0.5, t=0.1)][:-1])[:1]
+        assert row.seeds == 1
+        assert row.entries["0"].spread is None
+        (line,) = [line for line in table(every((0,), s=0.5) * 2) if line.startswith("| `vae`")]
+        assert "±" not in line
+        assert "±" in table(every((0, 1), s=0.5))[-1]
+
+    def test_seeds_of_means_are_the_same_seeds(self):
+        # Class 0 of seeds 0 and 1, class 1 of seeds 1 and 2: no mean over classes is of one seed for all.
+        records = [record("0", 0, s=0.5), record("0", 1, s=0.6), record("1", 1, s=0.5), record("1", 2, s=0.6)]
+        (row,) = rows_of(PLAN, records)
+        assert row.entries["mean"].spread is None
+        (row,) = rows_of(PLAN, [record("0", 1, s=0.4), record("0", 0, s=0.2), *every((0, 1), s=0.2)[2:]])
+        # Seed 0: .2; seed 1: (.4 + .2 + .2) / 3 = .2667; half the difference times the root of 2.
+        assert row.entries["mean"].spread == pytest.approx(0.0667 / 2**0.5, abs=1e-4)
+
+    def test_seconds_beside_other_libraries_are_of_the_rows_own_cells(self):
+        from dataclasses import replace
+
+        fast = [replace(one, seconds=10.0) for one in every(over={"epochs": 1}, s=0.5)]
+        slow = [replace(one, seconds=60.0) for one in every(s=0.9)]
+        other = every(method="pyod_knn", told={"library": "pyod"}, score=0.3)
+        lines = beside(PLAN, [*fast, *slow, *other]).splitlines()
+        assert any("`vae` (epochs=1 (6)) †" in line and "| 10.0 |" in line for line in lines)
+        assert any("`vae` (as the protocol has it) |" in line and "| 60.0 |" in line for line in lines)
+
+
+class TestWhatIsNotTheProtocolsOwn:
+    def test_nothing_is_said_of_the_protocols_own(self):
+        lines = table(every(s=0.5) + every(method="long", s=0.5))
+        assert not any("Not the protocol's own" in line or "†" in line for line in lines)
+
+    def test_settings_classes_and_seeds(self):
+        over = {"epochs": 1, "images": 500, "method_settings": {"samples": 7}}
+        lines = table([record("1", over=over, s=0.5)])
+        told = ("†: Not the protocol's own: epochs=1 (6), images=500 (all), method_settings.samples=7 (100); "
+                "classes 1 of 3; seeds 1 (2).")  # fmt: skip
+        assert lines.index(told) < lines.index("| method | score | 1 | mean |")
+        assert any(line.startswith("| `vae` † | `s`") for line in lines)
+
+    def test_whose_settings(self):
+        lines = table([*every(over={"epochs": 1}, s=0.5), *every(method="long", over={"epochs": 1}, s=0.5),
+                       *every((0,), method="new", s=0.4)])  # fmt: skip
+        told = ("†: Not the protocol's own: epochs=1 (6) of `vae`; epochs=1 (12) of `long`; "
+                "seeds 1 to 2 (2).")  # fmt: skip
+        assert told in lines
+        assert any(line.startswith("| `new` | `s`") for line in lines)
+
+    def test_what_an_oracle_varies_is_its_variant(self):
+        records = [record(label, seed, variant="epochs=1", over={"epochs": 1}, s=0.5)
+                   for label in LABELS for seed in (0, 1)]  # fmt: skip
+        lines = table(records)
+        assert not any("Not the protocol's own" in line for line in lines)
+        assert any(line.startswith("| `vae` (epochs=1) | `s`") for line in lines)
+
+    def test_the_summary_says_it_too(self):
+        text = summary([made(every((0,), over={"epochs": 1}, s=0.5))], "a machine")
+        assert "†: Not the protocol's own: epochs=1 (6); seeds 1 (2)." in text
+        assert "†: with settings that are not the protocol's own" in text
