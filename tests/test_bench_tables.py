@@ -1,13 +1,17 @@
 """The tables of ``bench`` by hand: which cells make a row, what was changed, and who was shown labels."""
 
+from pathlib import Path
+
 import pytest
 
+from mednovelty.bench_command import BenchRequest
 from mednovelty.benchmarks.benchmark import Cell, Measured
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
 from mednovelty.benchmarks.comparison import markdown, rows_of
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
 from mednovelty.benchmarks.plan import plan_from
+from mednovelty.benchmarks.run_facts import choices_of, run_facts
 from mednovelty.benchmarks.summary import MadeRun, MadeTable, summary, summary_rows
 
 SETTINGS = {"epochs": 6, "images": 0, "method_settings": {"samples": 100}}
@@ -125,3 +129,16 @@ class TestWhatIsNotTheProtocolsOwn:
         text = summary([made(every((0,), over={"epochs": 1}, s=0.5))], "a machine")
         assert "†: Not the protocol's own: epochs=1 (6); seeds 1 (2)." in text
         assert "†: with settings that are not the protocol's own" in text
+
+    def test_run_json_holds_settings_and_choices(self):
+        request = BenchRequest("toys", Path("images"), assignments=("epochs=1",), seeds=1, as_json=True)
+        records = [*every((0,), over={"epochs": 1}, s=0.5), record(method="long", s=0.5)]
+        told = run_facts(PLAN, False, records, [], 0, choices=choices_of(request))
+        vae, long = told["settings"]
+        assert (vae["method"], vae["cells"], vae["settings"]["epochs"]) == ("vae", 3, 1)
+        assert vae["changed"] == {"epochs": {"ours": 1, "protocol": 6}}
+        assert (long["method"], long["cells"], long["changed"]) == ("long", 1, {})
+        assert told["rows"][0]["changed"] == vae["changed"]
+        assert (told["choices"]["assignments"], told["choices"]["seeds"]) == (["epochs=1"], 1)
+        # Where images are, and what is printed, is nobody's business.
+        assert not {"data", "output", "as_json"} & set(told["choices"])
