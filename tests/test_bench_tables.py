@@ -10,7 +10,7 @@ from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
 from mednovelty.benchmarks.comparison import markdown, rows_of
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
-from mednovelty.benchmarks.plan import plan_from
+from mednovelty.benchmarks.plan import plan_from, plan_named
 from mednovelty.benchmarks.run_facts import choices_of, run_facts
 from mednovelty.benchmarks.summary import MadeRun, MadeTable, summary, summary_rows
 
@@ -142,3 +142,62 @@ class TestWhatIsNotTheProtocolsOwn:
         assert (told["choices"]["assignments"], told["choices"]["seeds"]) == (["epochs=1"], 1)
         # Where images are, and what is printed, is nobody's business.
         assert not {"data", "output", "as_json"} & set(told["choices"])
+
+
+ANOMALIES = {"known_anomalies": {"images": 5, "classes": [1]}}
+
+
+class TestWhoWasShownLabels:
+    PLAN = plan_from(
+        {
+            **TREE,
+            "protocol": TREE["protocol"] | {"peeking": ["peeks"], "learn_from_anomalies": ["sad"],
+                                            "learn_from_classes": ["vmf"]},
+            "settings": SETTINGS | {"labels": False},
+            "beside": {"exposed": "cifar10"},
+            "published": [
+                *TREE["published"],
+                {"dataset": "mnist", "method": "exposed", "score": "s", "name": "OE", "mean": 0.99},
+                {"dataset": "mnist", "method": "gt", "score": "s", "name": "GT", "mean": 0.98,
+                 "shown": "outliers"},
+            ],
+        },
+        "toys",
+    )  # fmt: skip
+
+    def lines(self, records):
+        return table(records, self.PLAN)
+
+    @pytest.mark.parametrize(
+        ("method", "told", "over", "name"),
+        [
+            ("sad", ANOMALIES, {}, "`sad` (semi-supervised) |"),
+            # Without anomalies it learns from none; and who cannot use them was not shown any.
+            ("sad", {}, {}, "`sad` |"),
+            ("vae", ANOMALIES, {}, "`vae` |"),
+            ("exposed", {"outliers": "cifar10"}, {}, "`exposed` (outliers) |"),
+            ("sad", ANOMALIES | {"outliers": "cifar10"}, {}, "`sad` (semi-supervised, outliers) |"),
+            ("vmf", {}, {"labels": True}, "`vmf` (class labels) † |"),
+            ("vae", {}, {"labels": True}, "`vae` † |"),
+            ("peeks", {}, {}, "`peeks` (labels of the test) |"),
+        ],
+    )
+    def test_rows_are_marked_and_are_no_score_of_ours(self, method, told, over, name):
+        records = every(method=method, told=told, over=over, s=0.95)
+        assert any(line.startswith(f"| {name} `s`") for line in self.lines(records))
+        (row,) = summary_rows(made(records, plan=self.PLAN))
+        assert ("| none |" in row.replace("| none |\n", "")) or "(" not in name
+        assert ("`s` | .950" in row) == ("(" not in name)
+
+    def test_the_papers_best_is_label_free_too(self):
+        (row,) = summary_rows(made(every(method="new", s=0.5), plan=self.PLAN))
+        assert "| .600 (N_q) |" in row
+
+    def test_the_protocol_names_all_methods_that_learn_from_anomalies(self):
+        from mednovelty.benchmarks.one_vs_rest_labelled import EXPOSED
+        from mednovelty.benchmarks.one_vs_rest_labelled import KNOWN as LEARNS
+
+        plan = plan_named("one-vs-rest")[0]
+        assert set(plan.learn_from_anomalies) == {*LEARNS, *EXPOSED}
+        assert all(row.shown for row in plan.published if row.method.endswith("_exposed")
+                   and row.method not in plan.methods)  # fmt: skip

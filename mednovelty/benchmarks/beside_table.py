@@ -11,12 +11,13 @@ from mednovelty.benchmarks.plan import Plan
 
 METRIC = "auroc"
 HOW = (
-    "The same images, classes and seeds for all; no detector sees a label. Seconds are of a whole cell by "
-    "the clock, of other libraries with another Python started and images written for it; `fit` and `score` "
-    "are those of the other library alone. A process' first cell reads the images for those after it, and "
-    "where one training is for all classes, the first cell has it. Ours are of all scores of a method. PyOD "
-    "has its own default settings and sees pixels as numbers. anomalib has a ResNet-18 with random weights, "
-    "since none are downloaded; in its papers the weights are those of ImageNet."
+    "The same images, classes and seeds for all; no detector sees a label but those of which it is said. "
+    "Seconds are of a whole cell by the clock, of other libraries with another Python started and images "
+    "written for it; `fit` and `score` are those of the other library alone. A process' first cell reads "
+    "the images for those after it, and where one training is for all classes, the first cell has it. "
+    "Ours are of all scores of a method. PyOD has its own default settings and sees pixels as numbers. "
+    "anomalib has a ResNet-18 with random weights, since none are downloaded; in its papers the weights "
+    "are those of ImageNet."
 )
 
 

@@ -47,6 +47,7 @@ class Published:
         values: By class.
         spreads: Standard deviations over seeds, by class, where the paper has them.
         mean: Over all classes; None where the paper has but some of them.
+        shown: What the paper's method was shown, as outliers; empty: nothing, or as ours.
     """
 
     dataset: str
@@ -57,6 +58,7 @@ class Published:
     values: Mapping[str, float]
     spreads: Mapping[str, float]
     mean: float | None
+    shown: str = ""
 
 
 def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) -> Published:
@@ -71,7 +73,7 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
         SettingsError: A key is unknown, or there is no number, or not one a class.
     """
     known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean"))
-    row = overlaid(known | {"metric": "auroc", "percent": False}, row, where)
+    row = overlaid(known | {"metric": "auroc", "percent": False, "shown": ""}, row, where)
     factor = 0.01 if row["percent"] else 1.0
     values, spreads = (
         {name: factor * float(value) for name, value in _by_class(row, key, classes, where).items()}
@@ -82,7 +84,7 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
     mean = None if row["mean"] is None else factor * float(row["mean"])
     if mean is None and len(values) == len(classes):
         mean = math.fsum(values.values()) / len(values)
-    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name")}
+    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name", "shown")}
     return Published(**names, values=values, spreads=spreads, mean=mean)
 
 

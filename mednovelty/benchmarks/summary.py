@@ -12,6 +12,7 @@ from mednovelty.benchmarks.comparison import MEAN, Entry, Row, markdown, number_
 from mednovelty.benchmarks.libraries import LIBRARIES
 from mednovelty.benchmarks.paper_tables import TableSettings
 from mednovelty.benchmarks.plan import Plan
+from mednovelty.benchmarks.shown_labels import paper_was_shown
 
 NONE = "none"
 HEAD = (
@@ -100,11 +101,10 @@ def summary_rows(table: MadeTable) -> list[str]:
 
 def label_free(table: MadeTable, row: Row) -> bool:
     """Whether a row is ours, not trivial, and of a method that no label has reached."""
-    assert table.plan is not None
     method = row.key[2]
     foreign = method.split("_")[0] in LIBRARIES
-    told = method in (*table.settings.not_label_free, *table.plan.peeking)
-    return not (foreign or told or table.settings.is_trivial(row.key))
+    told = method in table.settings.not_label_free
+    return not (foreign or told or row.shown or table.settings.is_trivial(row.key))
 
 
 def _against_paper(
@@ -136,11 +136,11 @@ def _papers_best(table: MadeTable, dataset: str, labels: Sequence[str]) -> tuple
     """Return the best mean that the paper has over these classes without labels, and what it calls it."""
     own, plan = table.settings, table.plan
     assert plan is not None
-    told = (*own.not_label_free, *plan.peeking)
     found = [
         (mean, row.name)
         for row in plan.published
-        if (row.dataset, row.metric) == (dataset, own.metric) and row.method not in told
+        if (row.dataset, row.metric) == (dataset, own.metric) and row.method not in own.not_label_free
+        and not paper_was_shown(plan, row)
         and (mean := printed_mean(plan, row, labels)) is not None
     ]  # fmt: skip
     return (min if own.lower_is_better else max)(found, default=None)

@@ -15,6 +15,7 @@ from mednovelty.benchmarks.changed_settings import Change, changes
 from mednovelty.benchmarks.number_words import number_words
 from mednovelty.benchmarks.plan import Plan
 from mednovelty.benchmarks.published import Metric, Published
+from mednovelty.benchmarks.shown_labels import shown
 
 MEAN = "mean"
 MARK = " †"
@@ -81,6 +82,7 @@ class Row:
         changed: Settings that are not the protocol's own.
         twin: Whether the method is there with other settings too.
         seeds: How many, of the class that has most.
+        shown: What the method was shown, as outliers; empty of a label-free one.
     """
 
     key: Key
@@ -91,12 +93,13 @@ class Row:
     changed: tuple[Change, ...] = ()
     twin: bool = False
     seeds: int = 1
+    shown: str = ""
 
     @property
     def method_words(self) -> str:
         """The method with its variant, as tables have it, marked where settings were changed."""
         apart = ", ".join(change.words for change in self.changed) or "as the protocol has it"
-        parts = [part for part in (self.variant, apart if self.twin else "") if part]
+        parts = [part for part in (self.variant, apart if self.twin else "", self.shown) if part]
         told = f" ({'; '.join(parts)})" if parts else ""
         return f"`{self.key[2]}`{told}{MARK if self.changed else ''}"
 
@@ -106,6 +109,7 @@ class _Group:
     """Cells of a method with the same settings, but for those that a variant has."""
 
     changed: tuple[Change, ...]
+    shown: str
     records: dict[str, list[Record]] = field(default_factory=dict)
     values: dict[tuple[str, str], dict[str, Values]] = field(default_factory=dict)
     """By score and metric, then variant."""
@@ -144,9 +148,9 @@ def _groups(plan: Plan, records: Sequence[Record]) -> dict[tuple[str, str], list
     found: dict[tuple[str, str], dict[str, _Group]] = {}
     for record in records:
         cell = record.cell
-        changed = changes(plan, record)
+        changed, seen = changes(plan, record), shown(plan, record)
         groups = found.setdefault((cell.dataset, cell.method), {})
-        group = groups.setdefault(repr(changed), _Group(changed))
+        group = groups.setdefault(repr((changed, seen)), _Group(changed, seen))
         group.records.setdefault(cell.variant, []).append(record)
         for score, value, metric in record.measured:
             of_variant = group.values.setdefault((score, metric), {}).setdefault(cell.variant, {})
@@ -177,7 +181,8 @@ def _row(plan: Plan, key: Key, group: _Group, variant: str, printed: Published |
                           metric.lower_is_better)  # fmt: skip
     seeds = max(len(of_label) for of_label in by_label.values())
     name = printed.name if printed else ""
-    return Row(key, entries, name, variant, tuple(group.records[variant]), group.changed, twin, seeds)
+    return Row(key, entries, name, variant, tuple(group.records[variant]), group.changed, twin, seeds,
+               group.shown)  # fmt: skip
 
 
 def _usual(plan: Plan, records: Sequence[Record]) -> set[tuple[str, str, str]]:
