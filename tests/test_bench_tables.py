@@ -1,5 +1,6 @@
 """The tables of ``bench`` by hand: which cells make a row, what was changed, and who was shown labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,6 @@ class TestSettingsAreNoSeeds:
         assert row.entries["mean"].spread == pytest.approx(0.0667 / 2**0.5, abs=1e-4)
 
     def test_seconds_beside_other_libraries_are_of_the_rows_own_cells(self):
-        from dataclasses import replace
-
         fast = [replace(one, seconds=10.0) for one in every(over={"epochs": 1}, s=0.5)]
         slow = [replace(one, seconds=60.0) for one in every(s=0.9)]
         other = every(method="pyod_knn", told={"library": "pyod"}, score=0.3)
@@ -201,3 +200,46 @@ class TestWhoWasShownLabels:
         assert set(plan.learn_from_anomalies) == {*LEARNS, *EXPOSED}
         assert all(row.shown for row in plan.published if row.method.endswith("_exposed")
                    and row.method not in plan.methods)  # fmt: skip
+
+
+class TestOracle:
+    def variant(self, name, values, metric="auroc", seeds=(0,)):
+        """Return records of a variant, a value a class."""
+        return [record(label, seed, variant=name, metric=metric, s=value)
+                for label, value in values.items() for seed in seeds]  # fmt: skip
+
+    def row(self, records, metric="auroc"):
+        (row,) = [row for row in rows_of(PLAN, records) if row.key[1] == metric]
+        return row
+
+    def test_one_easy_class_does_not_choose(self):
+        whole = self.variant("k=1", {"0": 0.9, "1": 0.5, "2": 0.5})
+        worse = self.variant("k=2", {"0": 0.8, "1": 0.5, "2": 0.5})
+        easy = self.variant("k=3", {"0": 0.99})
+        row = self.row([*easy, *worse, *whole])
+        assert (row.variant, row.incomplete) == ("k=1", False)
+        assert "no variant" not in row.method_words
+
+    def test_one_easy_seed_does_not_either(self):
+        whole = self.variant("k=1", {"0": 0.5, "1": 0.5}, seeds=(0, 1))
+        assert self.row([*whole, *self.variant("k=2", {"0": 0.9, "1": 0.9})]).variant == "k=1"
+
+    def test_it_says_so_if_no_variant_has_all(self):
+        first, second = self.variant("k=1", {"0": 0.9}), self.variant("k=2", {"1": 0.6, "2": 0.6})
+        row = self.row([*first, *second])
+        assert row.variant == "k=2"
+        assert "`vae` (k=2; no variant has all classes and seeds) |" in "\n".join(table([*first, *second]))
+
+    def test_other_metrics_follow_the_variant_of_the_auroc(self):
+        values = {"k=1": (0.9, 2.0), "k=2": (0.8, 30.0)}
+        records = []
+        for name, (auroc, change) in values.items():
+            for label in LABELS:
+                one = record(label, variant=name, s=auroc)
+                more = Measured("s", change, "change"), Measured("t", change, "change")
+                records.append(replace(one, measured=(*one.measured, *more)))
+        assert (self.row(records).variant, self.row(records[::-1]).variant) == ("k=1", "k=1")
+        found = {row.key[3]: row for row in rows_of(PLAN, records) if row.key[1] == "change"}
+        assert (found["s"].variant, found["s"].entries["mean"].ours) == ("k=1", 2.0)
+        # Of a score without one it is chosen by itself.
+        assert found["t"].variant == "k=2"

@@ -51,6 +51,7 @@ def run_facts(  # noqa: PLR0913 - all that a run is
             "changed": _changed(row.changed),
             "seeds": row.seeds,
             "shown": row.shown,
+            "incomplete": row.incomplete,
             "entries": {label: asdict(entry) | {"difference": entry.difference, "short": entry.short}
                         for label, entry in row.entries.items()},
         }

@@ -1,14 +1,16 @@
 """The rows of a protocol's tables: means over cells that differ in class and seed alone, the paper's beside.
 
 Cells with different settings are different rows, whatever run they are of, and a cell that was run twice with
-the same settings is one.
+the same settings is one. Of several variants an oracle takes one, for all metrics of a score: that with the
+best mean AUROC, of those that have all classes and seeds that any of them has.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from mednovelty.benchmarks.cell_files import Record
 from mednovelty.benchmarks.changed_settings import Change, changes
@@ -18,6 +20,9 @@ from mednovelty.benchmarks.published import Metric, Published
 from mednovelty.benchmarks.shown_labels import shown
 
 MEAN = "mean"
+CHOOSES = "auroc"
+"""The metric by which an oracle chooses, where a score has it."""
+INCOMPLETE = "no variant has all classes and seeds"
 MARK = " †"
 """Stands behind a row whose settings are not the protocol's own."""
 Key = tuple[str, str, str, str]
@@ -83,6 +88,7 @@ class Row:
         twin: Whether the method is there with other settings too.
         seeds: How many, of the class that has most.
         shown: What the method was shown, as outliers; empty of a label-free one.
+        incomplete: Whether an oracle had no variant that has all cells to choose from.
     """
 
     key: Key
@@ -94,12 +100,14 @@ class Row:
     twin: bool = False
     seeds: int = 1
     shown: str = ""
+    incomplete: bool = False
 
     @property
     def method_words(self) -> str:
         """The method with its variant, as tables have it, marked where settings were changed."""
         apart = ", ".join(change.words for change in self.changed) or "as the protocol has it"
-        parts = [part for part in (self.variant, apart if self.twin else "", self.shown) if part]
+        partly = INCOMPLETE if self.incomplete else ""
+        parts = [part for part in (self.variant, partly, apart if self.twin else "", self.shown) if part]
         told = f" ({'; '.join(parts)})" if parts else ""
         return f"`{self.key[2]}`{told}{MARK if self.changed else ''}"
 
@@ -113,6 +121,13 @@ class _Group:
     records: dict[str, list[Record]] = field(default_factory=dict)
     values: dict[tuple[str, str], dict[str, Values]] = field(default_factory=dict)
     """By score and metric, then variant."""
+
+
+class _Choice(NamedTuple):
+    """What an oracle took, and whether any variant has the cells of all."""
+
+    variant: str
+    whole: bool = True
 
 
 def rows_of(plan: Plan, records: Sequence[Record], *, swept: bool = False) -> list[Row]:
@@ -129,16 +144,16 @@ def rows_of(plan: Plan, records: Sequence[Record], *, swept: bool = False) -> li
     usual = _usual(plan, records) if swept else set()
     rows = []
     for (dataset, method), groups in _groups(plan, records).items():
-        twin = len(groups) > 1
         for group in groups:
             for (score, metric), variants in group.values.items():
                 key = (dataset, metric, method, score)
-                chosen = variants if swept else {_chosen(plan, group, score, metric): {}}
-                for name in chosen:
+                every = [_Choice(name) for name in variants] if swept else [_chosen(plan, group, key)]
+                for choice in every:
                     # Of a sweep, the paper has but one of the settings.
-                    has = not swept or (dataset, method, name) in usual
+                    has = not swept or (dataset, method, choice.variant) in usual
                     papers = printed.get(key) if has else None
-                    rows.append(_row(plan, key, group, name, papers, twin=twin))
+                    row = _row(plan, key, group, choice, papers)
+                    rows.append(replace(row, twin=len(groups) > 1))
     # Sorting keeps what is alike in its order: variants stay in that of the sweep.
     return sorted(rows, key=lambda row: (row.key[:2], order.get(row.key, len(order))))
 
@@ -158,16 +173,26 @@ def _groups(plan: Plan, records: Sequence[Record]) -> dict[tuple[str, str], list
     return {key: list(groups.values()) for key, groups in found.items()}
 
 
-def _chosen(plan: Plan, group: _Group, score: str, metric: str) -> str:
-    """Return the variant that an oracle takes."""
-    variants = group.values[score, metric]
-    means = {name: _mean_of_means(by_label) for name, by_label in variants.items()}
-    lower = plan.metrics.get(metric, Metric()).lower_is_better
-    return max(means, key=lambda name: (-means[name] if lower else means[name], name))
+def _chosen(plan: Plan, group: _Group, key: Key) -> _Choice:
+    """Return the variant that an oracle takes, by AUROC if the score has it, for all its metrics the same."""
+    _, metric, _, score = key
+    own = group.values[score, metric]
+    shared = {name: of for name, of in group.values.get((score, CHOOSES), {}).items() if name in own}
+    by, variants = (CHOOSES, shared) if shared else (metric, own)
+    cells = {
+        name: {(label, seed) for label, values in by_label.items() for seed in values}
+        for name, by_label in variants.items()
+    }
+    every, most = set().union(*cells.values()), max(map(len, cells.values()))
+    # What was done for an easy class alone has the best mean of all.
+    means = {name: _mean_of_means(variants[name]) for name, has in cells.items() if len(has) == most}
+    lower = plan.metrics.get(by, Metric()).lower_is_better
+    best = max(means, key=lambda name: (-means[name] if lower else means[name], name))
+    return _Choice(best, most == len(every))
 
 
-def _row(plan: Plan, key: Key, group: _Group, variant: str, printed: Published | None, *, twin: bool) -> Row:
-    by_label = group.values[key[3], key[1]][variant]
+def _row(plan: Plan, key: Key, group: _Group, choice: _Choice, printed: Published | None) -> Row:
+    by_label = group.values[key[3], key[1]][choice.variant]
     metric = plan.metrics.get(key[1], Metric())
     values, spreads = (printed.values, printed.spreads) if printed else ({}, {})
     entries = {
@@ -180,9 +205,17 @@ def _row(plan: Plan, key: Key, group: _Group, variant: str, printed: Published |
     entries[MEAN] = Entry(_mean_of_means(by_label), _spread_of_means(by_label), paper, None,
                           metric.lower_is_better)  # fmt: skip
     seeds = max(len(of_label) for of_label in by_label.values())
-    name = printed.name if printed else ""
-    return Row(key, entries, name, variant, tuple(group.records[variant]), group.changed, twin, seeds,
-               group.shown)  # fmt: skip
+    return Row(
+        key,
+        entries,
+        printed.name if printed else "",
+        choice.variant,
+        tuple(group.records[choice.variant]),
+        group.changed,
+        seeds=seeds,
+        shown=group.shown,
+        incomplete=not choice.whole,
+    )
 
 
 def _usual(plan: Plan, records: Sequence[Record]) -> set[tuple[str, str, str]]:
