@@ -9,7 +9,7 @@ from mednovelty.bench_command import BenchRequest
 from mednovelty.benchmarks.benchmark import Cell, Measured
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.comparison import markdown, rows_of
+from mednovelty.benchmarks.comparison import Entry, markdown, rows_of
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
 from mednovelty.benchmarks.plan import plan_from, plan_named
 from mednovelty.benchmarks.run_facts import choices_of, run_facts
@@ -243,3 +243,44 @@ class TestOracle:
         assert (found["s"].variant, found["s"].entries["mean"].ours) == ("k=1", 2.0)
         # Of a score without one it is chosen by itself.
         assert found["t"].variant == "k=2"
+
+
+class TestFallingShort:
+    def test_by_more_than_the_larger_spread(self):
+        # .05 below: not by more than .06, whosever; by more than .04 and .03, though not than their sum.
+        assert not Entry(0.5, 0.06, 0.55, 0.01).short
+        assert not Entry(0.5, 0.01, 0.55, 0.06).short
+        assert Entry(0.5, 0.03, 0.55, 0.04).short
+        text = "\n".join(table(every(s=0.3)))
+        assert (
+            "Below the paper by more than the larger of the two spreads (at least .005; of percentages .5):"
+            in text
+        )
+
+    def test_what_is_in_percent_has_another_least(self):
+        change = {
+            "dataset": "mnist",
+            "method": "vae",
+            "score": "s",
+            "metric": "change",
+            "name": "n",
+            "mean": 9.8,
+        }
+        plan = plan_from(TREE | {"metrics": {"change": {"percent": True}}, "published": [change]}, "toys")
+        near, far = (rows_of(plan, every((0,), metric="change", s=value))[0] for value in (9.4, 9.2))
+        assert (near.entries["mean"].short, far.entries["mean"].short) == (False, True)
+        for name in ("miso", "simo"):
+            metrics = plan_named(name)[0].metrics
+            assert metrics["change"].least == metrics["change_as_printed"].least == 0.5
+        assert plan_named("ood")[0].metrics["fpr95_in_positive"].least == 0.005
+
+    def test_the_papers_spread_of_the_mean(self):
+        row = {"dataset": "mnist", "method": "vae", "score": "s", "name": "n", "percent": True,
+               "values": [90, 80, 70], "spread": [1, 2, 3]}  # fmt: skip
+        for printed, told in ((row, None), (row | {"mean_spread": 1.5}, 0.015)):
+            plan = plan_from(TREE | {"published": [printed]}, "toys")
+            assert rows_of(plan, every(s=0.5))[0].entries["mean"].paper_spread == told
+            # Of two classes the paper prints no mean, and of one its own.
+            two = [record("0", s=0.5), record("1", s=0.5)]
+            assert rows_of(plan, two)[0].entries["mean"].paper_spread is None
+            assert rows_of(plan, two[1:])[0].entries["mean"].paper_spread == 0.02

@@ -12,6 +12,8 @@ from mednovelty.benchmarks.table_rows import MARK, MEAN, Entry, Key, Row, printe
 
 ORACLE = "**Chosen by labels of the test (`--oracle`), as papers do: not to be had without them.**"
 
+SPREAD = "the larger of the two spreads (at least .005; of percentages .5)"
+
 
 def markdown(
     plan: Plan,
@@ -103,14 +105,16 @@ def _shortfalls(plan: Plan, rows: Sequence[Row]) -> list[str]:
                 where = f"{row.key[0]}, {row.method_words} by `{row.key[3]}`{metric}, {label}"
                 found.setdefault(entry.lower_is_better, []).append(f"- {where}: {entry.words()}")
     below, above = found.get(False, []), found.get(True, [])
-    lines = ["Below the paper by more than the spread:", "", *below, ""] if below else []
-    return lines + (["Above the paper, where lower is better:", "", *above, ""] if above else [])
+    lines = [f"Below the paper by more than {SPREAD}:", "", *below, ""] if below else []
+    worse = f"Above the paper by more than {SPREAD}, where lower is better:"
+    return lines + ([worse, "", *above, ""] if above else [])
 
 
 __all__ = [
     "MARK",
     "MEAN",
     "ORACLE",
+    "SPREAD",
     "Entry",
     "Key",
     "Row",

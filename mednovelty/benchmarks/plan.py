@@ -33,6 +33,7 @@
     [metrics.fpr95_in_positive]        # those that need a word
     words = "what it is"
     lower_is_better = true
+    percent = true                     # the metric itself is in percent
 
     [groups]                           # names for several methods
     vae = ["vae_z24"]
@@ -47,7 +48,9 @@
     name = "what the paper calls it"
     values = [0.922, 0.528]            # by class, or {0 = 0.922}; or mean, where the paper prints no more
     spread = [0.01, 0.02]
-    percent = true                     # values are in percent
+    mean_spread = 0.004                # of the mean, where the paper prints it
+    percent = true                     # values are in percent, of a metric that is a share
+    shown = "outliers"                 # what only the paper's method was shown, or one that is not here
 
 Settings of data sets replace those of all, those of a method these, and ``--set`` any of them.
 """

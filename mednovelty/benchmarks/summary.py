@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.comparison import MEAN, Entry, Row, markdown, number_words, printed_mean, rows_of
+from mednovelty.benchmarks.comparison import (
+    MEAN,
+    SPREAD,
+    Entry,
+    Row,
+    markdown,
+    number_words,
+    printed_mean,
+    rows_of,
+)
 from mednovelty.benchmarks.libraries import LIBRARIES
 from mednovelty.benchmarks.paper_tables import TableSettings
 from mednovelty.benchmarks.plan import Plan
@@ -194,7 +203,7 @@ def _own(table: MadeTable) -> list[str]:
 
 
 def shortfalls(table: MadeTable) -> list[str]:
-    """Return a line for each row below its paper by more than the spread, with the sentence for it."""
+    """Return a line for each row that falls short of its paper, with the sentence for it."""
     lines, used = [], set()
     for row in (*_rows(table, oracle=False), *_rows(table, oracle=True)):
         short = {label: entry for label, entry in row.entries.items() if entry.short}
@@ -206,7 +215,7 @@ def shortfalls(table: MadeTable) -> list[str]:
         why = said[1] if said else "**No sentence says why.**"
         lines.append(f"- {row.key[0]}, {row.key[1]}, {row.method_words} by `{row.key[3]}`. {where}. {why}")
     unused = [name for name in table.settings.why if name not in used]
-    found = ["", "Below the paper by more than the spread:", "", *lines] if lines else []
+    found = ["", f"Worse than the paper by more than {SPREAD}:", "", *lines] if lines else []
     if unused:
         told = ", ".join(f"`{name}`" for name in unused)
         found += ["", f"There are sentences for what does not fall short, or was not run: {told}."]

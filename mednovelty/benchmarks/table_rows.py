@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def short(self) -> bool:
-        """Whether ours is worse by more than the larger of the two spreads, and by more than ``least``."""
+        """Whether ours is worse by more than the larger of the two spreads, and at least by ``least``."""
         if self.difference is None:
             return False
         gain = -self.difference if self.lower_is_better else self.difference
@@ -197,13 +197,14 @@ def _row(plan: Plan, key: Key, group: _Group, choice: _Choice, printed: Publishe
     values, spreads = (printed.values, printed.spreads) if printed else ({}, {})
     entries = {
         label: Entry(statistics.fmean(by_label[label].values()), _spread(list(by_label[label].values())),
-                     values.get(label), spreads.get(label), metric.lower_is_better)
+                     values.get(label), spreads.get(label), metric.lower_is_better, metric.least)
         for label in plan.classes
         if label in by_label
     }  # fmt: skip
     paper = printed_mean(plan, printed, by_label)
-    entries[MEAN] = Entry(_mean_of_means(by_label), _spread_of_means(by_label), paper, None,
-                          metric.lower_is_better)  # fmt: skip
+    entries[MEAN] = Entry(_mean_of_means(by_label), _spread_of_means(by_label), paper,
+                          printed_mean_spread(plan, printed, by_label), metric.lower_is_better,
+                          metric.least)  # fmt: skip
     seeds = max(len(of_label) for of_label in by_label.values())
     return Row(
         key,
@@ -238,6 +239,16 @@ def printed_mean(plan: Plan, printed: Published | None, seen: Iterable[str]) -> 
     if all(label in printed.values for label in labels):
         return statistics.fmean(printed.values[label] for label in labels)
     return printed.mean if set(labels) == set(plan.classes) else None
+
+
+def printed_mean_spread(plan: Plan, printed: Published | None, seen: Iterable[str]) -> float | None:
+    """Return the paper's spread of that mean: as printed, or of a class alone that class's; else None."""
+    labels = list(seen)
+    if printed is None:
+        return None
+    if len(labels) == 1:
+        return printed.spreads.get(labels[0])
+    return printed.mean_spread if set(labels) == set(plan.classes) else None
 
 
 def _mean_of_means(by_label: Mapping[str, Mapping[int, float]]) -> float:
