@@ -9,7 +9,7 @@ from mednovelty.bench_command import BenchRequest
 from mednovelty.benchmarks.benchmark import Cell, Measured
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.comparison import Entry, markdown, rows_of
+from mednovelty.benchmarks.comparison import UNSURE, Entry, markdown, rows_of
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
 from mednovelty.benchmarks.plan import plan_from, plan_named
 from mednovelty.benchmarks.run_facts import choices_of, run_facts
@@ -284,3 +284,19 @@ class TestFallingShort:
             two = [record("0", s=0.5), record("1", s=0.5)]
             assert rows_of(plan, two)[0].entries["mean"].paper_spread is None
             assert rows_of(plan, two[1:])[0].entries["mean"].paper_spread == 0.02
+
+    def test_nothing_falls_short_of_what_may_be_another_metric(self):
+        row = {"dataset": "mnist", "method": "vae", "score": "s", "name": "n", "values": [0.9, 0.8, 0.7]}
+        for unsure in (False, True):
+            plan = plan_from(TREE | {"published": [row | {"unsure": unsure}]}, "toys")
+            lines = table(every((0,), s=0.5), plan)
+            assert any(line.startswith("Below the paper") for line in lines) != unsure
+            assert (UNSURE in lines) == unsure
+            assert any((".500 (.900?, -.400)" if unsure else ".500 (.900, -.400)") in line for line in lines)
+
+    def test_the_convention_of_table_1_is_not_known(self):
+        rows = [row for row in plan_named("ood")[0].published if row.metric.startswith("fpr95")]
+        # All of Table 1, where no code is released; of Tables 2 and 3 it is known.
+        assert {row.dataset for row in rows if row.unsure} == {"mars", "galaxy"}
+        assert all(row.unsure for row in rows if row.dataset in ("mars", "galaxy"))
+        assert len([row for row in rows if row.unsure]) == 20

@@ -14,6 +14,11 @@ ORACLE = "**Chosen by labels of the test (`--oracle`), as papers do: not to be h
 
 SPREAD = "the larger of the two spreads (at least .005; of percentages .5)"
 
+UNSURE = (
+    "?: it is not known that the paper's number is of this very metric; it is told, and nothing is counted "
+    "as falling short of it."
+)
+
 
 def markdown(
     plan: Plan,
@@ -54,6 +59,7 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
         f"### {dataset}, {metric}",
         "",
         *((words, "") if words else ()),
+        *((UNSURE, "") if any(entry.unsure for row in rows for entry in row.entries.values()) else ()),
         *((own, "") if own else ()),
         "| method | score | " + " | ".join([*labels, MEAN]) + " |",
         "| --- " * (len(labels) + 3) + "|",
@@ -115,6 +121,7 @@ __all__ = [
     "MEAN",
     "ORACLE",
     "SPREAD",
+    "UNSURE",
     "Entry",
     "Key",
     "Row",

@@ -50,6 +50,7 @@
     spread = [0.01, 0.02]
     mean_spread = 0.004                # of the mean, where the paper prints it
     percent = true                     # values are in percent, of a metric that is a share
+    unsure = true                      # it is not known that it is of this metric: nothing falls short of it
     shown = "outliers"                 # what only the paper's method was shown, or one that is not here
 
 Settings of data sets replace those of all, those of a method these, and ``--set`` any of them.

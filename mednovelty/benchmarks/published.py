@@ -55,6 +55,8 @@ class Published:
         spreads: Standard deviations over seeds, by class, where the paper has them.
         mean: Over all classes; None where the paper has but some of them.
         mean_spread: Its standard deviation over seeds, where the paper has it.
+        unsure: Whether it is not known that the paper's number is of this metric, as of a convention that the
+            paper does not tell: nothing falls short of it.
         shown: What the paper's method was shown, as outliers; empty: nothing, or as ours.
     """
 
@@ -67,6 +69,7 @@ class Published:
     spreads: Mapping[str, float]
     mean: float | None
     mean_spread: float | None = None
+    unsure: bool = False
     shown: str = ""
 
 
@@ -82,7 +85,7 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
         SettingsError: A key is unknown, or there is no number, or not one a class.
     """
     known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean", "mean_spread"))
-    row = overlaid(known | {"metric": "auroc", "percent": False, "shown": ""}, row, where)
+    row = overlaid(known | {"metric": "auroc", "percent": False, "unsure": False, "shown": ""}, row, where)
     factor = 0.01 if row["percent"] else 1.0
     values, spreads = (
         {name: factor * float(value) for name, value in _by_class(row, key, classes, where).items()}
@@ -95,7 +98,8 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
     if mean is None and len(values) == len(classes):
         mean = math.fsum(values.values()) / len(values)
     names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name", "shown")}
-    return Published(**names, values=values, spreads=spreads, mean=mean, mean_spread=mean_spread)
+    return Published(**names, values=values, spreads=spreads, mean=mean, mean_spread=mean_spread,
+                     unsure=bool(row["unsure"]))  # fmt: skip
 
 
 def _by_class(row: Mapping[str, Any], key: str, classes: Sequence[str], where: str) -> Mapping[str, Any]:

@@ -42,6 +42,7 @@ class Entry:
         paper_spread: Its standard deviation, where the paper has one.
         lower_is_better: Whether less is better.
         least: A difference that is none.
+        unsure: Whether the paper's may be of another metric: then nothing falls short of it.
     """
 
     ours: float
@@ -50,6 +51,7 @@ class Entry:
     paper_spread: float | None = None
     lower_is_better: bool = False
     least: float = 0.005
+    unsure: bool = False
 
     @property
     def difference(self) -> float | None:
@@ -59,7 +61,7 @@ class Entry:
     @property
     def short(self) -> bool:
         """Whether ours is worse by more than the larger of the two spreads, and at least by ``least``."""
-        if self.difference is None:
+        if self.difference is None or self.unsure:
             return False
         gain = -self.difference if self.lower_is_better else self.difference
         return gain < -max(self.spread or 0, self.paper_spread or 0, self.least)
@@ -71,7 +73,8 @@ class Entry:
         )
         if self.paper is None or self.difference is None:
             return told
-        return f"{told} ({number_words(self.paper)}, {number_words(self.difference, sign=True)})"
+        doubt = "?" if self.unsure else ""
+        return f"{told} ({number_words(self.paper)}{doubt}, {number_words(self.difference, sign=True)})"
 
 
 @dataclass(frozen=True)
@@ -195,16 +198,17 @@ def _row(plan: Plan, key: Key, group: _Group, choice: _Choice, printed: Publishe
     by_label = group.values[key[3], key[1]][choice.variant]
     metric = plan.metrics.get(key[1], Metric())
     values, spreads = (printed.values, printed.spreads) if printed else ({}, {})
+    unsure = printed is not None and printed.unsure
     entries = {
         label: Entry(statistics.fmean(by_label[label].values()), _spread(list(by_label[label].values())),
-                     values.get(label), spreads.get(label), metric.lower_is_better, metric.least)
+                     values.get(label), spreads.get(label), metric.lower_is_better, metric.least, unsure)
         for label in plan.classes
         if label in by_label
     }  # fmt: skip
     paper = printed_mean(plan, printed, by_label)
     entries[MEAN] = Entry(_mean_of_means(by_label), _spread_of_means(by_label), paper,
                           printed_mean_spread(plan, printed, by_label), metric.lower_is_better,
-                          metric.least)  # fmt: skip
+                          metric.least, unsure)  # fmt: skip
     seeds = max(len(of_label) for of_label in by_label.values())
     return Row(
         key,
