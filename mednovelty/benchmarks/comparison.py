@@ -70,9 +70,10 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
         lines.append(f"| {row.method_words} | {score} | " + " | ".join(cells) + " |")
     there = {row.key[2:] for row in rows}
     absent = [
-        f"{row.name} (`{row.method}`)"
+        f"{row.name} (`{row.method}`{'' if mean is None else f', mean {number_words(mean)}'})"
         for row in plan.published
         if (row.dataset, row.metric) == (dataset, metric) and (row.method, row.score) not in there
+        for mean in (printed_mean(plan, row, labels),)
     ]
     return lines + (["", f"In the paper and not run: {', '.join(absent)}."] if absent else [])
 
