@@ -157,6 +157,8 @@ class TestGrid:
         assert found["good", "2", "1", "one"] == pytest.approx(0.25 + 0.2 + 0.01)
         assert found["high", "0", "0", "two"] == pytest.approx(0.25)
         assert {r["protocol"] for r in rows} == {"toy"}
+        assert {r["published_data"] for r in rows} == {"no"}
+        assert len({(r["method"], r["settings_alone_sha256"]) for r in rows}) == 2
         assert all(re.fullmatch("[0-9a-f]{64}", r["settings_sha256"]) for r in rows)
         assert all("torch=" in r["versions"] and r["device"] == "cpu, 1 threads" for r in rows)
         assert (out / "failures.tsv").read_text() == "cell\tmessage\n"

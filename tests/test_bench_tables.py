@@ -1,6 +1,8 @@
 """The tables of ``bench`` by hand: which cells make a row, what was changed, and who was shown labels."""
 
-from dataclasses import replace
+import csv
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from mednovelty.bench_command import BenchRequest
 from mednovelty.benchmarks.benchmark import Cell, Measured
 from mednovelty.benchmarks.beside_table import beside
-from mednovelty.benchmarks.cell_files import Record
+from mednovelty.benchmarks.cell_files import COLUMNS, Record, read_cell, write_results
 from mednovelty.benchmarks.comparison import UNSURE, Entry, markdown, rows_of
+from mednovelty.benchmarks.image_sets import image_manifest, published_words
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings
 from mednovelty.benchmarks.plan import plan_from, plan_named
 from mednovelty.benchmarks.run_facts import choices_of, run_facts
@@ -300,3 +303,39 @@ class TestFallingShort:
         assert {row.dataset for row in rows if row.unsure} == {"mars", "galaxy"}
         assert all(row.unsure for row in rows if row.dataset in ("mars", "galaxy"))
         assert len([row for row in rows if row.unsure]) == 20
+
+
+class TestResults:
+    def column(self, tmp_path, records, name):
+        write_results(tmp_path, records)
+        rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+        assert tuple(rows[0]) == COLUMNS
+        return [row[name] for row in rows]
+
+    def test_a_hash_of_the_settings_alone(self, tmp_path):
+        own, other = every(s=0.5), record(over={"epochs": 1}, s=0.5)
+        hashes = self.column(tmp_path, [*own, other], "settings_alone_sha256")
+        assert len(set(hashes[:-1])) == 1
+        assert hashes[-1] not in hashes[:-1]
+        assert len(hashes[0]) == 64
+
+    def test_whether_the_data_are_the_published_ones(self, tmp_path):
+        mnist, others = (dict(image_manifest(name).checksums) for name in ("mnist", "fashion_mnist"))
+        beside = {f"fashion_mnist/{file}": sha256 for file, sha256 in others.items()}
+        wrong = {**beside, next(iter(beside)): "0" * 64}
+        found = [
+            replace(record(s=0.5), data=data)
+            for data in (mnist, mnist | beside, mnist | wrong, {**mnist, next(iter(mnist)): "0" * 64},
+                         mnist | {"birds/pictures": "0" * 64}, {})
+        ]  # fmt: skip
+        assert self.column(tmp_path, found, "published_data") == ["yes", "yes", "no", "no", "", ""]
+        # Scans and pictures have no checksums to be held against.
+        assert published_words("lgg", {"content": "0" * 64}) == ""
+
+    def test_records_of_older_versions_are_read(self, tmp_path):
+        tree = asdict(record(s=0.5)) | {"measured": [Measured("s", 0.5)._asdict()]}
+        (tmp_path / "new.json").write_text(json.dumps(tree | {"data": {"a": "b"}}))
+        del tree["data"]
+        (tmp_path / "old.json").write_text(json.dumps(tree))
+        assert read_cell(tmp_path / "old.json") == record(s=0.5)
+        assert read_cell(tmp_path / "new.json").data == {"a": "b"}
