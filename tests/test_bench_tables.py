@@ -295,6 +295,8 @@ class TestFallingShort:
             lines = table(every((0,), s=0.5), plan)
             assert any(line.startswith("Below the paper") for line in lines) != unsure
             assert (UNSURE in lines) == unsure
+            other = table(every(method="new", s=0.5), plan)
+            assert f"In the paper and not run: n (`vae`, mean .800{'?' if unsure else ''})." in other
             assert any((".500 (.900?, -.400)" if unsure else ".500 (.900, -.400)") in line for line in lines)
 
     def test_the_convention_of_table_1_is_not_known(self):

@@ -55,11 +55,12 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
     labels = [label for label in plan.classes if any(label in row.entries for row in rows)]
     words = plan.metrics.get(metric, Metric()).words
     own = not_own(plan, rows)
+    here = [row for row in plan.published if (row.dataset, row.metric) == (dataset, metric)]
     lines = [
         f"### {dataset}, {metric}",
         "",
         *((words, "") if words else ()),
-        *((UNSURE, "") if any(entry.unsure for row in rows for entry in row.entries.values()) else ()),
+        *((UNSURE, "") if any(row.unsure for row in here) else ()),
         *((own, "") if own else ()),
         "| method | score | " + " | ".join([*labels, MEAN]) + " |",
         "| --- " * (len(labels) + 3) + "|",
@@ -70,12 +71,16 @@ def _table(plan: Plan, rows: Sequence[Row]) -> list[str]:
         lines.append(f"| {row.method_words} | {score} | " + " | ".join(cells) + " |")
     there = {row.key[2:] for row in rows}
     absent = [
-        f"{row.name} (`{row.method}`{'' if mean is None else f', mean {number_words(mean)}'})"
-        for row in plan.published
-        if (row.dataset, row.metric) == (dataset, metric) and (row.method, row.score) not in there
+        f"{row.name} (`{row.method}`{_mean_words(mean, row.unsure)})"
+        for row in here
+        if (row.method, row.score) not in there
         for mean in (printed_mean(plan, row, labels),)
     ]
     return lines + (["", f"In the paper and not run: {', '.join(absent)}."] if absent else [])
+
+
+def _mean_words(mean: float | None, unsure: bool) -> str:
+    return "" if mean is None else f", mean {number_words(mean)}{'?' if unsure else ''}"
 
 
 def not_own(plan: Plan, rows: Sequence[Row]) -> str:
