@@ -328,9 +328,9 @@ class TestResults:
         found = [
             replace(record(s=0.5), data=data)
             for data in (mnist, mnist | beside, mnist | wrong, {**mnist, next(iter(mnist)): "0" * 64},
-                         mnist | {"birds/pictures": "0" * 64}, {})
+                         mnist | {"birds/pictures": "0" * 64}, wrong | {"birds/pictures": "0" * 64}, {})
         ]  # fmt: skip
-        assert self.column(tmp_path, found, "published_data") == ["yes", "yes", "no", "no", "", ""]
+        assert self.column(tmp_path, found, "published_data") == ["yes", "yes", "no", "no", "", "no", ""]
         # Scans and pictures have no checksums to be held against.
         assert published_words("lgg", {"content": "0" * 64}) == ""
 

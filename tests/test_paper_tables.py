@@ -249,8 +249,11 @@ def test_tables_of_tiny_images(image_sets, tmp_path):  # noqa: F811
         "| digits (vasilev2018, Table 3) | mnist, 2 of 10 classes | `pca` `outlier_score` |"
     )
     assert "`pixel_" in rows[0]
-    assert rows[1].startswith("| left-out (zimmerer2019, Fig. 1) | fashion_mnist, 1 of 10 classes | `vae` `")
-    assert rows[1].endswith("(`vae` `mean_image`) |")
+    assert rows[1].startswith(
+        "| left-out (zimmerer2019, Fig. 1) | fashion_mnist, 1 of 10 classes | `vae` † `"
+    )
+    assert rows[1].endswith("(`vae` † `mean_image`) |")
+    assert "†: Not the protocol's own: epochs=1 (" in text
     assert rows[2] == "| absent | | not run | | | | |"
     assert "- not run: cifar: cifar10: " in text
     assert "**The images of mnist are not those that were published.**" in text
