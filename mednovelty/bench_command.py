@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mednovelty.benchmarks.comparison import markdown
 from mednovelty.benchmarks.handed_tasks import Handed, outsiders
 from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan, plan_named, plans
-from mednovelty.benchmarks.run_facts import run_facts
+from mednovelty.benchmarks.run_facts import choices_of, run_facts
 from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
@@ -107,6 +107,7 @@ class Ran:
         notes: What is told beside the results.
         out: Where they are.
         swept: Whether each variant is a row.
+        choices: Of the command, by option.
     """
 
     plan: Plan
@@ -116,6 +117,7 @@ class Ran:
     notes: tuple[str, ...]
     out: Path
     swept: bool = False
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -169,7 +171,8 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
                  len(tasks) - len(waiting), out)  # fmt: skip
         failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
         records = tuple(record for task in tasks if (record := done(out, task)) is not None)
-        ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))
+        ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep),
+                  choices_of(request))  # fmt: skip
         _write(ran, request.oracle)
     return ran
 
@@ -278,7 +281,8 @@ def _write(ran: Ran, oracle: bool) -> None:
 
 
 def _facts(ran: Ran, oracle: bool) -> dict[str, Any]:
-    return run_facts(ran.plan, oracle, ran.records, ran.failures, ran.exit_code, swept=ran.swept)
+    return run_facts(ran.plan, oracle, ran.records, ran.failures, ran.exit_code, swept=ran.swept,
+                     choices=ran.choices)  # fmt: skip
 
 
 def _text(ran: Ran, oracle: bool) -> str:

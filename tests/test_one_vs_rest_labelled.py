@@ -146,12 +146,15 @@ class TestCommand:
         every = {f"labelled={a},pollution={b}" for a in (0, 0.25) for b in (0, 0.5)}
         # What learns from anomalies is left out where there are none.
         assert found == {("kde", v) for v in every} | {("hsc", v) for v in every if "=0.25" in v}
-        (usual,) = [line for line in text.splitlines() if "`kde` (labelled=0,pollution=0) |" in line]
+        (usual,) = [line for line in text.splitlines() if "`kde` (labelled=0,pollution=0) † |" in line]
         assert "(.738," in usual
         # The paper has no such numbers of other settings.
         others = [line for line in text.splitlines() if "pollution=0.5" in line]
         assert len(others) == 3
         assert not any(".738" in line for line in others)
+        # Known anomalies are of use to one of the two alone.
+        assert "`kde` (labelled=0.25,pollution=0) † |" in text
+        assert "`hsc` (labelled=0.25,pollution=0; semi-supervised) † |" in text
         told = json.loads((out / "run.json").read_text())
         assert {row["variant"] for row in told["rows"]} == every
         assert "6 cells, 6 done already" in bench(*words, "--sweep", "labelled=0,0.25", "--sweep",
@@ -164,6 +167,7 @@ class TestCommand:
             "`hsc_exposed` on fashion_mnist: outliers are images of {}; the paper's are of CIFAR-100 in grey"
         )
         assert said.format("cifar10") in text
+        assert "`hsc_exposed` (outliers) † |" in text
         assert said.format("mnist") in bench(*words, "--set", "outliers=mnist", "-o", tmp_path / "b").stdout
         cells = [json.loads((tmp_path / name / "run.json").read_text())["cells"] for name in "ab"]
         assert [told["outliers"] for one in cells for told in one.values()] == ["cifar10", "mnist"]

@@ -12,6 +12,7 @@ from image_folders import image_sets  # noqa: F401 - a fixture
 
 from mednovelty.benchmarks.benchmark import Cell, Measured
 from mednovelty.benchmarks.cell_files import Record
+from mednovelty.benchmarks.comparison import SPREAD
 from mednovelty.benchmarks.machine import machine_words
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings, chosen_tables, tables_from
 from mednovelty.benchmarks.plan import plan_from, plan_named
@@ -103,7 +104,7 @@ class TestSummary:
         lines = shortfalls(made(record("good", 0.92, 0.70), record("shown", 0.5, 0.99), why=why))
         assert lines == [
             "",
-            "Below the paper by more than the spread:",
+            f"Worse than the paper by more than {SPREAD}:",
             "",
             "- mnist, auroc, `good` by `s`. 1: .700 (.800, -.100); mean: .810 (.850, -.040). Six epochs.",
             "- mnist, auroc, `shown` by `s`. 0: .500 (.980, -.480); mean: .745 (.980, -.235). "
@@ -248,8 +249,11 @@ def test_tables_of_tiny_images(image_sets, tmp_path):  # noqa: F811
         "| digits (vasilev2018, Table 3) | mnist, 2 of 10 classes | `pca` `outlier_score` |"
     )
     assert "`pixel_" in rows[0]
-    assert rows[1].startswith("| left-out (zimmerer2019, Fig. 1) | fashion_mnist, 1 of 10 classes | `vae` `")
-    assert rows[1].endswith("(`vae` `mean_image`) |")
+    assert rows[1].startswith(
+        "| left-out (zimmerer2019, Fig. 1) | fashion_mnist, 1 of 10 classes | `vae` † `"
+    )
+    assert rows[1].endswith("(`vae` † `mean_image`) |")
+    assert "†: Not the protocol's own: epochs=1 (" in text
     assert rows[2] == "| absent | | not run | | | | |"
     assert "- not run: cifar: cifar10: " in text
     assert "**The images of mnist are not those that were published.**" in text

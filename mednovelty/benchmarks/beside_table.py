@@ -11,12 +11,13 @@ from mednovelty.benchmarks.plan import Plan
 
 METRIC = "auroc"
 HOW = (
-    "The same images, classes and seeds for all; no detector sees a label. Seconds are of a whole cell by "
-    "the clock, of other libraries with another Python started and images written for it; `fit` and `score` "
-    "are those of the other library alone. A process' first cell reads the images for those after it, and "
-    "where one training is for all classes, the first cell has it. Ours are of all scores of a method. PyOD "
-    "has its own default settings and sees pixels as numbers. anomalib has a ResNet-18 with random weights, "
-    "since none are downloaded; in its papers the weights are those of ImageNet."
+    "The same images, classes and seeds for all; no detector sees a label but those of which it is said. "
+    "Seconds are of a whole cell by the clock, of other libraries with another Python started and images "
+    "written for it; `fit` and `score` are those of the other library alone. A process' first cell reads "
+    "the images for those after it, and where one training is for all classes, the first cell has it. "
+    "Ours are of all scores of a method. PyOD has its own default settings and sees pixels as numbers. "
+    "anomalib has a ResNet-18 with random weights, since none are downloaded; in its papers the weights "
+    "are those of ImageNet."
 )
 
 
@@ -33,11 +34,10 @@ def beside(plan: Plan, records: Sequence[Record]) -> str:
                   "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         own = [row for row in rows if row.key[0] == dataset]
         for row in sorted(own, key=lambda row: -row.entries[MEAN].ours):
-            cells = [r for r in records if (r.cell.dataset, r.cell.method) == (dataset, row.key[2])]
-            entry = row.entries[MEAN]
+            cells, entry = row.records, row.entries[MEAN]
             spread = "" if entry.spread is None else f" ± {entry.spread:.3f}"
             seconds = f"{statistics.fmean(record.seconds for record in cells):.1f}"
-            words = (_by(cells[0]), f"`{row.key[2]}`", f"`{row.key[3]}`", f"{entry.ours:.3f}{spread}")
+            words = (_by(cells[0]), row.method_words, f"`{row.key[3]}`", f"{entry.ours:.3f}{spread}")
             parts = (*words, seconds, *(_part(cells, key) for key in ("fit_seconds", "score_seconds")))
             lines.append(f"| {' | '.join(parts)} |")
         lines.append("")

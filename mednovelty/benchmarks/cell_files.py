@@ -11,8 +11,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from mednovelty.text import cell as safe
 
 PACKAGES = ("mednovelty", "torch", "numpy", "scikit-learn")
 COLUMNS = ("protocol", "dataset", "method", "class", "seed", "variant", "score", "metric", "value",
-           "settings_sha256", "versions", "device", "seconds")  # fmt: skip
+           "settings_sha256", "settings_alone_sha256", "published_data", "versions", "device",
+           "seconds")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Record:
         versions: By package.
         device: In words.
         seconds: By the clock.
+        data: Hashes of the files of its data sets, by name; empty in records of older versions.
     """
 
     benchmark: str
@@ -52,6 +54,19 @@ class Record:
     versions: dict[str, str]
     device: str
     seconds: float
+    data: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def settings_alone_sha256(self) -> str:
+        """A hash of the settings and nothing else: the same for all classes and seeds of a method."""
+        return _sha256(self.settings)
+
+    @property
+    def published_data(self) -> str:
+        """Whether its data are those that were published: ``yes``, ``no``, or empty where it is not known."""
+        from mednovelty.benchmarks.image_sets import published_words
+
+        return published_words(self.cell.dataset, self.data)
 
 
 def versions() -> dict[str, str]:
@@ -81,6 +96,10 @@ def task_sha256(task: Task) -> str:
     }
     if task.outside:  # Which Python has it is where, not what.
         facts["outside"] = {key: task.outside[key] for key in ("library", "detector", "version")}
+    return _sha256(facts)
+
+
+def _sha256(facts: Mapping[str, Any]) -> str:
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -107,6 +126,7 @@ def write_cell(out: Path, task: Task, findings: Findings, device: str, seconds: 
         versions() | dict(task.outside.get("versions", {})),
         device,
         round(seconds, 2),
+        dict(task.data),
     )
     tree = asdict(record) | {"measured": [row._asdict() for row in record.measured]}
     write_text_atomic(record_path(out, task.cell), json.dumps(tree, indent=1, default=str) + "\n")
@@ -160,10 +180,11 @@ def write_results(out: Path, records: Iterable[Record]) -> None:
     for record in records:
         cell = record.cell
         told = " ".join(f"{name}={value}" for name, value in record.versions.items())
+        hashes = (record.settings_sha256, record.settings_alone_sha256, record.published_data)
         for row in record.measured:
             numbers = (row.score, row.metric, repr(float(row.value)))
             own = (record.benchmark, cell.dataset, cell.method, cell.label, str(cell.seed), cell.variant)
-            rest = (record.settings_sha256, told, record.device, f"{record.seconds:g}")
+            rest = (*hashes, told, record.device, f"{record.seconds:g}")
             table.writerow([safe(field) for field in (*own, *numbers, *rest)])
     write_text_atomic(out / "results.csv", text.getvalue())
 

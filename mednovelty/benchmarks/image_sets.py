@@ -177,6 +177,26 @@ def as_published(name: str, hashes: Mapping[str, str]) -> bool:
     return all(sha256 in ("", hashes.get(file)) for file, sha256 in known.items())
 
 
+def published_words(name: str, hashes: Mapping[str, str]) -> str:
+    """Return whether a cell's images, and those beside, are as published: ``yes``, ``no`` or, unknown, empty.
+
+    Args:
+        name: Of the data set.
+        hashes: Of its files, and by ``other/file`` of those of another set beside it; empty where not told.
+    """
+    by_set: dict[str, dict[str, str]] = {}
+    for file, sha256 in hashes.items():
+        other, slash, inner = file.partition("/")
+        by_set.setdefault(other if slash else name, {})[inner if slash else file] = sha256
+    found = []
+    for each, files in by_set.items():
+        # Scans and defects have one hash of all that there is, and nothing to hold it against.
+        known = {} if "content" in files else manifest_or_folder(each).checksums
+        told = bool(known) and all(known.values()) and set(files) == set(known)
+        found.append(("yes" if as_published(each, files) else "no") if told else "")
+    return next((words for words in ("no", "") if words in found), "yes") if found else ""
+
+
 @lru_cache(maxsize=2)
 def image_set(name: str, folder: Path, sides: tuple[int, int] | None = None) -> ImageSet:
     """Return the images of a set; the last two are kept, since one cell after the other asks for them.
@@ -235,4 +255,5 @@ __all__ = [
     "image_set",
     "known_sets",
     "manifest_or_folder",
+    "published_words",
 ]

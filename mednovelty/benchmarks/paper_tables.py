@@ -7,7 +7,7 @@
     benchmark = "mnist-novel-digit"    # as bench takes it
     metric = "auroc"                   # of the summary
     trivial = ["pixel_mean"]           # methods, or method:score of a protocol that has trivial scores
-    not_label_free = ["fcdd"]          # methods that are shown outliers or labels
+    not_label_free = ["fcdd"]          # methods that are shown labels, where no cell and no protocol says so
 
     [[table.run]]                      # a run of bench; all of a table's runs make one table
     name = "z64"

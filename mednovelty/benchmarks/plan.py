@@ -12,6 +12,8 @@
     any_method = true                  # methods that are installed and not named below run too
     train_once = true                  # one training is for all classes
     peeking = ["oc_svm"]               # methods that look at labels of the test by themselves
+    learn_from_anomalies = ["hsc"]     # methods that use known anomalies, where there are any
+    learn_from_classes = ["vmf"]       # methods that use the classes of training images, where they are told
     note = "What to know of the paper's numbers."      # stands above the tables
     outside = true                     # classes are other sets, of any name, or numbers: left out
 
@@ -31,6 +33,7 @@
     [metrics.fpr95_in_positive]        # those that need a word
     words = "what it is"
     lower_is_better = true
+    percent = true                     # the metric itself is in percent
 
     [groups]                           # names for several methods
     vae = ["vae_z24"]
@@ -45,7 +48,10 @@
     name = "what the paper calls it"
     values = [0.922, 0.528]            # by class, or {0 = 0.922}; or mean, where the paper prints no more
     spread = [0.01, 0.02]
-    percent = true                     # values are in percent
+    mean_spread = 0.004                # of the mean, where the paper prints it
+    percent = true                     # values are in percent, of a metric that is a share
+    unsure = true                      # it is not known that it is of this metric: nothing falls short of it
+    shown = "outliers"                 # what only the paper's method was shown, or one that is not here
 
 Settings of data sets replace those of all, those of a method these, and ``--set`` any of them.
 """
@@ -95,6 +101,8 @@ class Plan:
     any_method: bool = False
     train_once: bool = False
     peeking: tuple[str, ...] = ()
+    learn_from_anomalies: tuple[str, ...] = ()
+    learn_from_classes: tuple[str, ...] = ()
     note: str = ""
     dataset_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -295,7 +303,7 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
               "metrics", "published")  # fmt: skip
     tree = overlaid({key: {} for key in tables} | {"published": []}, tree, file)
     known = ("title", "paper", "tables", "datasets", "classes", "seeds", "any_method", "train_once",
-             "peeking", "note", "outside")  # fmt: skip
+             "peeking", "learn_from_anomalies", "learn_from_classes", "note", "outside")  # fmt: skip
     head = overlaid(dict.fromkeys(known), tree["protocol"], f"{file}: [protocol]")
     for key in known[:5]:
         if not head[key]:
@@ -314,6 +322,8 @@ def plan_from(tree: Mapping[str, Any], name: str) -> Plan:
         any_method=bool(head["any_method"]),
         train_once=bool(head["train_once"]),
         peeking=tuple(head["peeking"] or ()),
+        learn_from_anomalies=tuple(head["learn_from_anomalies"] or ()),
+        learn_from_classes=tuple(head["learn_from_classes"] or ()),
         note=head["note"] or "",
         dataset_settings=tree["datasets"],
         groups=tree["groups"],

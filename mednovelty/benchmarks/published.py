@@ -18,10 +18,17 @@ class Metric:
     Attributes:
         words: A sentence that stands above its table; empty: it needs none.
         lower_is_better: So that above the paper's falls short of it.
+        percent: Whether it is in percent, as here; else it is a share.
     """
 
     words: str = ""
     lower_is_better: bool = False
+    percent: bool = False
+
+    @property
+    def least(self) -> float:
+        """A difference that is none: half a percent."""
+        return 0.5 if self.percent else 0.005
 
 
 def metrics_of(tree: Mapping[str, Any], where: str) -> dict[str, Metric]:
@@ -30,7 +37,7 @@ def metrics_of(tree: Mapping[str, Any], where: str) -> dict[str, Metric]:
     Raises:
         SettingsError: A key is unknown.
     """
-    known: dict[str, Any] = {"words": "", "lower_is_better": False}
+    known: dict[str, Any] = {"words": "", "lower_is_better": False, "percent": False}
     return {name: Metric(**overlaid(known, entry, f"{where}.{name}")) for name, entry in tree.items()}
 
 
@@ -47,6 +54,10 @@ class Published:
         values: By class.
         spreads: Standard deviations over seeds, by class, where the paper has them.
         mean: Over all classes; None where the paper has but some of them.
+        mean_spread: Its standard deviation over seeds, where the paper has it.
+        unsure: Whether it is not known that the paper's number is of this metric, as of a convention that the
+            paper does not tell: nothing falls short of it.
+        shown: What the paper's method was shown, as outliers; empty: nothing, or as ours.
     """
 
     dataset: str
@@ -57,6 +68,9 @@ class Published:
     values: Mapping[str, float]
     spreads: Mapping[str, float]
     mean: float | None
+    mean_spread: float | None = None
+    unsure: bool = False
+    shown: str = ""
 
 
 def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) -> Published:
@@ -70,8 +84,8 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
     Raises:
         SettingsError: A key is unknown, or there is no number, or not one a class.
     """
-    known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean"))
-    row = overlaid(known | {"metric": "auroc", "percent": False}, row, where)
+    known = dict.fromkeys(("dataset", "method", "score", "name", "values", "spread", "mean", "mean_spread"))
+    row = overlaid(known | {"metric": "auroc", "percent": False, "unsure": False, "shown": ""}, row, where)
     factor = 0.01 if row["percent"] else 1.0
     values, spreads = (
         {name: factor * float(value) for name, value in _by_class(row, key, classes, where).items()}
@@ -79,11 +93,13 @@ def published_row(row: Mapping[str, Any], classes: Sequence[str], where: str) ->
     )
     if row["mean"] is None and not values:
         raise SettingsError(f"{where}: {row['name']!r} has neither values nor mean")
-    mean = None if row["mean"] is None else factor * float(row["mean"])
+    mean, mean_spread = (None if row[key] is None else factor * float(row[key])
+                         for key in ("mean", "mean_spread"))  # fmt: skip
     if mean is None and len(values) == len(classes):
         mean = math.fsum(values.values()) / len(values)
-    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name")}
-    return Published(**names, values=values, spreads=spreads, mean=mean)
+    names = {key: str(row[key]) for key in ("dataset", "method", "score", "metric", "name", "shown")}
+    return Published(**names, values=values, spreads=spreads, mean=mean, mean_spread=mean_spread,
+                     unsure=bool(row["unsure"]))  # fmt: skip
 
 
 def _by_class(row: Mapping[str, Any], key: str, classes: Sequence[str], where: str) -> Mapping[str, Any]:

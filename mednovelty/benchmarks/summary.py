@@ -8,16 +8,26 @@ from dataclasses import dataclass, replace
 
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import Record
-from mednovelty.benchmarks.comparison import MEAN, Entry, Row, markdown, number_words, printed_mean, rows_of
+from mednovelty.benchmarks.comparison import (
+    MEAN,
+    SPREAD,
+    Entry,
+    Row,
+    markdown,
+    number_words,
+    printed_mean,
+    rows_of,
+)
 from mednovelty.benchmarks.libraries import LIBRARIES
 from mednovelty.benchmarks.paper_tables import TableSettings
 from mednovelty.benchmarks.plan import Plan
+from mednovelty.benchmarks.shown_labels import paper_was_shown
 
 NONE = "none"
 HEAD = (
     "Our best is the row of ours with the best mean over classes, of those that were run without labels: "
     "that it is the best is known from the test. The paper's number is that of the same row; where the paper "
-    "lacks it, its best one."
+    "lacks it, its best one. †: with settings that are not the protocol's own; the table itself says which."
 )
 
 
@@ -100,11 +110,10 @@ def summary_rows(table: MadeTable) -> list[str]:
 
 def label_free(table: MadeTable, row: Row) -> bool:
     """Whether a row is ours, not trivial, and of a method that no label has reached."""
-    assert table.plan is not None
     method = row.key[2]
     foreign = method.split("_")[0] in LIBRARIES
-    told = method in (*table.settings.not_label_free, *table.plan.peeking)
-    return not (foreign or told or table.settings.is_trivial(row.key))
+    told = method in table.settings.not_label_free
+    return not (foreign or told or row.shown or table.settings.is_trivial(row.key))
 
 
 def _against_paper(
@@ -115,7 +124,7 @@ def _against_paper(
         return NONE, "", "", ""
     entry = best.entries[MEAN]
     spread = "" if entry.spread is None else f" ± {number_words(entry.spread)}"
-    ours = (f"`{best.key[2]}` `{best.key[3]}`", f"{number_words(entry.ours)}{spread}")
+    ours = (f"{best.method_words} `{best.key[3]}`", f"{number_words(entry.ours)}{spread}")
     top = _papers_best(table, dataset, labels)
     if entry.paper is not None:
         higher = (
@@ -136,18 +145,20 @@ def _papers_best(table: MadeTable, dataset: str, labels: Sequence[str]) -> tuple
     """Return the best mean that the paper has over these classes without labels, and what it calls it."""
     own, plan = table.settings, table.plan
     assert plan is not None
-    told = (*own.not_label_free, *plan.peeking)
     found = [
         (mean, row.name)
         for row in plan.published
-        if (row.dataset, row.metric) == (dataset, own.metric) and row.method not in told
+        if (row.dataset, row.metric) == (dataset, own.metric) and row.method not in own.not_label_free
+        and not paper_was_shown(plan, row)
         and (mean := printed_mean(plan, row, labels)) is not None
     ]  # fmt: skip
     return (min if own.lower_is_better else max)(found, default=None)
 
 
 def _named(row: Row | None) -> str:
-    return NONE if row is None else f"{number_words(row.entries[MEAN].ours)} (`{row.key[2]}` `{row.key[3]}`)"
+    return (
+        NONE if row is None else f"{number_words(row.entries[MEAN].ours)} ({row.method_words} `{row.key[3]}`)"
+    )
 
 
 def _over(row: Row, labels: Sequence[str]) -> Row | None:
@@ -192,7 +203,7 @@ def _own(table: MadeTable) -> list[str]:
 
 
 def shortfalls(table: MadeTable) -> list[str]:
-    """Return a line for each row below its paper by more than the spread, with the sentence for it."""
+    """Return a line for each row that falls short of its paper, with the sentence for it."""
     lines, used = [], set()
     for row in (*_rows(table, oracle=False), *_rows(table, oracle=True)):
         short = {label: entry for label, entry in row.entries.items() if entry.short}
@@ -202,9 +213,9 @@ def shortfalls(table: MadeTable) -> list[str]:
         used |= {said[0]} if said else set()
         where = "; ".join(f"{label}: {entry.words()}" for label, entry in short.items())
         why = said[1] if said else "**No sentence says why.**"
-        lines.append(f"- {row.key[0]}, {row.key[1]}, `{row.key[2]}` by `{row.key[3]}`. {where}. {why}")
+        lines.append(f"- {row.key[0]}, {row.key[1]}, {row.method_words} by `{row.key[3]}`. {where}. {why}")
     unused = [name for name in table.settings.why if name not in used]
-    found = ["", "Below the paper by more than the spread:", "", *lines] if lines else []
+    found = ["", f"Worse than the paper by more than {SPREAD}:", "", *lines] if lines else []
     if unused:
         told = ", ".join(f"`{name}`" for name in unused)
         found += ["", f"There are sentences for what does not fall short, or was not run: {told}."]
