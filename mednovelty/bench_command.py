@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mednovelty import console
-from mednovelty.benchmarks.benchmark import Cell, Task
+from mednovelty.benchmarks.benchmark import Task
 from mednovelty.benchmarks.beside_table import beside
 from mednovelty.benchmarks.cell_files import (
     Record,
@@ -24,45 +23,15 @@ from mednovelty.benchmarks.cell_files import (
     write_results,
 )
 from mednovelty.benchmarks.comparison import markdown
-from mednovelty.benchmarks.handed_tasks import Handed, outsiders
-from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan, plan_named, plans
+from mednovelty.benchmarks.requested_tasks import BenchRequest, tasks_of, words_in
 from mednovelty.benchmarks.run_facts import run_facts
-from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
-from mednovelty.plugins import names, plugin
-from mednovelty.settings import parse_assignments
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
 SOME_FAILED = 6
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """What ``bench`` was asked for."""
-
-    name: str
-    data: Path | None = None
-    output: Path | None = None
-    methods: str = "all"
-    scores: str = "all"
-    classes: str | None = None
-    datasets: str | None = None
-    seeds: int | None = None
-    first_seed: int = 0
-    assignments: Sequence[str] = ()
-    resume: bool = False
-    overwrite: bool = False
-    workers: int = 1
-    threads: int | None = None
-    device: str = "cpu"
-    oracle: bool = False
-    sweep: Sequence[str] = ()
-    against: str | None = None
-    against_python: Sequence[str] = ()
-    as_json: bool = False
 
 
 def list_benchmarks(as_json: bool) -> int:
@@ -158,7 +127,7 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     if dataset is not None and request.datasets is not None:
         raise SettingsError(f"--datasets: {request.name!r} names the data set already; give one of the two")
     named = (request.datasets, "--datasets"), (request.classes, "--classes")
-    plan = plan.opened(*([] if text is None else _words(text, option) for text, option in named))
+    plan = plan.opened(*([] if text is None else words_in(text, option) for text, option in named))
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
     with nullcontext() if what_is_there else sole_writer(out):
@@ -172,82 +141,6 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
         ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))
         _write(ran, request.oracle)
     return ran
-
-
-def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[list[Task], list[str]]:
-    """Return the tasks of a request, in order, and what is to be told beside their results.
-
-    Args:
-        plan: Of the benchmark.
-        request: As given.
-        dataset: The one that the name said; None: those that were asked for.
-
-    Raises:
-        SettingsError: Something unknown is asked for.
-        ScanError: A data set is not there, or damaged.
-    """
-    from mednovelty.benchmarks.set_folders import SetFolders
-
-    benchmark: Any = plugin("benchmarks", plan.name)()
-    asked = _words(request.scores, "--scores")
-    trivial, own = pixels_among(_words(request.methods, "--methods"), plan.methods)
-    methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
-    classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
-    wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
-    datasets = plan.datasets_for([dataset] if dataset else wanted)
-    scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
-    for name in [name for name in methods if name not in scores]:
-        log.info("%s: has none of the scores %s; left out", name, request.scores)
-    if methods and not scores:
-        raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
-    if request.oracle:
-        plan.check_oracle(scores)
-    folders = SetFolders(request.data)
-    seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
-    settings = settings_of_all(plan, benchmark, request, datasets, scores)
-    asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
-    tasks = []
-    for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
-        for variant, tree in settings[each, name].items():
-            cell = Cell(each, label, seed, name, variant)
-            if plan.outside and each == label:
-                continue
-            if folders.possible(plan, cell, tree, asked=asked_by_name):
-                tasks.append(_task(plan, request, cell, tree, scores[name], folders))
-    guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
-    against = _words(request.against, "--against") if request.against is not None else []
-    guests |= outsiders(against, request.against_python)
-    handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
-                    request.threads or 1, asked=request.classes is not None)  # fmt: skip
-    others = handed.tasks(plan, benchmark, folders, guests)
-    if not (tasks or others):
-        raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
-                            f"{', '.join(datasets)}; see the warnings, and give --data")  # fmt: skip
-    if plan.train_once:  # What is trained is kept for the next cell.
-        tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
-    return [*tasks, *others], folders.notes
-
-
-def _task(
-    plan: Plan,
-    request: BenchRequest,
-    cell: Cell,
-    tree: Mapping[str, Any],
-    scores: tuple[str, ...],
-    folders: Any,
-) -> Task:
-    other = folders.beside_of(plan, cell, tree)
-    return Task(
-        plan.name,
-        cell,
-        tree,
-        scores,
-        folders.of(cell.dataset),
-        request.device,
-        request.threads or 1,
-        folders.hashes_of(cell.dataset, other),
-        folders.beside(other),
-    )
 
 
 def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
@@ -286,18 +179,6 @@ def _text(ran: Ran, oracle: bool) -> str:
     others = beside(ran.plan, ran.records)
     tables = markdown(ran.plan, ran.records, oracle=oracle, notes=ran.notes, swept=ran.swept)
     return tables + (f"\n{others}" if others else "")
-
-
-def _words(text: str, option: str) -> list[str]:
-    """Return the names in ``"a,b"``.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
-        raise SettingsError(f"{option} {text!r} names nothing; leave it out, or give names such as a,b")
-    return found
 
 
 __all__ = ["BenchRequest", "Ran", "bench", "list_benchmarks", "run_benchmark", "task_sha256", "tasks_of"]
