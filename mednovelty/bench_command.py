@@ -26,6 +26,7 @@ from mednovelty.benchmarks.comparison import markdown
 from mednovelty.benchmarks.plan import Plan, plan_named, plans
 from mednovelty.benchmarks.requested_tasks import BenchRequest, tasks_of, words_in
 from mednovelty.benchmarks.run_facts import run_facts
+from mednovelty.benchmarks.standing_cells import others_there, refuse_other_settings
 from mednovelty.errors import SettingsError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.text import printable
@@ -115,7 +116,8 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     Raises:
         SettingsError: An unknown benchmark, method, score, class, data set or setting.
         ScanError: A data set is not there, or damaged.
-        OutputError: The folder holds results already, another run writes there, or it cannot be written.
+        OutputError: The folder holds results already, or of other settings; another run writes there, or it
+            cannot be written.
     """
     from mednovelty.output_folder import sole_writer
 
@@ -131,11 +133,15 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
     with nullcontext() if what_is_there else sole_writer(out):
+        if request.resume and not what_is_there:
+            refuse_other_settings(out, tasks)
         begin(out, resume=request.resume, overwrite=request.overwrite)
         console.log_to_folder(out)
         waiting = [task for task in tasks if done(out, task) is None]
         log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
                  len(tasks) - len(waiting), out)  # fmt: skip
+        if count := others_there(out, tasks):
+            log.info("%d other cells lie in %s; they stay, and tables do not show them", count, out)
         failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
         records = tuple(record for task in tasks if (record := done(out, task)) is not None)
         ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep))

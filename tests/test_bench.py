@@ -210,11 +210,59 @@ class TestGrid:
         assert "3 cells, 1 done already" in result.stderr
         assert numbers(out) == before
         assert (out / "cells" / "mnist-0-0-good.json").stat().st_mtime_ns == stamps["mnist-0-0-good.json"]
-        # Of other settings, scores or images nothing is done.
-        for more in (("--set", "offset=0.125"), ("--scores", "two")):
-            assert "3 cells, 0 done already" in bench(*words, "--resume", *more).stderr
-        write_idx(toy / "mnist", 30, 20)
-        assert "3 cells, 0 done already" in bench(*words, "--resume", "--scores", "two").stderr
+
+    @pytest.mark.parametrize(
+        ("more", "images", "told"),
+        [
+            (("--set", "offset=0.125"), 20, "offset is 0.25 there and 0.125 here"),
+            (("--scores", "two"), 20, "scores are one, two there and two here"),
+            ((), 30, "data differ: t10k-images-idx3-ubyte, "),
+        ],
+    )
+    def test_what_was_done_otherwise_is_not_replaced_by_going_on(self, toy, tmp_path, more, images, told):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 1, "-o", out, "--workers", 0)
+        bench(*words)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.parent.name != "logs"
+                  and path.is_file()}  # fmt: skip
+        write_idx(toy / "mnist", images, 20)
+        refused = bench(*words, "--resume", *more, code=5)
+        first = f"{out / 'cells' / 'mnist-0-0-good.json'} (and 2 more cells like it) was done otherwise: "
+        assert f"{first}{told}" in refused.stderr
+        kept = "It is kept: --overwrite replaces it, with all 3 results there, or choose another folder"
+        assert kept in refused.stderr
+        assert {path: path.read_bytes() for path in before} == before
+        assert "3 cells, 0 done already" in bench(*words, "--overwrite", *more).stderr
+
+    def test_records_of_before_and_of_other_versions_are_not_replaced(self, toy, tmp_path):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--classes", 0, "--seeds", 1, "-o", out,
+                 "--workers", 0)  # fmt: skip
+        bench(*words)
+        path = out / "cells" / "mnist-0-0-good.json"
+        tree = json.loads(path.read_text())
+        tree.pop("scores"), tree.pop("data")
+        path.write_text(json.dumps(tree | {"told_later": 1}))
+        assert "1 cells, 1 done already" in bench(*words, "--resume").stderr
+        told = bench(*words, "--resume", "--scores", "two", code=5).stderr
+        assert "was done otherwise: scores or data, which its record does not tell. It is kept" in told
+        version = tree["versions"]["mednovelty"]
+        other = {"versions": tree["versions"] | {"mednovelty": "0.0.1"}, "settings_sha256": "0" * 64}
+        path.write_text(json.dumps(tree | other))
+        told = bench(*words, "--resume", code=5).stderr
+        assert f"was done otherwise: mednovelty was 0.0.1 there and is {version} here. It is kept" in told
+
+    def test_other_cells_of_the_folder_stay_and_are_counted(self, toy, tmp_path):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 2, "-o", out, "--workers", 0)
+        bench(*words)
+        told = bench(*words, "--resume", "--classes", "2").stderr
+        assert "2 cells, 2 done already" in told
+        assert f"4 other cells lie in {out}; they stay, and tables do not show them" in told
+        assert {row["class"] for row in numbers(out)} == {"2"}
+        assert len(list((out / "cells").iterdir())) == 6
+        assert "other cells" not in bench(*words, "--resume").stderr
+        assert len(numbers(out)) == 12
 
     def test_results_are_not_replaced_unasked(self, toy, tmp_path):
         out = tmp_path / "out"
