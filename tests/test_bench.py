@@ -442,6 +442,25 @@ class TestTables:
         assert "`good` (offset=0.5)" in text
         assert ORACLE in text
 
+    def test_what_is_set_is_not_chosen_and_no_label_tells_it(self, toy, tmp_path):
+        plan = plan_named("miso")[0]
+        tried = plan.variants("ae", oracle=True, fixed={"k": 5, "latent": 16})
+        assert tried == [{"alpha": alpha} for alpha in (0.5, 0.6, 0.75, 0.8, 0.9, 1.0)]
+        assert len(plan.variants("ae", oracle=True)) == 3 * 4 * 6
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--classes", 0, "--seeds", 1, "--workers", 0, "-o", out)
+        refused = bench(*words, "--methods", "good", "--oracle", "--set", "offset=0.5", code=2)
+        assert "--oracle: --set fixes offset, and there is nothing else to choose" in refused.stderr
+        # What has another reason to be asked for by --oracle runs as it is set.
+        bench(*words, "--methods", "good,bad", "--oracle", "--set", "offset=0.5")
+        assert {(row["method"], row["variant"]) for row in numbers(out)} == {("good", ""), ("bad", "")}
+        assert {float(row["value"]) for row in numbers(out) if row["score"] == "one"} == {0.5}
+
+    def test_what_is_swept_is_not_set(self, toy, tmp_path):
+        words = ("toy", "--data", toy, "--methods", "good", "-o", tmp_path / "out")
+        refused = bench(*words, "--sweep", "offset=0,1", "--set", "offset=0.5", code=2)
+        assert "--set offset: --sweep gives it values already; give one of the two" in refused.stderr
+
     def test_rows_that_were_not_run_are_named(self, plan):
         text = markdown(plan, [record("0", method="high", one=0.5)], oracle=False)
         assert "In the paper and not run: the paper's own (`good`)." in text

@@ -222,21 +222,35 @@ class Plan:
                 raise SettingsError(f"--datasets: {self.name} is not for {name!r}; {hint}")
         return list(dict.fromkeys(found))
 
-    def variants(self, method: str, *, oracle: bool) -> list[dict[str, Any]]:
-        """Return the settings that are tried: one that replaces nothing, or all that the oracle may take."""
-        grid = self.oracle.get(method, {}) if oracle else {}
+    def variants(self, method: str, *, oracle: bool, fixed: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """Return the settings that are tried: one that replaces nothing, or all that the oracle may take.
+
+        Args:
+            method: Which.
+            oracle: Whether labels choose.
+            fixed: Settings that ``--set`` has: they are no longer chosen, and no label tells them.
+        """
+        grid = {} if not oracle else {
+            name: values for name, values in self.oracle.get(method, {}).items() if name not in fixed
+        }  # fmt: skip
         return [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
 
-    def check_oracle(self, methods: Iterable[str]) -> None:
+    def check_oracle(self, methods: Iterable[str], fixed: Iterable[str] = ()) -> None:
         """Refuse to choose by labels where there is nothing to choose from.
 
         Raises:
-            SettingsError: None of the methods has anything.
+            SettingsError: None of the methods has anything, or ``--set`` fixes all of it.
         """
         known = list(dict.fromkeys((*self.oracle, *self.peeking)))
         if not set(known) & set(methods):
             hint = f"only for {', '.join(known)}" if known else "for no method of this protocol"
             raise SettingsError(f"--oracle: there is something to choose {hint}")
+        grids = [self.oracle.get(method, {}) for method in methods]
+        if not set(self.peeking) & set(methods) and not any(set(grid) - set(fixed) for grid in grids):
+            told = ", ".join(dict.fromkeys(name for grid in grids for name in grid))
+            raise SettingsError(
+                f"--oracle: --set fixes {told}, and there is nothing else to choose; leave one of the two out"
+            )
 
 
 def plans() -> list[tuple[PluginInfo, Plan]]:

@@ -74,7 +74,7 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     if methods and not scores:
         raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
     if request.oracle:
-        plan.check_oracle(scores)
+        plan.check_oracle(scores, parse_assignments(request.assignments))
     folders = SetFolders(request.data)
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
     settings = settings_of_all(plan, benchmark, request, datasets, scores)
