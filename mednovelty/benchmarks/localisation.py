@@ -94,6 +94,10 @@ class Localisation:
         found = scores_given(kind, asked, SCORES.get(method, ()))
         return (*found, RAW_SIGNED) if found and RAW_SIGNED not in found else found
 
+    def check(self, method: str, settings: LocalisationSettings) -> None:
+        """Refuse settings that a detector cannot be fitted with."""
+        settings.fit(method, (RAW_SIGNED,), "fit")
+
     def run(self, task: Task, settings: LocalisationSettings) -> Findings:
         """Train a detector, score the patients that are tested, and return what its maps are worth."""
         fit = settings.fit(task.cell.method, task.scores, task.benchmark)
