@@ -16,10 +16,11 @@ import pytest
 from image_folders import image_sets, task_of, write_idx  # noqa: F401 - a fixture among them
 from typer.testing import CliRunner
 
-from mednovelty.benchmarks.benchmark import Benchmark, Cell, Measured
+from mednovelty.benchmarks import run_tables
+from mednovelty.benchmarks.benchmark import Benchmark, Cell, Measured, Task
 from mednovelty.benchmarks.cell_files import Record, begin, read_cell, task_sha256
 from mednovelty.benchmarks.comparison import ORACLE, Entry, markdown, rows_of
-from mednovelty.benchmarks.grid import run_cells
+from mednovelty.benchmarks.grid import Outcome, run_cells
 from mednovelty.benchmarks.image_sets import file_hashes, found_folder, image_manifest, image_set
 from mednovelty.benchmarks.plan import plan_from, plan_named, plans
 from mednovelty.benchmarks.scan_sets import is_scan_set
@@ -303,29 +304,69 @@ class TestGrid:
         assert all(path.read_bytes() == content for path, content in kept.items())
         assert len(numbers(out)) == 24
 
-    def test_a_stopped_grid_says_so(self, toy, tmp_path):
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    def test_a_stopped_grid_says_so_and_leaves_tables(self, toy, tmp_path, number, code):
         out = tmp_path / "out"
-        words = [
-            "bench",
-            "toy",
-            "--data",
-            str(toy),
-            "--methods",
-            "good",
-            "--set",
-            "wait_s=30",
-            "-o",
-            str(out),
-        ]
+        words = ["bench", "toy", "--data", str(toy), "--methods", "good", "--set", "wait_s=1", "-o", str(out)]
         path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen([sys.executable, "-m", "mednovelty", *words], stderr=subprocess.PIPE,
                                    env={**ENVIRONMENT, "PYTHONPATH": path}, text=True)  # fmt: skip
         assert process.stderr is not None
         assert any("6 cells, 0 done already" in process.stderr.readline() for _ in range(2))
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        assert "stopped by SIGTERM; what is done is kept" in process.communicate(timeout=60)[1]
-        assert process.returncode == 143
+        assert "1 of 6, mnist-0-0-good: done" in process.stderr.readline()
+        process.send_signal(number)  # While the line is still being logged, as likely as not.
+        told = process.communicate(timeout=60)[1]
+        assert "what is done is kept" in told
+        assert process.returncode == code
+        kept = sorted(path.stem for path in (out / "cells").glob("*.json"))
+        assert f"{len(kept)} of 6 cells are done; {out / 'results.md'}" in told
+        assert 1 <= len(kept) < 6
+        assert len(numbers(out)) == 2 * len(kept)
+        facts = json.loads((out / "run.json").read_text())
+        assert (facts["exit_code"], facts["waiting"], sorted(facts["cells"])) == (code, 6 - len(kept), kept)
+        assert (
+            f"**{6 - len(kept)} of 6 cells are not done yet: --resume goes on.**"
+            in (out / "results.md").read_text()
+        )
+        assert (out / "failures.tsv").read_text() == "cell\tmessage\n"
+
+    def test_tables_are_there_while_it_runs(self, toy, tmp_path, monkeypatch):
+        out, seen = tmp_path / "out", []
+        monkeypatch.setattr(run_tables, "REST_S", 0.0)
+        monkeypatch.setattr(run_tables, "SHARE", float("inf"))
+        write = run_tables.write_tables
+
+        def watched(ran):
+            write(ran)
+            facts = json.loads((out / "run.json").read_text())
+            seen.append((len(ran.records), len(numbers(out)), facts["exit_code"], facts["waiting"]))
+
+        monkeypatch.setattr(run_tables, "write_tables", watched)
+        words = ("toy", "--data", toy, "--oracle", "--methods", "bad", "--seeds", 1, "-o", out)
+        bench(*words, "--workers", 0, code=6)
+        # Of three the second fails; the last table is of the command.
+        assert seen[:2] == [(1, 2, None, 2), (1, 2, None, 1)]
+        assert "not done yet" not in (out / "results.md").read_text()
+        facts = json.loads((out / "run.json").read_text())
+        assert (facts["exit_code"], facts["waiting"]) == (6, 0)
+
+    def test_tables_cost_little(self, toy, tmp_path, monkeypatch):
+        clock, written = [0.0], []
+        plan = plan_named("toy")[0]
+        cells = [Cell("mnist", "0", seed, "good") for seed in range(40)]
+        tasks = tuple(Task("toy", cell, {}, ("one",), tmp_path) for cell in cells)
+
+        def write(ran):
+            written.append(clock[0])
+            clock[0] += 1.0  # Fifty times that passes until the next one.
+
+        monkeypatch.setattr(run_tables, "write_tables", write)
+        progress = run_tables.Progress(run_tables.Ran(plan, tasks, (), (), (), tmp_path), lambda: clock[0])
+        for cell in cells:
+            clock[0] += 4
+            progress.told(Outcome(cell, "failed"))
+        assert written == [12.0, 65.0, 118.0]
+        assert len(progress.failures) == 40
 
 
 class TestWords:

@@ -8,38 +8,30 @@ from typing import Any
 
 from mednovelty.benchmarks.benchmark import Task
 from mednovelty.benchmarks.cell_files import Record, read_cell, record_path, task_sha256, versions
-from mednovelty.errors import OutputError
 
 MOST = 4
 """More differences than these are counted."""
 ABSENT = "not there"
 
 
-def refuse_other_settings(out: Path, tasks: Sequence[Task]) -> None:
-    """Raise where a cell that is asked for was done otherwise; one that cannot be read was not done.
+def done_otherwise(out: Path, tasks: Sequence[Task]) -> str:
+    """Return in words which cell was done otherwise, what differs, and what to do; or nothing.
 
-    Raises:
-        OutputError: It was: which, what differs, and what to do.
+    One that cannot be read was not done.
     """
-    found = [(task, record) for task in tasks if (record := done_otherwise(out, task)) is not None]
+    found = [(task, record) for task in tasks if (record := _other_record(out, task)) is not None]
     if not found:
-        return
+        return ""
     task, record = found[0]
     words = list(differences(record, task))
     more = [f"{len(words) - MOST} more"] if len(words) > MOST else []
     others = f" (and {len(found) - 1} more cells like it)" if len(found) > 1 else ""
     count = sum(1 for _ in (out / "cells").glob("*.json"))
     told = "; ".join([*words[:MOST], *more])
-    raise OutputError(
+    return (
         f"{record_path(out, task.cell)}{others} was done otherwise: {told}. It is kept: "
         f"--overwrite replaces it, with all {count} results there, or choose another folder"
     )
-
-
-def done_otherwise(out: Path, task: Task) -> Record | None:
-    """Return the record of a cell that was done with other settings, scores, data or versions, or None."""
-    record = read_cell(record_path(out, task.cell))
-    return record if record is not None and record.settings_sha256 != task_sha256(task) else None
 
 
 def differences(record: Record, task: Task) -> Iterator[str]:
@@ -56,6 +48,11 @@ def differences(record: Record, task: Task) -> Iterator[str]:
             yield words
     if not known:  # Records of before have neither scores nor hashes of data.
         yield "scores or data, which its record does not tell"
+
+
+def _other_record(out: Path, task: Task) -> Record | None:
+    record = read_cell(record_path(out, task.cell))
+    return record if record is not None and record.settings_sha256 != task_sha256(task) else None
 
 
 def others_there(out: Path, tasks: Sequence[Task]) -> int:
@@ -101,4 +98,4 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-__all__ = ["differences", "done_otherwise", "others_there", "refuse_other_settings"]
+__all__ = ["differences", "done_otherwise", "others_there"]
