@@ -374,6 +374,25 @@ class TestWords:
         ("words", "message"),
         [
             (("toi",), "no benchmark is called 'toi'; did you mean 'toy'?"),
+            (
+                ("hcp",),
+                "no benchmark is called 'hcp': it is a data set that brats and isles train on, beside their "
+                "own; have both in one folder, and run mednovelty bench brats --data FOLDER",
+            ),
+            (
+                ("lgg", "--methods", "trivial"),
+                "lgg: hands out no images, so that pixel_mean, pixel_nearest cannot be run beside it; its "
+                "trivial baselines are raw_signed and the intensity of each contrast (raw_FLAIR and such), "
+                "which stand beside the scores of every method: leave --methods out, or name one",
+            ),
+            (
+                ("isles", "--against", "pyod"),
+                "isles: hands out no images, so that pyod cannot be run beside it; its trivial baselines are",
+            ),
+            (
+                ("mvtec", "--methods", "pixel_mean"),
+                "its trivial baselines are deviation: ask with --methods trivial, or leave --methods out",
+            ),
             (("cifar-toy",), "no benchmark is called 'cifar-toy'; known: brats, isles, leave-one-class-out"),
             (("toy", "--methods", "goood"), "--methods: toy has no method 'goood'; did you mean 'good'?"),
             (("toy", "--methods", "zzz"), "--methods: toy has no method 'zzz'; known: all, good, high, bad"),

@@ -87,6 +87,10 @@ class Localisation:
     """Lesions in brain scans, voxel by voxel, beside the raw intensity."""
 
     Settings: ClassVar[type] = LocalisationSettings
+    trivial: ClassVar[str] = (
+        "raw_signed and the intensity of each contrast (raw_FLAIR and such), which stand beside the scores "
+        "of every method: leave --methods out, or name one"
+    )
 
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for a method has; raw intensities come unasked."""

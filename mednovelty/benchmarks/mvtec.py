@@ -94,6 +94,7 @@ class MVTec:
     """Defects in pictures, found by what has seen faultless ones alone."""
 
     Settings: ClassVar[type] = MVTecSettings
+    trivial: ClassVar[str] = "deviation: ask with --methods trivial, or leave --methods out"
 
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for, that say where, a method has."""

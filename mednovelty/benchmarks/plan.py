@@ -276,9 +276,20 @@ def plan_named(name: str) -> tuple[Plan, str | None]:
         dataset = SHORT_NAMES.get(first, first)
         if dataset in plan.datasets:
             return plan, dataset
-    near = get_close_matches(name, by_name, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(by_name)}"
-    raise UnknownPluginError(f"no benchmark is called {name!r}; {hint}")
+    if not (users := _users_of(name)):
+        near = get_close_matches(name, by_name, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(by_name)}"
+        raise UnknownPluginError(f"no benchmark is called {name!r}; {hint}")
+    raise UnknownPluginError(
+        f"no benchmark is called {name!r}: it is a data set that {' and '.join(users)} train on, beside "
+        f"their own; have both in one folder, and run mednovelty bench {users[0]} --data FOLDER"
+    )
+
+
+def _users_of(dataset: str) -> list[str]:
+    """Return the benchmarks whose methods all need another data set, and this is it."""
+    every = [plan for _, plan in plans() if plan.beside]
+    return [plan.name for plan in every if all(dataset in plan.beside.get(name, ()) for name in plan.methods)]
 
 
 def variant_words(variant: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mednovelty.benchmarks.benchmark import Cell, Task
-from mednovelty.benchmarks.handed_tasks import Handed, outsiders
+from mednovelty.benchmarks.handed_tasks import Handed, outsiders, refuse_to_hand
 from mednovelty.benchmarks.pixels import pixels_among
 from mednovelty.benchmarks.plan import Plan
 from mednovelty.benchmarks.variants import settings_of_all
@@ -63,7 +63,9 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
 
     benchmark: Any = plugin("benchmarks", plan.name)()
     asked = words_in(request.scores, "--scores")
-    trivial, own = pixels_among(words_in(request.methods, "--methods"), plan.methods)
+    trivial, own = pixels_among(words_in(request.methods, "--methods"), (*plan.methods, *plan.groups))
+    against = words_in(request.against, "--against") if request.against is not None else []
+    refuse_to_hand(plan, benchmark, [*trivial, *against])
     methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
     classes = plan.classes_for(None if request.classes is None else words_in(request.classes, "--classes"))
     wanted = None if request.datasets is None else words_in(request.datasets, "--datasets")
@@ -78,17 +80,17 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     folders = SetFolders(request.data)
     seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
     settings = settings_of_all(plan, benchmark, request, datasets, scores)
+    labels = {each: folders.classes_of(each, classes, asked=request.classes is not None) for each in datasets}
     asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
     tasks = []
     for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
         for variant, tree in settings[each, name].items():
             cell = Cell(each, label, seed, name, variant)
-            if plan.outside and each == label:
+            if label not in labels[each] or (plan.outside and each == label):
                 continue
             if folders.possible(plan, cell, tree, asked=asked_by_name):
                 tasks.append(_task(plan, request, cell, tree, scores[name], folders))
     guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
-    against = words_in(request.against, "--against") if request.against is not None else []
     guests |= outsiders(against, request.against_python)
     handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
                     request.threads or 1, asked=request.classes is not None)  # fmt: skip
