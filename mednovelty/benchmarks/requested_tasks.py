@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mednovelty.benchmarks.benchmark import Cell, Task
 from mednovelty.benchmarks.handed_tasks import Handed, outsiders, refuse_to_hand
@@ -17,6 +17,9 @@ from mednovelty.benchmarks.variants import settings_of_all
 from mednovelty.errors import SettingsError
 from mednovelty.plugins import names, plugin
 from mednovelty.settings import parse_assignments
+
+if TYPE_CHECKING:
+    from mednovelty.benchmarks.set_folders import SetFolders
 
 log = logging.getLogger("mednovelty")
 
@@ -62,38 +65,25 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     from mednovelty.benchmarks.set_folders import SetFolders
 
     benchmark: Any = plugin("benchmarks", plan.name)()
-    asked = words_in(request.scores, "--scores")
     trivial, own = pixels_among(words_in(request.methods, "--methods"), (*plan.methods, *plan.groups))
-    against = words_in(request.against, "--against") if request.against is not None else []
+    against = [] if request.against is None else words_in(request.against, "--against")
     refuse_to_hand(plan, benchmark, [*trivial, *against])
     methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
     classes = plan.classes_for(None if request.classes is None else words_in(request.classes, "--classes"))
     wanted = None if request.datasets is None else words_in(request.datasets, "--datasets")
     datasets = plan.datasets_for([dataset] if dataset else wanted)
-    scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
-    for name in [name for name in methods if name not in scores]:
-        log.info("%s: has none of the scores %s; left out", name, request.scores)
-    if methods and not scores:
-        raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
+    scores = _scores_of(benchmark, methods, request)
+    over = parse_assignments(request.assignments)
     if request.oracle:
-        plan.check_oracle(scores, parse_assignments(request.assignments))
-    folders = SetFolders(request.data)
-    seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
+        plan.check_oracle(scores, over)
     settings = settings_of_all(plan, benchmark, request, datasets, scores)
-    labels = {each: folders.classes_of(each, classes, asked=request.classes is not None) for each in datasets}
-    asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
-    tasks = []
-    for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
-        for variant, tree in settings[each, name].items():
-            cell = Cell(each, label, seed, name, variant)
-            if label not in labels[each] or (plan.outside and each == label):
-                continue
-            if folders.possible(plan, cell, tree, asked=asked_by_name):
-                tasks.append(_task(plan, request, cell, tree, scores[name], folders))
-    guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
-    guests |= outsiders(against, request.against_python)
-    handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
-                    request.threads or 1, asked=request.classes is not None)  # fmt: skip
+    seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
+    folders = SetFolders(request.data)
+    cells = list(itertools.product(datasets, classes, seeds, scores))
+    tasks = list(_own_tasks(plan, request, cells, settings, scores, folders))
+    guests = {**{name: {} for name in trivial}, **outsiders(against, request.against_python)}
+    handed = Handed(datasets, classes, seeds, over, request.device, request.threads or 1,
+                    asked=request.classes is not None)  # fmt: skip
     others = handed.tasks(plan, benchmark, folders, guests)
     if not (tasks or others):
         raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
@@ -103,13 +93,50 @@ def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[li
     return [*tasks, *others], folders.notes
 
 
+def _scores_of(benchmark: Any, methods: Sequence[str], request: BenchRequest) -> dict[str, tuple[str, ...]]:
+    """Return the scores that were asked for by method, of those that have any.
+
+    Raises:
+        SettingsError: There is no such score, or no method has any.
+    """
+    asked = words_in(request.scores, "--scores")
+    scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
+    for name in [name for name in methods if name not in scores]:
+        log.info("%s: has none of the scores %s; left out", name, request.scores)
+    if methods and not scores:
+        raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
+    return scores
+
+
+def _own_tasks(
+    plan: Plan,
+    request: BenchRequest,
+    cells: Sequence[tuple[str, str, int, str]],
+    settings: Mapping[tuple[str, str], Mapping[str, dict[str, Any]]],
+    scores: Mapping[str, tuple[str, ...]],
+    folders: SetFolders,
+) -> Iterator[Task]:
+    """Yield the tasks of the protocol's own methods, as far as what they need is at hand."""
+    labels = list(dict.fromkeys(label for _, label, _, _ in cells))
+    there = {each: folders.classes_of(each, labels, asked=request.classes is not None)
+             for each in dict.fromkeys(each for each, _, _, _ in cells)}  # fmt: skip
+    asked = request.classes is not None if plan.outside else request.methods != "all"
+    for each, label, seed, name in cells:
+        for variant, tree in settings[each, name].items():
+            cell = Cell(each, label, seed, name, variant)
+            if label not in there[each] or (plan.outside and each == label):
+                continue
+            if folders.possible(plan, cell, tree, asked=asked):
+                yield _task(plan, request, cell, tree, scores[name], folders)
+
+
 def _task(
     plan: Plan,
     request: BenchRequest,
     cell: Cell,
     tree: Mapping[str, Any],
     scores: tuple[str, ...],
-    folders: Any,
+    folders: SetFolders,
 ) -> Task:
     other = folders.beside_of(plan, cell, tree)
     return Task(
