@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mednovelty import console
-from mednovelty.benchmarks.benchmark import Cell, Task
-from mednovelty.benchmarks.beside_table import beside
-from mednovelty.benchmarks.cell_files import (
-    Record,
-    begin,
-    done,
-    task_sha256,
-    write_failures,
-    write_results,
-)
-from mednovelty.benchmarks.comparison import markdown
-from mednovelty.benchmarks.handed_tasks import Handed, outsiders
-from mednovelty.benchmarks.pixels import pixels_among
-from mednovelty.benchmarks.plan import Plan, plan_named, plans
-from mednovelty.benchmarks.run_facts import choices_of, run_facts
-from mednovelty.benchmarks.variants import settings_of_all
-from mednovelty.errors import SettingsError
-from mednovelty.io.atomic import write_text_atomic
-from mednovelty.plugins import names, plugin
-from mednovelty.settings import parse_assignments
+from mednovelty.benchmarks.cell_files import begin, task_sha256
+from mednovelty.benchmarks.plan import plan_named, plans
+from mednovelty.benchmarks.requested_tasks import BenchRequest, tasks_of, words_in
+from mednovelty.benchmarks.run_facts import choices_of
+from mednovelty.benchmarks.run_tables import Progress, Ran, facts_of, text_of, write_tables
+from mednovelty.benchmarks.standing_cells import done_otherwise, others_there
+from mednovelty.errors import OutputError, SettingsError, StoppedError
 from mednovelty.text import printable
 
 log = logging.getLogger("mednovelty")
-SOME_FAILED = 6
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """What ``bench`` was asked for."""
-
-    name: str
-    data: Path | None = None
-    output: Path | None = None
-    methods: str = "all"
-    scores: str = "all"
-    classes: str | None = None
-    datasets: str | None = None
-    seeds: int | None = None
-    first_seed: int = 0
-    assignments: Sequence[str] = ()
-    resume: bool = False
-    overwrite: bool = False
-    workers: int = 1
-    threads: int | None = None
-    device: str = "cpu"
-    oracle: bool = False
-    sweep: Sequence[str] = ()
-    against: str | None = None
-    against_python: Sequence[str] = ()
-    as_json: bool = False
 
 
 def list_benchmarks(as_json: bool) -> int:
@@ -95,43 +50,13 @@ def list_benchmarks(as_json: bool) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What came of a request.
-
-    Attributes:
-        plan: Of the protocol.
-        tasks: All of its cells.
-        records: Of those that are done.
-        failures: Names and messages of those that failed.
-        notes: What is told beside the results.
-        out: Where they are.
-        swept: Whether each variant is a row.
-        choices: Of the command, by option.
-    """
-
-    plan: Plan
-    tasks: tuple[Task, ...]
-    records: tuple[Record, ...]
-    failures: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    out: Path
-    swept: bool = False
-    choices: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """What the command ends with."""
-        return SOME_FAILED if self.failures else 0
-
-
 def bench(request: BenchRequest) -> int:
     """Run a benchmark, print its tables or facts, and tell what failed; return the exit code."""
     ran = run_benchmark(request)
     if request.as_json:
-        console.print_json(_facts(ran, request.oracle))
+        console.print_json(facts_of(ran))
     elif ran.records:
-        print(printable(_text(ran, request.oracle), keep="\n"))
+        print(printable(text_of(ran), keep="\n"))
     for name, message in ran.failures:
         log.error("failed: %s: %s", name, message)
     log.info("%d done, %d failed; %s", len(ran.records), len(ran.failures), ran.out / "results.md")
@@ -143,12 +68,13 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
 
     Args:
         request: What is asked for.
-        what_is_there: Run nothing.
+        what_is_there: Run nothing, and write nothing either.
 
     Raises:
         SettingsError: An unknown benchmark, method, score, class, data set or setting.
         ScanError: A data set is not there, or damaged.
-        OutputError: The folder holds results already, another run writes there, or it cannot be written.
+        OutputError: The folder holds results already, or of other settings; another run writes there, or it
+            cannot be written.
     """
     from mednovelty.output_folder import sole_writer
 
@@ -160,148 +86,55 @@ def run_benchmark(request: BenchRequest, *, what_is_there: bool = False) -> Ran:
     if dataset is not None and request.datasets is not None:
         raise SettingsError(f"--datasets: {request.name!r} names the data set already; give one of the two")
     named = (request.datasets, "--datasets"), (request.classes, "--classes")
-    plan = plan.opened(*([] if text is None else _words(text, option) for text, option in named))
+    plan = plan.opened(*([] if text is None else words_in(text, option) for text, option in named))
     tasks, notes = tasks_of(plan, request, dataset)
     out = request.output or Path("runs") / request.name
-    with nullcontext() if what_is_there else sole_writer(out):
+    ran = Ran(plan, tuple(tasks), (), (), tuple(notes), out, bool(request.sweep), request.oracle,
+              choices=choices_of(request))  # fmt: skip
+    if what_is_there:
+        if words := done_otherwise(out, tasks):
+            log.warning("not shown: %s", words)
+        ran = ran.from_disk()
+        _begun(ran)
+        return ran
+    with sole_writer(out):
+        if request.resume and (words := done_otherwise(out, tasks)):
+            raise OutputError(words)
         begin(out, resume=request.resume, overwrite=request.overwrite)
         console.log_to_folder(out)
-        waiting = [task for task in tasks if done(out, task) is None]
-        log.info("%s: %d cells, %d done already; results in %s", plan.name, len(tasks),
-                 len(tasks) - len(waiting), out)  # fmt: skip
-        failures = tuple(_run([] if what_is_there else waiting, out, request.workers))
-        records = tuple(record for task in tasks if (record := done(out, task)) is not None)
-        ran = Ran(plan, tuple(tasks), records, failures, tuple(notes), out, bool(request.sweep),
-                  choices_of(request))  # fmt: skip
-        _write(ran, request.oracle)
+        ran = ran.from_disk()
+        _begun(ran)
+        return _run(ran, request.workers)
+
+
+def _begun(ran: Ran) -> None:
+    log.info("%s: %d cells, %d done already; results in %s", ran.plan.name, len(ran.tasks),
+             len(ran.records), ran.out)  # fmt: skip
+    if count := others_there(ran.out, ran.tasks):
+        log.info("%d other cells lie in %s; they stay, and tables do not show them", count, ran.out)
+
+
+def _run(ran: Ran, workers: int) -> Ran:
+    """Run the cells that are not done, and write tables of all, also where it is stopped."""
+    from mednovelty.benchmarks.grid import run_cells
+
+    progress, there = Progress(ran), {record.cell for record in ran.records}
+    waiting = [task for task in ran.tasks if task.cell not in there]
+    try:
+        if waiting:
+            run_cells(waiting, ran.out, workers=workers, told=progress.told)
+    except BaseException as error:
+        # Ctrl-C, too: what hours have made is to be read without running anything again.
+        code = getattr(error, "exit_code", StoppedError.exit_code)
+        stopped = replace(ran, failures=tuple(progress.failures), stopped=code).from_disk()
+        with suppress(OutputError):
+            write_tables(stopped)
+            log.info("%d of %d cells are done; %s", len(stopped.records), len(ran.tasks),
+                     ran.out / "results.md")  # fmt: skip
+        raise
+    ran = replace(ran, failures=tuple(progress.failures)).from_disk()
+    write_tables(ran)
     return ran
-
-
-def tasks_of(plan: Plan, request: BenchRequest, dataset: str | None) -> tuple[list[Task], list[str]]:
-    """Return the tasks of a request, in order, and what is to be told beside their results.
-
-    Args:
-        plan: Of the benchmark.
-        request: As given.
-        dataset: The one that the name said; None: those that were asked for.
-
-    Raises:
-        SettingsError: Something unknown is asked for.
-        ScanError: A data set is not there, or damaged.
-    """
-    from mednovelty.benchmarks.set_folders import SetFolders
-
-    benchmark: Any = plugin("benchmarks", plan.name)()
-    asked = _words(request.scores, "--scores")
-    trivial, own = pixels_among(_words(request.methods, "--methods"), plan.methods)
-    methods = plan.methods_for(own, names("methods"), oracle=request.oracle)
-    classes = plan.classes_for(None if request.classes is None else _words(request.classes, "--classes"))
-    wanted = None if request.datasets is None else _words(request.datasets, "--datasets")
-    datasets = plan.datasets_for([dataset] if dataset else wanted)
-    scores = {name: found for name in methods if (found := tuple(benchmark.scores(name, asked)))}
-    for name in [name for name in methods if name not in scores]:
-        log.info("%s: has none of the scores %s; left out", name, request.scores)
-    if methods and not scores:
-        raise SettingsError(f"--scores {request.scores}: none of {', '.join(methods)} has any of them")
-    if request.oracle:
-        plan.check_oracle(scores)
-    folders = SetFolders(request.data)
-    seeds = range(request.first_seed, request.first_seed + (request.seeds or plan.seeds))
-    settings = settings_of_all(plan, benchmark, request, datasets, scores)
-    asked_by_name = request.classes is not None if plan.outside else request.methods != "all"
-    tasks = []
-    for each, label, seed, name in itertools.product(datasets, classes, seeds, scores):
-        for variant, tree in settings[each, name].items():
-            cell = Cell(each, label, seed, name, variant)
-            if plan.outside and each == label:
-                continue
-            if folders.possible(plan, cell, tree, asked=asked_by_name):
-                tasks.append(_task(plan, request, cell, tree, scores[name], folders))
-    guests: dict[str, dict[str, Any]] = {name: {} for name in trivial}
-    against = _words(request.against, "--against") if request.against is not None else []
-    guests |= outsiders(against, request.against_python)
-    handed = Handed(datasets, classes, seeds, parse_assignments(request.assignments), request.device,
-                    request.threads or 1, asked=request.classes is not None)  # fmt: skip
-    others = handed.tasks(plan, benchmark, folders, guests)
-    if not (tasks or others):
-        raise SettingsError(f"{plan.name}: nothing is left to run of {', '.join(scores)} on "
-                            f"{', '.join(datasets)}; see the warnings, and give --data")  # fmt: skip
-    if plan.train_once:  # What is trained is kept for the next cell.
-        tasks.sort(key=lambda task: (task.cell.dataset, task.cell.seed, task.cell.method, task.cell.variant))
-    return [*tasks, *others], folders.notes
-
-
-def _task(
-    plan: Plan,
-    request: BenchRequest,
-    cell: Cell,
-    tree: Mapping[str, Any],
-    scores: tuple[str, ...],
-    folders: Any,
-) -> Task:
-    other = folders.beside_of(plan, cell, tree)
-    return Task(
-        plan.name,
-        cell,
-        tree,
-        scores,
-        folders.of(cell.dataset),
-        request.device,
-        request.threads or 1,
-        folders.hashes_of(cell.dataset, other),
-        folders.beside(other),
-    )
-
-
-def _run(tasks: Sequence[Task], out: Path, workers: int) -> list[tuple[str, str]]:
-    """Run tasks, telling each; return name and message of those that failed."""
-    from mednovelty.benchmarks.grid import Outcome, run_cells
-
-    if not tasks:
-        return []
-    started, count = time.monotonic(), 0
-
-    def told(outcome: Outcome) -> None:
-        nonlocal count
-        count += 1
-        left = (time.monotonic() - started) / count * (len(tasks) - count)
-        what = "failed" if outcome.failed else f"done in {outcome.seconds:.1f} s"
-        log.info("%d of %d, %s: %s; about %d:%02d left", count, len(tasks), outcome.cell.name, what,
-                 left // 60, left % 60)  # fmt: skip
-
-    outcomes = run_cells(tasks, out, workers=workers, told=told)
-    return [(outcome.cell.name, outcome.message) for outcome in outcomes if outcome.failed]
-
-
-def _write(ran: Ran, oracle: bool) -> None:
-    write_results(ran.out, ran.records)
-    write_failures(ran.out, ran.failures)
-    write_text_atomic(ran.out / "run.json", json.dumps(_facts(ran, oracle), indent=2, default=str) + "\n")
-    write_text_atomic(ran.out / "results.md", _text(ran, oracle))
-
-
-def _facts(ran: Ran, oracle: bool) -> dict[str, Any]:
-    return run_facts(ran.plan, oracle, ran.records, ran.failures, ran.exit_code, swept=ran.swept,
-                     choices=ran.choices)  # fmt: skip
-
-
-def _text(ran: Ran, oracle: bool) -> str:
-    """Return the protocol's tables, and that beside other libraries where some were run."""
-    others = beside(ran.plan, ran.records)
-    tables = markdown(ran.plan, ran.records, oracle=oracle, notes=ran.notes, swept=ran.swept)
-    return tables + (f"\n{others}" if others else "")
-
-
-def _words(text: str, option: str) -> list[str]:
-    """Return the names in ``"a,b"``.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
-        raise SettingsError(f"{option} {text!r} names nothing; leave it out, or give names such as a,b")
-    return found
 
 
 __all__ = ["BenchRequest", "Ran", "bench", "list_benchmarks", "run_benchmark", "task_sha256", "tasks_of"]

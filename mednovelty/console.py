@@ -50,9 +50,27 @@ class _OneLine(_Escaping):
         return super().format(record).split("\n")[0]
 
 
+class _LettingGo:
+    """A handler that is not in the way of who stops the run while a line is written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Any other failure to write a line stops nothing; this one came from a signal.
+        if isinstance(sys.exc_info()[1], StoppedError):
+            raise
+        super().handleError(record)  # type: ignore[misc]
+
+
+class _Screen(_LettingGo, logging.StreamHandler):
+    """On stderr."""
+
+
+class _File(_LettingGo, logging.FileHandler):
+    """In a folder."""
+
+
 def start_logging(quiet: bool, verbose: bool) -> None:
     """Send the log to stderr: warnings only when quiet, details when verbose."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Screen(sys.stderr)
     handler.setFormatter(_OneLine("%(message)s"))
     handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     for old in log.handlers:
@@ -67,7 +85,7 @@ def log_to_folder(folder: Path) -> None:
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         name = time.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}.log"
-        handler = logging.FileHandler(folder / "logs" / name, encoding="utf-8", errors="backslashreplace")
+        handler = _File(folder / "logs" / name, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return
     handler.setFormatter(_Escaping("%(asctime)s %(levelname)s %(message)s"))

@@ -4,8 +4,9 @@
 
 Which protocols, with which methods, settings and seeds, stands in ``paper_tables.toml`` beside this file,
 with the sentences that say why a number probably falls short of its paper. Each run is a run of ``mednovelty
-bench`` in ``OUT/TABLE/RUN``, which the same command goes on with; ``summary.md`` is written after each.
-``--show`` runs nothing and tells what is there. Exit code 6: some cells, or some runs, were not done.
+bench`` in ``OUT/TABLE/RUN``, which the same command goes on with; ``summary.md`` is written after each, with
+all tables: those that ``--only`` does not name are shown as they are. ``--show`` runs nothing, tells what is
+there, and writes ``summary.md`` alone. Exit code 6: some cells, or some runs, were not done.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mednovelty import console
@@ -21,7 +24,7 @@ from mednovelty.bench_command import BenchRequest, run_benchmark
 from mednovelty.benchmarks.machine import machine_words
 from mednovelty.benchmarks.paper_tables import RunSettings, TableSettings, chosen_tables, tables_from
 from mednovelty.benchmarks.summary import MadeRun, MadeTable, summary, with_run
-from mednovelty.errors import MedNoveltyError, StoppedError
+from mednovelty.errors import MedNoveltyError, OutputError, StoppedError
 from mednovelty.io.atomic import write_text_atomic
 from mednovelty.settings import read_toml
 from mednovelty.text import printable
@@ -31,29 +34,59 @@ log = logging.getLogger("mednovelty")
 
 
 def study(asked: argparse.Namespace) -> int:
-    """Run the tables that are asked for, write and print the summary; return the exit code."""
-    tables = chosen_tables(tables_from(read_toml(asked.settings), asked.settings.name), asked.only)
+    """Run the tables that are asked for, write and print the summary of all; return the exit code."""
+    tables = tables_from(read_toml(asked.settings), asked.settings.name)
+    chosen = [] if asked.show else chosen_tables(tables, asked.only)
     made = {table.name: MadeTable(table) for table in tables}
     for table in tables:
+        if table not in chosen:
+            for run in table.run:
+                made[table.name] = one_run(made[table.name], run, asked, show=True)
+    for table in chosen:
         for run in table.run:
-            made[table.name] = one_run(made[table.name], run, asked)
-            asked.out.mkdir(parents=True, exist_ok=True)
-            write_text_atomic(asked.out / "summary.md", summary(list(made.values()), machine_words()))
-    print(printable(summary(list(made.values()), machine_words()), keep="\n"))
-    return 6 if any(table.failures for table in made.values()) else 0
+            before = made[table.name]
+            try:
+                made[table.name] = one_run(before, run, asked)
+            except StoppedError:
+                made[table.name] = one_run(before, run, asked, show=True)
+                raise
+            finally:
+                write_summary(made, asked)
+    print(printable(write_summary(made, asked), keep="\n"))
+    asked_for = chosen or chosen_tables(tables, asked.only)
+    return 6 if any(made[table.name].failures for table in asked_for) else 0
 
 
-def one_run(made: MadeTable, run: RunSettings, asked: argparse.Namespace) -> MadeTable:
-    """Return a table with one more run; what it lacks is told and stops no other."""
+def write_summary(made: Mapping[str, MadeTable], asked: argparse.Namespace) -> str:
+    """Write and return the summary."""
+    text = summary(list(made.values()), machine_words())
+    asked.out.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(asked.out / "summary.md", text)
+    return text
+
+
+def one_run(made: MadeTable, run: RunSettings, asked: argparse.Namespace, *, show: bool = False) -> MadeTable:
+    """Return a table with one more run; what it lacks is told and stops no other.
+
+    Args:
+        made: The table so far.
+        run: Which.
+        asked: As given.
+        show: Run nothing: what is there.
+    """
     request = request_of(made.settings, run, asked)
     console.start_logging(quiet=False, verbose=False)  # Each run has a log of its own.
     try:
-        ran = run_benchmark(request, what_is_there=asked.show)
+        ran = run_benchmark(request, what_is_there=show)
     except StoppedError:
         raise
     except MedNoveltyError as error:
         log.error("%s, %s: %s", made.settings.name, run.name, error)
-        return MadeTable(made.settings, made.plan, made.runs, (*made.failures, f"{run.name}: {error}"))
+        failed = replace(made, failures=(*made.failures, f"{run.name}: {error}"))
+        # What stands in the way of going on, as cells of other settings, hides nothing that is done.
+        return (
+            one_run(failed, run, asked, show=True) if isinstance(error, OutputError) and not show else failed
+        )
     command = command_of(made.settings, run)
     told = MadeRun(command, ran.records, len(ran.tasks), ran.notes, run.oracle)
     return with_run(made, ran.plan, told, [f"{name}: {message}" for name, message in ran.failures])
@@ -99,7 +132,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--settings", type=Path, default=SETTINGS)
-    parser.add_argument("--only", help="tables, a,b; default: all")
+    parser.add_argument("--only", help="run tables a,b, and show the others; default: all")
     parser.add_argument("--show", action="store_true", help="run nothing, tell what is there")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int)

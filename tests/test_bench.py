@@ -17,11 +17,11 @@ import pytest
 from image_folders import image_sets, task_of, write_idx  # noqa: F401 - a fixture among them
 from typer.testing import CliRunner
 
-from mednovelty.benchmarks import grid
+from mednovelty.benchmarks import grid, run_tables
 from mednovelty.benchmarks.benchmark import Benchmark, Cell, Measured, Task
 from mednovelty.benchmarks.cell_files import Record, begin, read_cell, task_sha256
 from mednovelty.benchmarks.comparison import ORACLE, Entry, markdown, rows_of
-from mednovelty.benchmarks.grid import run_cells
+from mednovelty.benchmarks.grid import Outcome, run_cells
 from mednovelty.benchmarks.image_sets import file_hashes, found_folder, image_manifest, image_set
 from mednovelty.benchmarks.plan import plan_from, plan_named, plans
 from mednovelty.benchmarks.scan_sets import is_scan_set
@@ -233,11 +233,59 @@ class TestGrid:
         assert "3 cells, 1 done already" in result.stderr
         assert numbers(out) == before
         assert (out / "cells" / "mnist-0-0-good.json").stat().st_mtime_ns == stamps["mnist-0-0-good.json"]
-        # Of other settings, scores or images nothing is done.
-        for more in (("--set", "offset=0.125"), ("--scores", "two")):
-            assert "3 cells, 0 done already" in bench(*words, "--resume", *more).stderr
-        write_idx(toy / "mnist", 30, 20)
-        assert "3 cells, 0 done already" in bench(*words, "--resume", "--scores", "two").stderr
+
+    @pytest.mark.parametrize(
+        ("more", "images", "told"),
+        [
+            (("--set", "offset=0.125"), 20, "offset is 0.25 there and 0.125 here"),
+            (("--scores", "two"), 20, "scores are one, two there and two here"),
+            ((), 30, "data differ: t10k-images-idx3-ubyte, "),
+        ],
+    )
+    def test_what_was_done_otherwise_is_not_replaced_by_going_on(self, toy, tmp_path, more, images, told):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 1, "-o", out, "--workers", 0)
+        bench(*words)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.parent.name != "logs"
+                  and path.is_file()}  # fmt: skip
+        write_idx(toy / "mnist", images, 20)
+        refused = bench(*words, "--resume", *more, code=5)
+        first = f"{out / 'cells' / 'mnist-0-0-good.json'} (and 2 more cells like it) was done otherwise: "
+        assert f"{first}{told}" in refused.stderr
+        kept = "It is kept: --overwrite replaces it, with all 3 results there, or choose another folder"
+        assert kept in refused.stderr
+        assert {path: path.read_bytes() for path in before} == before
+        assert "3 cells, 0 done already" in bench(*words, "--overwrite", *more).stderr
+
+    def test_records_of_before_and_of_other_versions_are_not_replaced(self, toy, tmp_path):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--classes", 0, "--seeds", 1, "-o", out,
+                 "--workers", 0)  # fmt: skip
+        bench(*words)
+        path = out / "cells" / "mnist-0-0-good.json"
+        tree = json.loads(path.read_text())
+        tree.pop("scores"), tree.pop("data")
+        path.write_text(json.dumps(tree | {"told_later": 1}))
+        assert "1 cells, 1 done already" in bench(*words, "--resume").stderr
+        told = bench(*words, "--resume", "--scores", "two", code=5).stderr
+        assert "was done otherwise: scores or data, which its record does not tell. It is kept" in told
+        version = tree["versions"]["mednovelty"]
+        other = {"versions": tree["versions"] | {"mednovelty": "0.0.1"}, "settings_sha256": "0" * 64}
+        path.write_text(json.dumps(tree | other))
+        told = bench(*words, "--resume", code=5).stderr
+        assert f"was done otherwise: mednovelty was 0.0.1 there and is {version} here. It is kept" in told
+
+    def test_other_cells_of_the_folder_stay_and_are_counted(self, toy, tmp_path):
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--methods", "good", "--seeds", 2, "-o", out, "--workers", 0)
+        bench(*words)
+        told = bench(*words, "--resume", "--classes", "2").stderr
+        assert "2 cells, 2 done already" in told
+        assert f"4 other cells lie in {out}; they stay, and tables do not show them" in told
+        assert {row["class"] for row in numbers(out)} == {"2"}
+        assert len(list((out / "cells").iterdir())) == 6
+        assert "other cells" not in bench(*words, "--resume").stderr
+        assert len(numbers(out)) == 12
 
     def test_results_are_not_replaced_unasked(self, toy, tmp_path):
         out = tmp_path / "out"
@@ -291,29 +339,69 @@ class TestGrid:
         assert all(path.read_bytes() == content for path, content in kept.items())
         assert len(numbers(out)) == 24
 
-    def test_a_stopped_grid_says_so(self, toy, tmp_path):
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    def test_a_stopped_grid_says_so_and_leaves_tables(self, toy, tmp_path, number, code):
         out = tmp_path / "out"
-        words = [
-            "bench",
-            "toy",
-            "--data",
-            str(toy),
-            "--methods",
-            "good",
-            "--set",
-            "wait_s=30",
-            "-o",
-            str(out),
-        ]
+        words = ["bench", "toy", "--data", str(toy), "--methods", "good", "--set", "wait_s=1", "-o", str(out)]
         path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen([sys.executable, "-m", "mednovelty", *words], stderr=subprocess.PIPE,
                                    env={**ENVIRONMENT, "PYTHONPATH": path}, text=True)  # fmt: skip
         assert process.stderr is not None
         assert any("6 cells, 0 done already" in process.stderr.readline() for _ in range(2))
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        assert "stopped by SIGTERM; what is done is kept" in process.communicate(timeout=60)[1]
-        assert process.returncode == 143
+        assert "1 of 6, mnist-0-0-good: done" in process.stderr.readline()
+        process.send_signal(number)  # While the line is still being logged, as likely as not.
+        told = process.communicate(timeout=60)[1]
+        assert "what is done is kept" in told
+        assert process.returncode == code
+        kept = sorted(path.stem for path in (out / "cells").glob("*.json"))
+        assert f"{len(kept)} of 6 cells are done; {out / 'results.md'}" in told
+        assert 1 <= len(kept) < 6
+        assert len(numbers(out)) == 2 * len(kept)
+        facts = json.loads((out / "run.json").read_text())
+        assert (facts["exit_code"], facts["waiting"], sorted(facts["cells"])) == (code, 6 - len(kept), kept)
+        assert (
+            f"**{6 - len(kept)} of 6 cells are not done yet: --resume goes on.**"
+            in (out / "results.md").read_text()
+        )
+        assert (out / "failures.tsv").read_text() == "cell\tmessage\n"
+
+    def test_tables_are_there_while_it_runs(self, toy, tmp_path, monkeypatch):
+        out, seen = tmp_path / "out", []
+        monkeypatch.setattr(run_tables, "REST_S", 0.0)
+        monkeypatch.setattr(run_tables, "SHARE", float("inf"))
+        write = run_tables.write_tables
+
+        def watched(ran):
+            write(ran)
+            facts = json.loads((out / "run.json").read_text())
+            seen.append((len(ran.records), len(numbers(out)), facts["exit_code"], facts["waiting"]))
+
+        monkeypatch.setattr(run_tables, "write_tables", watched)
+        words = ("toy", "--data", toy, "--oracle", "--methods", "bad", "--seeds", 1, "-o", out)
+        bench(*words, "--workers", 0, code=6)
+        # Of three the second fails; the last table is of the command.
+        assert seen[:2] == [(1, 2, None, 2), (1, 2, None, 1)]
+        assert "not done yet" not in (out / "results.md").read_text()
+        facts = json.loads((out / "run.json").read_text())
+        assert (facts["exit_code"], facts["waiting"]) == (6, 0)
+
+    def test_tables_cost_little(self, toy, tmp_path, monkeypatch):
+        clock, written = [0.0], []
+        plan = plan_named("toy")[0]
+        cells = [Cell("mnist", "0", seed, "good") for seed in range(40)]
+        tasks = tuple(Task("toy", cell, {}, ("one",), tmp_path) for cell in cells)
+
+        def write(ran):
+            written.append(clock[0])
+            clock[0] += 1.0  # Fifty times that passes until the next one.
+
+        monkeypatch.setattr(run_tables, "write_tables", write)
+        progress = run_tables.Progress(run_tables.Ran(plan, tasks, (), (), (), tmp_path), lambda: clock[0])
+        for cell in cells:
+            clock[0] += 4
+            progress.told(Outcome(cell, "failed"))
+        assert written == [12.0, 65.0, 118.0]
+        assert len(progress.failures) == 40
 
     @pytest.mark.parametrize("error", [StoppedError("stopped"), KeyboardInterrupt()])
     def test_a_worker_that_is_stopped_ends_without_a_word(self, monkeypatch, error):
@@ -334,6 +422,25 @@ class TestWords:
         ("words", "message"),
         [
             (("toi",), "no benchmark is called 'toi'; did you mean 'toy'?"),
+            (
+                ("hcp",),
+                "no benchmark is called 'hcp': it is a data set that brats and isles train on, beside their "
+                "own; have both in one folder, and run mednovelty bench brats --data FOLDER",
+            ),
+            (
+                ("lgg", "--methods", "trivial"),
+                "lgg: hands out no images, so that pixel_mean, pixel_nearest cannot be run beside it; its "
+                "trivial baselines are raw_signed and the intensity of each contrast (raw_FLAIR and such), "
+                "which stand beside the scores of every method: leave --methods out, or name one",
+            ),
+            (
+                ("isles", "--against", "pyod"),
+                "isles: hands out no images, so that pyod cannot be run beside it; its trivial baselines are",
+            ),
+            (
+                ("mvtec", "--methods", "pixel_mean"),
+                "its trivial baselines are deviation: ask with --methods trivial, or leave --methods out",
+            ),
             (("cifar-toy",), "no benchmark is called 'cifar-toy'; known: brats, isles, leave-one-class-out"),
             (("toy", "--methods", "goood"), "--methods: toy has no method 'goood'; did you mean 'good'?"),
             (("toy", "--methods", "zzz"), "--methods: toy has no method 'zzz'; known: all, good, high, bad"),
@@ -442,6 +549,25 @@ class TestTables:
         assert {row["variant"] for row in numbers(out)} == {"offset=0.0", "offset=0.5", "offset=0.25"}
         assert "`good` (offset=0.5)" in text
         assert ORACLE in text
+
+    def test_what_is_set_is_not_chosen_and_no_label_tells_it(self, toy, tmp_path):
+        plan = plan_named("miso")[0]
+        tried = plan.variants("ae", oracle=True, fixed={"k": 5, "latent": 16})
+        assert tried == [{"alpha": alpha} for alpha in (0.5, 0.6, 0.75, 0.8, 0.9, 1.0)]
+        assert len(plan.variants("ae", oracle=True)) == 3 * 4 * 6
+        out = tmp_path / "out"
+        words = ("toy", "--data", toy, "--classes", 0, "--seeds", 1, "--workers", 0, "-o", out)
+        refused = bench(*words, "--methods", "good", "--oracle", "--set", "offset=0.5", code=2)
+        assert "--oracle: --set fixes offset, and there is nothing else to choose" in refused.stderr
+        # What has another reason to be asked for by --oracle runs as it is set.
+        bench(*words, "--methods", "good,bad", "--oracle", "--set", "offset=0.5")
+        assert {(row["method"], row["variant"]) for row in numbers(out)} == {("good", ""), ("bad", "")}
+        assert {float(row["value"]) for row in numbers(out) if row["score"] == "one"} == {0.5}
+
+    def test_what_is_swept_is_not_set(self, toy, tmp_path):
+        words = ("toy", "--data", toy, "--methods", "good", "-o", tmp_path / "out")
+        refused = bench(*words, "--sweep", "offset=0,1", "--set", "offset=0.5", code=2)
+        assert "--set offset: --sweep gives it values already; give one of the two" in refused.stderr
 
     def test_rows_that_were_not_run_are_named(self, plan):
         text = markdown(plan, [record("0", method="high", one=0.5)], oracle=False)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from image_folders import run, task_of
 from made_up_sets import write_mvtec
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
+from typer.testing import CliRunner
 
 from mednovelty.benchmarks.defect_sets import (
     DefectClass,
@@ -23,6 +25,7 @@ from mednovelty.benchmarks.defect_sets import (
 )
 from mednovelty.benchmarks.mvtec import MVTec, deviation, rated, tiles, untiled
 from mednovelty.benchmarks.plan import plan_named
+from mednovelty.cli import app
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.pictures import read_colours
 
@@ -205,3 +208,35 @@ def test_numbers_are_the_papers():
     assert (fcdd.values["pill"], fcdd.values["screw"]) == (0.81, 0.86)
     assert fcdd.mean == pytest.approx(0.92, abs=0.005)
     assert l2.mean == pytest.approx(0.82, abs=0.005)
+
+
+def bench(*words, code=0):
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    result = CliRunner().invoke(app, ["bench", "mvtec", *map(str, words)], env=environment)
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result
+
+
+def test_classes_that_are_not_at_hand_are_left_out_and_told_once(tmp_path):
+    """Also that the trivial method of the protocol is what it has of trivial methods."""
+    write_mvtec(tmp_path / "mvtec")
+    out = tmp_path / "out"
+    words = ("--data", tmp_path, "--methods", "trivial", "--set", "side=16", "--workers", 0, "-o", out)
+    result = bench(*words)
+    assert "2 of 2, " in result.stderr
+    told = "13 of 15 classes are not at hand: carpet, leather, tile, wood, cable, capsule, hazelnut"
+    assert result.stderr.count(f"mvtec: {told}") == 1
+    assert "zipper; left out" in result.stderr
+    assert f"Of mvtec, {told}" in (out / "results.md").read_text()
+    cells = {path.stem for path in (out / "cells").iterdir()}
+    assert cells == {"mvtec-grid-0-deviation", "mvtec-bottle-0-deviation"}
+    assert "left out" not in bench(*words, "--classes", "grid", "--resume").stderr
+
+
+def test_classes_that_are_asked_for_must_be_at_hand(tmp_path):
+    write_mvtec(tmp_path / "mvtec", names=("bottle",))
+    out = tmp_path / "out"
+    words = ("--data", tmp_path, "--methods", "deviation", "-o", out, "--classes", "bottle,wood")
+    told = bench(*words, code=3).stderr
+    assert f"mvtec: 1 of 2 classes are not at hand: wood; {tmp_path / 'mvtec'} has bottle: add them" in told
+    assert not out.exists()

@@ -170,11 +170,12 @@ class TestCommand:
         assert {row["class"] for row in numbers(tmp_path / "out")} == {"mnist", "7", "my_noise"}
         told = json.loads((tmp_path / "out" / "run.json").read_text())["cells"]
         assert told["fashion_mnist-my_noise-0-pixels"]["out"] == {"images": 4, "shape": [3, 28, 28]}
-        # Other pictures, other results.
         again = bench(*words, "--resume").stderr
         assert "3 cells, 3 done already" in again
         (image_sets / "my-noise" / "3.png").unlink()
-        assert "3 cells, 2 done already" in bench(*words, "--resume").stderr
+        # Other pictures, other results: what is there is not replaced by going on.
+        refused = bench(*words, "--resume", code=5).stderr
+        assert "fashion_mnist-my_noise-0-pixels.json was done otherwise: data differ: my_noise/" in refused
 
     def test_trivial_methods_see_the_same_images(self, image_sets, tmp_path):  # noqa: F811
         words = self.words(image_sets, tmp_path, "--in", "fashion_mnist", "--methods", "pixel-nearest")

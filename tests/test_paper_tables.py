@@ -258,9 +258,32 @@ def test_tables_of_tiny_images(image_sets, tmp_path):  # noqa: F811
     assert "- not run: cifar: cifar10: " in text
     assert "**The images of mnist are not those that were published.**" in text
     assert "--methods pca,trivial --scores all --classes 1,3" in text
-    # The same command goes on; shown alone, nothing is run.
-    again = subprocess.run([*words, "--only", "digits", "--show"], capture_output=True, text=True,
-                           env=environment)  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    # Shown, nothing is run, and nothing is written but the summary.
+    out = tmp_path / "out"
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "summary.md"
+              and path != out}  # fmt: skip
+    again = subprocess.run([*words, "--show"], capture_output=True, text=True, env=environment)
+    assert again.returncode == 6, again.stderr
     assert "6 cells, 6 done already" in again.stderr
-    assert "| absent" not in again.stdout
+    assert again.stdout == first.stdout
+    found = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "summary.md"}
+    assert {path: found[path] for path in found if path != out} == stamps
+    # Of those that are not chosen the summary shows what is there; what was done otherwise stays.
+    (tmp_path / "tiny.toml").write_text(
+        TINY.replace('["1", "3"]', '["1"]').replace("epochs = 1", "epochs = 2")
+    )
+    only = subprocess.run([*words, "--only", "digits"], capture_output=True, text=True, env=environment)
+    assert only.returncode == 0, only.stderr
+    shown = (out / "summary.md").read_text()
+    assert only.stdout == shown + "\n"
+    assert "| digits (vasilev2018, Table 3) | mnist, 1 of 10 classes |" in shown
+    assert "| left-out |" in shown
+    assert "| absent |" in shown
+    assert "not shown: " in only.stderr
+    other = subprocess.run([*words, "--only", "left-out"], capture_output=True, text=True, env=environment)
+    assert other.returncode == 6
+    assert "left-out, vae: " in other.stderr
+    assert "was done otherwise: epochs is 1 there and 2 here. It is kept" in other.stderr
+    assert "- not run: vae: " in (out / "summary.md").read_text()
+    (cell,) = (out / "left-out" / "vae" / "cells").iterdir()
+    assert stamps[cell] == cell.stat().st_mtime_ns

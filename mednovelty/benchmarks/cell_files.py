@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class Record:
         versions: By package.
         device: In words.
         seconds: By the clock.
-        data: Hashes of the files of its data sets, by name; empty in records of older versions.
+        scores: That were asked for; empty in records of before.
+        data: Hashes of the files of its data sets, by name; likewise.
     """
 
     benchmark: str
@@ -54,6 +55,7 @@ class Record:
     versions: dict[str, str]
     device: str
     seconds: float
+    scores: tuple[str, ...] = ()
     data: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -126,6 +128,7 @@ def write_cell(out: Path, task: Task, findings: Findings, device: str, seconds: 
         versions() | dict(task.outside.get("versions", {})),
         device,
         round(seconds, 2),
+        tuple(task.scores),
         dict(task.data),
     )
     tree = asdict(record) | {"measured": [row._asdict() for row in record.measured]}
@@ -137,7 +140,10 @@ def read_cell(path: Path) -> Record | None:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         measured = tuple(Measured(**row) for row in tree.pop("measured"))
-        return Record(cell=Cell(**tree.pop("cell")), measured=measured, **tree)
+        cell, scores = Cell(**tree.pop("cell")), tuple(tree.pop("scores", ()))
+        # What a later version tells beside makes no record unreadable: it would be done again, and replaced.
+        known = {each.name: tree[each.name] for each in fields(Record) if each.name in tree}
+        return Record(cell=cell, measured=measured, scores=scores, **known)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -72,6 +72,11 @@ def found_defects(name: str, data: Path | None) -> Path:
     )
 
 
+def classes_there(root: Path) -> list[str]:
+    """Return the classes of a set that are at hand, those with faultless pictures to train on."""
+    return sorted({path.parents[2].name for path in root.glob(f"*/train/{GOOD}/*")})
+
+
 @lru_cache(maxsize=2)
 def defects_sha256(root: Path) -> str:
     """Return a hash of the paths and contents of all pictures."""
@@ -156,4 +161,12 @@ def _named(folder: Path, stem: str) -> Iterator[Path]:
     return (path for path in picture_files(folder) if path.stem in (f"{stem}_mask", stem))
 
 
-__all__ = ["DefectClass", "defect_class", "defects_sha256", "found_defects", "is_defect_set", "resized"]
+__all__ = [
+    "DefectClass",
+    "classes_there",
+    "defect_class",
+    "defects_sha256",
+    "found_defects",
+    "is_defect_set",
+    "resized",
+]

@@ -55,10 +55,7 @@ class Handed:
             SettingsError: The protocol does not hand out its images.
             ScanError: A data set is not there.
         """
-        if methods and not isinstance(benchmark, HandsOut):
-            raise SettingsError(
-                f"{plan.name}: hands out no images, so that {', '.join(methods)} cannot be run beside it"
-            )
+        refuse_to_hand(plan, benchmark, methods)
         found = []
         for each, label, seed, name in itertools.product(self.datasets, self.classes, self.seeds, methods):
             tree = plan.settings_for(each, name, self.over)
@@ -71,6 +68,26 @@ class Handed:
                               folders.hashes_of(each, other), folders.beside(other),
                               outside=methods[name]))  # fmt: skip
         return found
+
+
+def refuse_to_hand(plan: Plan, benchmark: Any, methods: Iterable[str]) -> None:
+    """Raise where a protocol has no images for detectors that it does not know.
+
+    Args:
+        plan: Of the protocol.
+        benchmark: Itself; ``trivial`` says in words what its own trivial baselines are.
+        methods: Detectors, or libraries of some.
+
+    Raises:
+        SettingsError: It has none, and there are detectors.
+    """
+    if not (wanted := ", ".join(methods)) or isinstance(benchmark, HandsOut):
+        return
+    own = getattr(benchmark, "trivial", "")
+    raise SettingsError(
+        f"{plan.name}: hands out no images, so that {wanted} cannot be run beside it"
+        + (f"; its trivial baselines are {own}" if own else "")
+    )
 
 
 def outsiders(against: Sequence[str], assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -98,4 +115,4 @@ def outsiders(against: Sequence[str], assignments: Sequence[str]) -> dict[str, d
     return found
 
 
-__all__ = ["Handed", "outsiders"]
+__all__ = ["Handed", "outsiders", "refuse_to_hand"]

@@ -32,6 +32,7 @@ from mednovelty.benchmarks.benchmark import Findings, Measured, Task
 from mednovelty.benchmarks.idx import flat
 from mednovelty.benchmarks.image_methods import ImageTable, Split, fixed_epochs, scores_among
 from mednovelty.benchmarks.image_sets import image_set
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.devices import chosen
 from mednovelty.methods.image_vae import FASHION_MNIST, ImageVAE, ImageVAEMethod, closed_forms, misfits
 from mednovelty.methods.image_vae_comparison import mean_image
@@ -68,6 +69,9 @@ class LeaveOneOutSettings:
     images: int
     released_code: bool
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def method(self) -> ImageVAEMethod:
         """Return the paper's fully connected VAE."""
         return ImageVAEMethod(
@@ -88,6 +92,10 @@ class LeaveOneClassOut:
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for there are."""
         return scores_among(asked, SCORES, "leave-one-class-out")
+
+    def check(self, method: str, settings: LeaveOneOutSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        _ = settings.method(), settings.training()
 
     def run(self, task: Task, settings: LeaveOneOutSettings) -> Findings:
         """Train without one class, and return AUROC and AP of each score."""

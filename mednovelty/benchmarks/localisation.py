@@ -87,12 +87,20 @@ class Localisation:
     """Lesions in brain scans, voxel by voxel, beside the raw intensity."""
 
     Settings: ClassVar[type] = LocalisationSettings
+    trivial: ClassVar[str] = (
+        "raw_signed and the intensity of each contrast (raw_FLAIR and such), which stand beside the scores "
+        "of every method: leave --methods out, or name one"
+    )
 
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for a method has; raw intensities come unasked."""
         kind = plugin("methods", PLUGINS.get(method, method))
         found = scores_given(kind, asked, SCORES.get(method, ()))
         return (*found, RAW_SIGNED) if found and RAW_SIGNED not in found else found
+
+    def check(self, method: str, settings: LocalisationSettings) -> None:
+        """Refuse settings that a detector cannot be fitted with."""
+        settings.fit(method, (RAW_SIGNED,), "fit")
 
     def run(self, task: Task, settings: LocalisationSettings) -> Findings:
         """Train a detector, score the patients that are tested, and return what its maps are worth."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mednovelty.benchmarks.ranges import MOST, check_numbers
+from mednovelty.errors import SettingsError
 from mednovelty.fitting import FitSettings
 from mednovelty.model_folder import fit_settings
 
@@ -48,6 +50,12 @@ class LocalisationSettings:
     patience: int
     patients: int
     method_settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # 0 is the method's own.
+        check_numbers(self, epochs=MOST, learning_rate=MOST, batch=MOST)
+        if not self.contrasts:
+            raise SettingsError("contrasts: names none; a detector needs one, as contrasts=FLAIR")
 
     def fit(self, method: str, scores: Sequence[str], name: str) -> FitSettings:
         """Return the settings of a fit.

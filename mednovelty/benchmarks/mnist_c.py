@@ -38,6 +38,7 @@ from mednovelty.benchmarks.image_methods import (
     trained,
 )
 from mednovelty.benchmarks.image_sets import image_set
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.errors import SettingsError
 from mednovelty.evaluation.clever_hans import clever_hans, mean_cosine
 from mednovelty.explaining import explain
@@ -46,6 +47,7 @@ from mednovelty.methods.autoencoder_settings import AutoencoderSettings
 from mednovelty.metrics import Ranking, auroc, average_precision
 from mednovelty.neighbours.latent_settings import NLNSettings
 from mednovelty.plugins import plugin
+from mednovelty.schedule import TrainSettings
 
 SHALLOW = {
     "gaussian": "gaussian",
@@ -85,6 +87,16 @@ class MNISTCSettings:
     explained: int
     method_settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def made(self, name: str) -> tuple[Any, TrainSettings]:
+        """Return a method, and how it is trained."""
+        how = fixed_epochs(self.epochs, self.batch, self.learning_rate)
+        if name == "ae":
+            return AEMethod(AutoencoderSettings(network="lenet", latent=self.latent, output="sigmoid")), how
+        return installed_method(SHALLOW.get(name, name), how, self.method_settings)
+
 
 class MNISTC:
     """Clean images are trained on, corrupted ones are novel; relevance is held against what was changed."""
@@ -96,6 +108,10 @@ class MNISTC:
         if method in SCORES:
             return scores_among(asked, (SCORE,), "mnist-c")
         return sample_scores(plugin("methods", method), [name for name in asked if name != SCORE])
+
+    def check(self, method: str, settings: MNISTCSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        settings.made(method)
 
     def run(self, task: Task, settings: MNISTCSettings) -> Findings:
         """Score clean and corrupted images; return AUROC, AP and, of some methods, cosines of relevance."""
@@ -167,12 +183,7 @@ def _trained(dataset: str, folder: Path, name: str, seed: int, words: str, devic
     """Return what was trained; settings are words, by which the last one is known again."""
     settings = MNISTCSettings(**json.loads(words))
     split = clean_images(dataset, folder, seed, settings)
-    how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
-    if name == "ae":
-        latent = settings.latent
-        method: Any = AEMethod(AutoencoderSettings(network="lenet", latent=latent, output="sigmoid"))
-    else:
-        method, how = installed_method(SHALLOW.get(name, name), how, settings.method_settings)
+    method, how = settings.made(name)
     return trained(method, split, how, seed=seed, device=device)
 
 

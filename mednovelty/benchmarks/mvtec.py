@@ -30,11 +30,13 @@ from mednovelty.benchmarks.benchmark import Findings, Measured, Task
 from mednovelty.benchmarks.defect_sets import DefectClass, defect_class
 from mednovelty.benchmarks.image_methods import Split, fixed_epochs, installed_method, scores_of, trained
 from mednovelty.benchmarks.map_scores import scores_given
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.errors import SettingsError
 from mednovelty.evaluation.region_overlap import RegionScores, area_under_pro, iou_of
 from mednovelty.metrics import Ranking, auroc, summary
 from mednovelty.neighbours.latent_settings import NLNSettings
 from mednovelty.plugins import plugin
+from mednovelty.schedule import TrainSettings
 
 PLUGINS = {"vae": "image_vae"}
 TRIVIAL = "deviation"
@@ -75,17 +77,24 @@ class MVTecSettings:
     method_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.side < 8 or self.tile < 0 or (self.tile and self.side % self.tile):
+        check_numbers(self)
+        if self.tile and self.side % self.tile:
             raise SettingsError(
                 f"side={self.side}, tile={self.tile}: pictures are cut into whole tiles; give a side of at "
                 "least 8 that the tile divides, or 0 for none"
             )
+
+    def made(self, name: str) -> tuple[Any, TrainSettings]:
+        """Return a method, and how it is trained."""
+        how = fixed_epochs(self.epochs, self.batch, self.learning_rate)
+        return installed_method(PLUGINS.get(name, name), how, self.method_settings)
 
 
 class MVTec:
     """Defects in pictures, found by what has seen faultless ones alone."""
 
     Settings: ClassVar[type] = MVTecSettings
+    trivial: ClassVar[str] = "deviation: ask with --methods trivial, or leave --methods out"
 
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for, that say where, a method has."""
@@ -94,6 +103,11 @@ class MVTec:
         kind = plugin("methods", PLUGINS.get(method, method))
         others = [name for name in asked if name != TRIVIAL]
         return scores_given(kind, others, SCORES.get(method, ()), maps_only=True)
+
+    def check(self, method: str, settings: MVTecSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        if method != TRIVIAL:
+            settings.made(method)
 
     def run(self, task: Task, settings: MVTecSettings) -> Findings:
         """Train on faultless pictures of a class, and return what maps of the others are worth."""
@@ -128,9 +142,7 @@ def learnt(
     shape = (3, tile, tile)
     # Which pictures are novel is nothing that a split is asked for.
     split = Split.of(training.flatten(1), test.flatten(1), np.zeros(len(test), bool), shape, task.cell.seed)
-    how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
-    name = PLUGINS.get(task.cell.method, task.cell.method)
-    method, how = installed_method(name, how, settings.method_settings)
+    method, how = settings.made(task.cell.method)
     found = trained(method, split, how, seed=task.cell.seed, device=task.device)
     scores = scores_of(found, task.scores, nln=NLNSettings(settings.k, settings.alpha))
     maps = {

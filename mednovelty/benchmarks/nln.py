@@ -40,6 +40,7 @@ from mednovelty.benchmarks.image_methods import (
     trained,
 )
 from mednovelty.benchmarks.image_sets import image_set
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.calibration import measured_constants
 from mednovelty.methods.autoencoder_settings import RELEASED
 from mednovelty.methods.image_vae import ImageVAEMethod, ImageVAESettings
@@ -83,6 +84,9 @@ class NLNProtocolSettings:
     released: bool
     method_settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def method(self, name: str) -> Any:
         """Return a method of the paper with its settings."""
         if name == "vae":
@@ -91,6 +95,13 @@ class NLNProtocolSettings:
         if self.released:
             return kind(replace(RELEASED[name][0], latent=self.latent))
         return kind(kind.Settings(network="lenet", latent=self.latent, output="sigmoid"))
+
+    def made(self, name: str) -> tuple[Any, TrainSettings]:
+        """Return any method with its settings, and how it is trained."""
+        how = self.training(name)
+        if name in METHODS:
+            return self.method(name), how
+        return installed_method(name, how, self.method_settings)
 
     def training(self, name: str) -> TrainSettings:
         """Return a fixed number of epochs at a fixed rate."""
@@ -109,6 +120,10 @@ class _NLNProtocol:
         if method in METHODS:
             return scores_among(asked, OWN_SCORES, "miso and simo")
         return sample_scores(plugin("methods", method), [name for name in asked if name not in OWN_SCORES])
+
+    def check(self, method: str, settings: NLNProtocolSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        settings.made(method)
 
     def run(self, task: Task, settings: NLNProtocolSettings) -> Findings:
         """Train a method, and return the AUROC of each score, of ``nln`` also what it adds."""
@@ -148,11 +163,7 @@ def _trained(cell: Cell, folder: Path, device: str, words: str, one_trained: boo
     """Return what was trained; settings are words, by which the last one is known again."""
     settings = NLNProtocolSettings(**json.loads(words))
     split = images_of(cell, folder, settings, one_trained)
-    if cell.method in METHODS:
-        method, how = settings.method(cell.method), settings.training(cell.method)
-    else:
-        how = settings.training(cell.method)
-        method, how = installed_method(cell.method, how, settings.method_settings)
+    method, how = settings.made(cell.method)
     return trained(method, split, how, seed=cell.seed, device=device)
 
 

@@ -36,6 +36,7 @@ from mednovelty.benchmarks.image_methods import (
     trained,
 )
 from mednovelty.benchmarks.image_sets import image_set
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.methods.image_vae import ImageVAEMethod, ImageVAESettings
 from mednovelty.plugins import plugin
 from mednovelty.schedule import TrainSettings
@@ -88,9 +89,18 @@ class NovelDigitSettings:
     generated: int
     method_settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def training(self) -> TrainSettings:
         """Return how is trained."""
         return fixed_epochs(self.epochs, self.batch, self.learning_rate)
+
+    def made(self, name: str) -> tuple[Any, TrainSettings]:
+        """Return a method, and how it is trained."""
+        if name.startswith(("vae_z", "an_cho")):
+            return self.vae(), self.training()
+        return installed_method(name, self.training(), self.method_settings)
 
     def vae(self) -> ImageVAEMethod:
         """Return the VAE."""
@@ -125,13 +135,14 @@ class NovelDigit:
             found = sample_scores(plugin("methods", method), asked)
         return found
 
+    def check(self, method: str, settings: NovelDigitSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        settings.made(method)
+
     def run(self, task: Task, settings: NovelDigitSettings) -> Findings:
         """Train without the digit, and return the AUROC of each score."""
         split = split_of(task, settings)
-        if task.cell.method.startswith(("vae_z", "an_cho")):
-            method, how = settings.vae(), settings.training()
-        else:
-            method, how = installed_method(task.cell.method, settings.training(), settings.method_settings)
+        method, how = settings.made(task.cell.method)
         found = trained(method, split, how, seed=task.cell.seed, device=task.device)
         told: dict[str, Any] = {**found.told, "test": _counts(split.novel)}
         rows: tuple[Measured, ...] = ()

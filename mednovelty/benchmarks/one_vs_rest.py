@@ -38,8 +38,6 @@ from mednovelty.benchmarks.benchmark import Findings, Task
 from mednovelty.benchmarks.fcdd_images import ExposureSettings, exposed_scores
 from mednovelty.benchmarks.image_methods import (
     Split,
-    fixed_epochs,
-    installed_method,
     measured,
     sample_scores,
     scores_among,
@@ -250,6 +248,10 @@ class OneVsRest:
             return "learns from known anomalies; set labelled to a share of the training images, as 0.05"
         return ""
 
+    def check(self, method: str, settings: OneVsRestSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        _ = settings.settings() if method in DETECTORS else settings.installed(method)
+
     def scores(self, method: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Return which scores of those asked for a method has; those of the thesis have one each."""
         if method in DETECTORS:
@@ -264,8 +266,7 @@ class OneVsRest:
         if cell.method in DETECTORS:
             scores, told = DETECTORS[cell.method](run)
             return Findings(measured({SCORE: scores}, run.images.novel), told | run.told)
-        how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
-        method, how = installed_method(cell.method, how, settings.method_settings)
+        method, how = settings.installed(cell.method)
         split = run.split
         found = trained(method, split, how, seed=cell.seed, device=task.device)
         return Findings(measured(scores_of(found, task.scores), split.novel), found.told | run.told)

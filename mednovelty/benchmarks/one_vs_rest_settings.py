@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mednovelty.benchmarks.image_methods import fixed_epochs, installed_method
 from mednovelty.benchmarks.one_class_images import Scenario
+from mednovelty.benchmarks.ranges import check_numbers
 from mednovelty.methods.hypersphere import DeepSVDDSettings
 from mednovelty.methods.hypersphere_settings import PAPER_TRAINING
 from mednovelty.schedule import TrainSettings
@@ -58,6 +60,7 @@ class OneVsRestSettings:
     method_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         self.scenario()
 
     def scenario(self) -> Scenario:
@@ -74,6 +77,11 @@ class OneVsRestSettings:
             pretrain_epochs=self.pretrain_epochs,
             pretrain_output="sigmoid",
         )
+
+    def installed(self, name: str) -> tuple[Any, TrainSettings]:
+        """Return a method that is installed, and how it is trained."""
+        how = fixed_epochs(self.epochs, self.batch, self.learning_rate)
+        return installed_method(name, how, self.method_settings)
 
     def training(self, epochs: int, fast: float) -> TrainSettings:
         """Return a fixed number of epochs, the first share ``fast`` of them at the whole learning rate."""

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,20 +53,14 @@ from mednovelty.benchmarks.image_methods import (
 from mednovelty.benchmarks.image_sets import image_set
 from mednovelty.benchmarks.image_shapes import fitted
 from mednovelty.benchmarks.ood_images import labelled, split_of
+from mednovelty.benchmarks.ood_settings import MODELS, OODSettings
 from mednovelty.methods.autoencoder import AEMethod
-from mednovelty.methods.autoencoder_settings import AutoencoderSettings
-from mednovelty.methods.hyperspherical import HypersphericalMethod, HypersphericalSettings
+from mednovelty.methods.hyperspherical import HypersphericalMethod
 from mednovelty.methods.hyperspherical_scores import KNN
 from mednovelty.metrics import Ranking, auroc, average_precision, fpr_at_healthy_tpr, fpr_at_lesion_tpr
 from mednovelty.neighbours.exact import ExactNeighbours
-from mednovelty.nn.augmentation import Augmentation
 from mednovelty.plugins import plugin
 
-MODELS: dict[str, dict[str, Any]] = {
-    "vae": {"coordinates": "cartesian"},
-    "vmf": {"compressed": 1},
-    "compressed": {"compressed": None},
-}
 LIBRARY = {"knn": "hyperspherical_knn", "mse": "reconstruction_error"}
 """What the library calls the protocol's scores."""
 FOREST = "isolation_forest"
@@ -80,63 +74,7 @@ METRICS: dict[str, Callable[[Ranking], float]] = {
     "fpr95_out_positive": fpr_at_lesion_tpr,
     "ap": average_precision,
 }
-MIRRORED = Augmentation(
-    mirror_axes=(1,), rotation_rad=0.0, scale=(1.0, 1.0), brightness=(1.0, 1.0), noise_sigma=0.0
-)
 BATCH = 1000
-
-
-@dataclass(frozen=True)
-class OODSettings:
-    """What the TOML file sets.
-
-    Args:
-        epochs: Passes over the training images.
-        batch: Images a step.
-        learning_rate: Adam's.
-        network: Of the three VAEs: ``residual``, the paper's, or ``dense``, which a CPU trains in minutes.
-        hidden: Layers of a dense one.
-        latent: Z.
-        labels: Whether training knows the classes.
-        mirrored: Whether training images are mirrored at random, left and right.
-        images: At most as many training images; 0: all.
-        test_images: At most as many test images of either side, the first; 0: all.
-        method_settings: Of other methods that are installed, replacing their own.
-    """
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    network: str
-    hidden: tuple[int, ...]
-    latent: int
-    labels: bool
-    mirrored: bool
-    images: int
-    test_images: int
-    method_settings: dict[str, Any] = field(default_factory=dict)
-
-    def method(self, name: str, classes: int) -> Any:
-        """Return a method of the paper.
-
-        Args:
-            name: Which.
-            classes: Of the training images; 0: they are not told.
-        """
-        if name == "ae":
-            return AEMethod(AutoencoderSettings(network="lenet", latent=self.latent, output="sigmoid"))
-        network: Any = self.network
-        return HypersphericalMethod(
-            HypersphericalSettings(
-                output="sigmoid",
-                network=network,
-                hidden=self.hidden,
-                latent=self.latent,
-                classes=classes if name != "vae" else 0,
-                augmentation=MIRRORED if self.mirrored else None,
-                **MODELS[name],
-            )
-        )
 
 
 class OutOfDistribution:
@@ -156,6 +94,13 @@ class OutOfDistribution:
             sample_scores(AEMethod, others)  # A score that there is not is a mistake here, too.
             return own
         return own + sample_scores(AEMethod if method == "ae" else HypersphericalMethod, others)
+
+    def check(self, method: str, settings: OODSettings) -> None:
+        """Refuse settings that a method cannot be made with."""
+        if method not in OWN:
+            installed_method(method, settings.training(), settings.method_settings)
+        elif method != "pixels":
+            settings.method(method, 0)
 
     def run(self, task: Task, settings: OODSettings) -> Findings:
         """Train on the one, score the test images of both, and return AUROC, AP, and FPR95 both ways."""
@@ -267,7 +212,7 @@ def _fitted(  # noqa: PLR0913 - what a training depends on, by which the last on
     split, labels = split_of(images, left_out, seed, most=most, test_images=tested)
     if name == "pixels":
         return Fitted(split, name, seed, None, device)
-    how = fixed_epochs(settings.epochs, settings.batch, settings.learning_rate)
+    how = settings.training()
     if name not in OWN:
         method, how = installed_method(name, how, settings.method_settings)
         return Fitted(split, name, seed, trained(method, split, how, seed=seed, device=device), device)

@@ -51,7 +51,8 @@ def pixels_among(asked: Iterable[str], known: Container[str] = ()) -> tuple[list
 
     Args:
         asked: Names.
-        known: Those of the protocol, which are never taken for a misspelt one.
+        known: Methods and groups of the protocol, which are never taken for a misspelt one; it may have
+            trivial methods of its own.
 
     Raises:
         SettingsError: A name is nearly one of them.
@@ -60,7 +61,7 @@ def pixels_among(asked: Iterable[str], known: Container[str] = ()) -> tuple[list
     others: list[str] = []
     for entry in asked:
         name = entry.replace("-", "_")
-        if name == GROUP:
+        if name == GROUP and GROUP not in known:
             own += PIXELS
         elif name in PIXELS:
             own.append(name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mednovelty.benchmarks.benchmark import Cell
-from mednovelty.benchmarks.defect_sets import defects_sha256, found_defects, is_defect_set
+from mednovelty.benchmarks.defect_sets import classes_there, defects_sha256, found_defects, is_defect_set
 from mednovelty.benchmarks.image_sets import as_published, file_hashes, found_folder
 from mednovelty.benchmarks.plan import Plan
 from mednovelty.benchmarks.scan_sets import content_sha256, found_root, is_scan_set, unchecked
@@ -85,6 +85,34 @@ class SetFolders:
                 log.warning("%s on %s is left out: %s", what, cell.dataset, error)
             return False
         return True
+
+    def classes_of(self, name: str, classes: Sequence[str], *, asked: bool) -> list[str]:
+        """Return those classes of a data set that are at hand, where each is a folder of its own.
+
+        Args:
+            name: Of the set.
+            classes: Of the protocol.
+            asked: Whether they were asked for by name; then all must be there.
+
+        Raises:
+            ScanError: The set is not there, or a class that was asked for, or none is; code
+                ``images.missing``.
+        """
+        if not is_defect_set(name):
+            return list(classes)
+        root = self.of(name)
+        there = classes_there(root)
+        missing = [label for label in classes if label not in there]
+        words = f"{len(missing)} of {len(classes)} classes are not at hand: {', '.join(missing)}"
+        if missing and (asked or len(missing) == len(classes)):
+            raise ScanError(
+                f"{name}: {words}; {root} has {', '.join(there)}: add them, or name those with --classes",
+                code="images.missing",
+            )
+        if missing:
+            log.warning("%s: %s; left out", name, words)
+            self.notes.append(f"Of {name}, {words}.")
+        return [label for label in classes if label in there]
 
     def hashes_of(self, name: str, other: str | None) -> dict[str, str]:
         """Return hashes by file, of a data set and of that beside it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from mednovelty.benchmarks.plan import Plan, variant_words
@@ -34,8 +35,8 @@ def settings_of_all(
 
     Args:
         plan: Of the protocol.
-        benchmark: It checks them; one with a method ``lacks`` says which settings a method has nothing to do
-            with: of a sweep these are left out.
+        benchmark: It checks them, with a method ``check`` also those of methods; one with a method ``lacks``
+            says which settings a method has nothing to do with: of a sweep these are left out.
         how: What was asked for.
         datasets: All of them.
         methods: Likewise.
@@ -45,19 +46,34 @@ def settings_of_all(
     """
     over = parse_assignments(how.assignments)
     swept = sweep_of(how.sweep)
+    if both := sorted({*over} & {name for variant in swept for name in variant}):
+        raise SettingsError(f"--set {both[0]}: --sweep gives it values already; give one of the two")
+    check = getattr(benchmark, "check", lambda method, settings: None)
     lacks = getattr(benchmark, "lacks", lambda method, settings: "")
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for each, name in itertools.product(datasets, methods):
-        variants = swept or plan.variants(name, oracle=how.oracle)
+        variants = swept or plan.variants(name, oracle=how.oracle, fixed=over)
         found[each, name] = {}
         for variant in variants:
             tree = plan.settings_for(each, name, over | variant if swept else over, {} if swept else variant)
-            why = lacks(name, checked(benchmark.Settings, tree, plan.name))
+            settings = checked(benchmark.Settings, tree, plan.name)
+            with named(f"{plan.name}, {name}"):
+                check(name, settings)
+            why = lacks(name, settings)
             if why and not swept:
                 raise SettingsError(f"{name}: {why}")
             if not why:
                 found[each, name][variant_words(variant)] = tree
     return found
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Tell where a setting is wrong that does not say so itself."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}", code=error.code) from error
 
 
 def sweep_of(sweeps: Sequence[str]) -> list[dict[str, Any]]:
