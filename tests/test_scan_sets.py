@@ -13,8 +13,8 @@ from made_up_sets import (
 )
 
 import mednovelty as mn
-from mednovelty.benchmarks.image_sets import MANIFESTS
 from mednovelty.benchmarks.scan_sets import content_sha256, found_root, is_scan_set, scan_manifest, unchecked
+from mednovelty.benchmarks.set_manifests import OWN as MANIFESTS
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.io.manifest import read_manifest
 from mednovelty.io.scan_folder import scan_folder
