@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -344,8 +345,11 @@ class TestGrid:
         out = tmp_path / "out"
         words = ["bench", "toy", "--data", str(toy), "--methods", "good", "--set", "wait_s=1", "-o", str(out)]
         path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+        # A shell's background jobs ignore interrupts, and what they start does.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen([sys.executable, "-m", "mednovelty", *words], stderr=subprocess.PIPE,
-                                   env={**ENVIRONMENT, "PYTHONPATH": path}, text=True)  # fmt: skip
+                                   env={**ENVIRONMENT, "PYTHONPATH": path}, text=True,
+                                   preexec_fn=heed)  # fmt: skip
         assert process.stderr is not None
         assert any("6 cells, 0 done already" in process.stderr.readline() for _ in range(2))
         assert "1 of 6, mnist-0-0-good: done" in process.stderr.readline()
