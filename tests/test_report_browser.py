@@ -115,7 +115,7 @@ def test_an_explained_voxel_is_shown_in_the_viewer(browser, tmp_path):
     report_folder(tmp_path / "out")
     page = opened(browser, folder / "sub-01.html")
     page.click("text=Show it in the viewer")
-    page.wait_for_function("document.getElementById('viewer-readout').textContent.includes('other')")
+    page.locator("#viewer-readout", has_text="other").wait_for()
     shown = [float(v) for v in page.locator("#viewer-readout").get_attribute("data-mm").split(";")]
     assert np.abs(np.subtract(shown, (2, -4, 8))).max() <= 1.01
     assert page.input_value("#viewer-score") == "other"
@@ -187,7 +187,7 @@ def test_another_score_can_be_chosen_and_the_keyboard_moves(browser, folder):
     assert "elbo" in readout.inner_text()
     page.evaluate("() => { document.getElementById('viewer-words').textContent = ''; }")
     page.select_option("#viewer-score", "other")
-    page.wait_for_function("document.getElementById('viewer-readout').textContent.includes('other')")
+    page.locator("#viewer-readout", has_text="other").wait_for()
     assert page.inner_text("#viewer-words").startswith("Nothing was segmented; shown: the highest 3 %")
     before = [float(v) for v in readout.get_attribute("data-mm").split(";")]
     page.focus(".viewer-inner canvas")
