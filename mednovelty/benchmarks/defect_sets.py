@@ -7,7 +7,6 @@ defects stay at the pixels that they were marked at.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mednovelty.benchmarks.image_sets import image_manifest
-from mednovelty.benchmarks.set_manifests import manifest_path
+from mednovelty.benchmarks.set_manifests import files_sha256, manifest_path, missing_set
 from mednovelty.errors import ScanError
-from mednovelty.io.guard import sha256_of_file, shown
+from mednovelty.io.guard import shown
 from mednovelty.io.pictures import picture_files, read_colours
 from mednovelty.settings import read_toml
 
@@ -64,12 +63,8 @@ def found_defects(name: str, data: Path | None) -> Path:
     for place in places:
         if next(place.glob(f"*/train/{GOOD}/*"), None) is not None:
             return place
-    looked = ", ".join(map(str, places)) or "nowhere: give --data, or set MEDNOVELTY_DATA"
-    raise ScanError(
-        f"{name}: no folder with CLASS/train/{GOOD}; looked in: {looked}. Nothing is downloaded: "
-        f"{manifest.fetch} Licence: {manifest.licence}. Source: {manifest.source}",
-        code="images.missing",
-    )
+    raise missing_set(f"{name}: no folder with CLASS/train/{GOOD}", places, fetch=manifest.fetch,
+                      licence=manifest.licence, source=manifest.source, code="images.missing")  # fmt: skip
 
 
 def classes_there(root: Path) -> list[str]:
@@ -80,10 +75,7 @@ def classes_there(root: Path) -> list[str]:
 @lru_cache(maxsize=2)
 def defects_sha256(root: Path) -> str:
     """Return a hash of the paths and contents of all pictures."""
-    digest = hashlib.sha256()
-    for path in picture_files(root):
-        digest.update(f"{sha256_of_file(path)}  {path.relative_to(root).as_posix()}\n".encode())
-    return digest.hexdigest()
+    return files_sha256(root, picture_files(root))
 
 
 @lru_cache(maxsize=1)

@@ -43,7 +43,7 @@ import numpy as np
 from mednovelty.benchmarks.cifar import LAYOUTS, labelled_colours
 from mednovelty.benchmarks.idx import labelled_images
 from mednovelty.benchmarks.picture_sets import has_pictures, picture_set, pictures_sha256
-from mednovelty.benchmarks.set_manifests import manifest_names, manifest_path
+from mednovelty.benchmarks.set_manifests import manifest_names, manifest_path, missing_set
 from mednovelty.errors import ScanError, SettingsError
 from mednovelty.settings import overlaid, read_toml
 
@@ -144,14 +144,10 @@ def found_folder(name: str, data: Path | None) -> Path:
                 return place
         elif all(_file(place, file) is not None for file in manifest.checksums):
             return place
-    looked = ", ".join(str(place) for place in places) or "nowhere: give --data, or set MEDNOVELTY_DATA"
     files = f"{', '.join(manifest.checksums)} (or with .gz) are not all in one folder"
-    raise ScanError(
-        f"{name}: {'there is no folder of its pictures' if manifest.format == PICTURES else files}; "
-        f"looked in: {looked}. Nothing is downloaded: {manifest.fetch} Licence: {manifest.licence}. "
-        f"Source: {manifest.source}",
-        code="images.missing",
-    )
+    what = "there is no folder of its pictures" if manifest.format == PICTURES else files
+    raise missing_set(f"{name}: {what}", places, fetch=manifest.fetch, licence=manifest.licence,
+                      source=manifest.source, code="images.missing")  # fmt: skip
 
 
 def file_hashes(name: str, folder: Path) -> dict[str, str]:

@@ -9,17 +9,13 @@ that cells of other files are other cells.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from mednovelty.benchmarks.set_manifests import manifest_path
-from mednovelty.errors import ScanError
-from mednovelty.io.guard import sha256_of_file
+from mednovelty.benchmarks.set_manifests import files_sha256, manifest_path, missing_set
 from mednovelty.io.manifest import Manifest, read_manifest
-from mednovelty.io.patterns import as_glob
 from mednovelty.settings import read_toml
 
 
@@ -52,12 +48,9 @@ def found_root(name: str, data: Path | None) -> Path:
     for root in places:
         if root.is_dir() and next(_files(scan_manifest(name, root)), None) is not None:
             return root
-    looked = ", ".join(map(str, places)) or "nowhere: give --data, or set MEDNOVELTY_DATA"
-    raise ScanError(
-        f"{name}: no scan fits {next(iter(_patterns(tree['files'])))}; looked in: {looked}. Nothing is "
-        f"downloaded: {told.get('fetch', '')} Licence: {told['licence']}. Source: {told['source']}",
-        code="scans.missing",
-    )
+    what = f"{name}: no scan fits {next(iter(_patterns(tree['files'])))}"
+    raise missing_set(what, places, fetch=told.get("fetch", ""), licence=told["licence"],
+                      source=told["source"], code="scans.missing")  # fmt: skip
 
 
 @lru_cache(maxsize=8)
@@ -68,11 +61,7 @@ def content_sha256(name: str, root: Path) -> str:
         ScanError: One cannot be read.
     """
     manifest = scan_manifest(name, root)
-    masks = manifest.root.glob(as_glob(manifest.masks)) if manifest.masks else ()
-    digest = hashlib.sha256()
-    for path in sorted({*_files(manifest), *(mask for mask in masks if mask.is_file())}):
-        digest.update(f"{sha256_of_file(path)}  {path.relative_to(root).as_posix()}\n".encode())
-    return digest.hexdigest()
+    return files_sha256(root, sorted({*_files(manifest), *manifest.lesion_masks()}))
 
 
 def unchecked(name: str) -> str:
